@@ -1,0 +1,93 @@
+/* The configuration as plain values (interfaces.md, section 3). config_table.c has one row a setting: key, type, offset,
+ * bounds, default, doc, reloadable or not; parsing, checks, defaults, the sample and the manual come from those rows. */
+#ifndef CONFIG_CONFIG_H
+#define CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/error.h"
+#include "core/options.h"
+
+enum source_mode { SOURCE_ASSIGN, SOURCE_GROUP };
+enum source_start { START_EARLIEST, START_LATEST, START_TIMESTAMP };
+enum event_format { FORMAT_JSON, FORMAT_PROTOBUF };
+enum log_level { LEVEL_ERROR, LEVEL_WARNING, LEVEL_NOTICE, LEVEL_INFO, LEVEL_DEBUG };
+enum log_format { LOG_TEXT, LOG_JSON };
+
+struct config_pair { char *name, *value; int line, column; };      /* properties, events.fields */
+
+struct cs_config {
+    struct {
+        bool configured;                    /* a source was given: coldstreamd needs one, train does not */
+        struct { char *impressions, *clicks, *conversions, *examples; } topics;     /* NULL: none */
+        enum source_mode mode;
+        char *group;
+        enum source_start start;
+        int64_t start_time;                 /* ms, with START_TIMESTAMP */
+        int64_t idle_after, discover;       /* ms */
+        struct config_pair *property;       /* librdkafka's own, secrets already resolved */
+        size_t property_count;
+    } source;
+    struct {
+        enum event_format format;
+        struct config_pair *field;          /* field name -> path */
+        size_t field_count;
+        uint64_t max_bytes;
+    } events;
+    struct join_options join;
+    struct history_options history;
+    struct features_options features;
+    struct embedding_options embedding;
+    struct model_options model;             /* model.* and optimizer.* */
+    struct batch_options batch;
+    bool batch_max_delay_given;             /* written in the file: `train` closes batches by size alone unless it was */
+    struct evaluation_options evaluation;
+    struct { char *directory; int64_t interval; } snapshot;
+    struct {
+        char *directory;
+        int64_t interval;
+        uint64_t keep;
+        char *announce_topic, *delta_topic; /* NULL: none */
+        struct { double max_log_loss_rise, max_auc_drop, max_calibration_error; uint64_t min_examples; } gate;  /* 0: no bound */
+    } checkpoint;
+    struct { char *socket; } control;
+    struct { char *listen; } http;
+    struct { enum log_level level; enum log_format format; } logging;
+    struct { uint64_t threads, seed; } compute;     /* threads 0: as many as processors */
+
+    void *memory;                           /* holds all strings and arrays */
+};
+
+enum config_use { CONFIG_FOR_DAEMON, CONFIG_FOR_TRAIN };    /* train needs no source, directory or socket */
+
+struct config_problem { char *text; int line, column; };   /* "found ..., allowed ...", without the position */
+struct config_problems { char *file; struct config_problem *problem; size_t count; };
+
+/* NULL where anything is wrong; all problems of the file are then in *problems, in order of line. */
+struct cs_config *config_load(const char *file, enum config_use use, struct config_problems *problems);
+/* The same from memory; name stands for the file in messages. */
+struct cs_config *config_parse(const char *name, const char *text, size_t length, enum config_use use, struct config_problems *problems);
+void config_destroy(struct cs_config *config);              /* wipes secrets */
+/* One line a problem, "file:line:column: text\n", malloc'd. */
+char *config_problems_text(const struct config_problems *problems);
+void config_problems_release(struct config_problems *problems);
+
+/* What the learned state depends on (features, embedding, model without optimizer rates, in canonical order), as YAML
+ * that config_parse reads back; malloc'd. Stored in snapshots and checkpoints. */
+char *config_model_text(const struct cs_config *config);
+/* Hexadecimal XXH3-128 of config_model_text: equal where state may be exchanged. text: >= 33 bytes. */
+void config_fingerprint(const struct cs_config *config, char text[33]);
+/* The first difference between two model texts, for messages: "model.ranking.hidden: [512, 256] there, [256] here". */
+void config_model_difference(const char *there, const char *here, char *text, size_t size);
+
+/* What a reload would change: calls changed for each setting that differs, saying whether it can be changed live. */
+typedef void config_changed(void *self, const char *key, const char *from, const char *to, bool live);
+void config_compare(const struct cs_config *running, const struct cs_config *wanted, config_changed *changed, void *self);
+
+/* From the table. Written to a file or a terminal by the caller; malloc'd. */
+char *config_sample(void);      /* commented YAML, valid as it stands */
+char *config_manual(void);      /* one entry a setting: type, bounds, default, reloadable, doc */
+
+#endif

@@ -1,0 +1,47 @@
+/* Examples as columns, and the keys that each embedding table is asked for, each once.
+ *
+ *   column.offset[i] .. offset[i+1]   the values of example i, as indexes into table[t].key (a batch-local row number)
+ *   behavior                          the same for the behavior sequence, oldest first
+ *   dense[column * size + i]          NaN where absent
+ *
+ * Made by the joining thread, so that the learner's thread meets only small integers. Lives in its own arena. */
+#ifndef CORE_BATCH_H
+#define CORE_BATCH_H
+
+#include "core/arena.h"
+#include "core/event.h"
+
+struct batch_table {
+    size_t count;               /* distinct keys, in order of first sight */
+    uint64_t *key;              /* [count] */
+    uint32_t *sightings;        /* [count] how often in this batch */
+};
+
+struct batch_column { uint32_t *offset; uint32_t *row; };
+
+struct batch {
+    size_t size;
+    struct batch_table *table;          /* [features.table_count] */
+    struct batch_column *column;        /* [features.categorical_count] */
+    struct batch_column behavior;
+    float *dense;                       /* [features.dense_count, size] */
+    uint8_t *clicked, *converted, *correction;
+    uint8_t *is_new;                    /* the behavior list is empty */
+    uint64_t *user;                     /* key of the user id: groups GAUC */
+    int64_t *time;                      /* of the impression */
+    const char **id;                    /* impression ids, NUL-terminated */
+    uint32_t *leader;                   /* NULL, or for each example the first example (<= itself) that has the same user part
+                                           (user features and behaviors): scoring computes that part once */
+    int64_t last_time;                  /* largest event time (released) in it: the clock of expiry */
+    uint64_t events;                    /* carried along for the owner */
+    struct arena *arena;                /* holds all of this */
+};
+
+/* Copies the examples into `arena` (which is reset first); the examples stay the caller's. Costs one hash probe a value. */
+struct batch *batch_build(const struct features *features, struct example *const *example, size_t count, struct arena *arena);
+/* As above for one user's many candidates: all examples share the first one's user part. Sets leader. */
+struct batch *batch_build_candidates(const struct features *features, struct example *const *example, size_t count, struct arena *arena);
+/* Every index within its bounds, offsets ascending: for assertions and tests. */
+bool batch_check(const struct features *features, const struct batch *batch);
+
+#endif

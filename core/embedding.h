@@ -1,0 +1,61 @@
+/* One embedding table: rows that come, are updated and go while the stream runs.
+ *
+ *   index    open addressing in small segments that double one at a time: key -> slot. No pause, no collision of keys
+ *   chunk    a fixed number of rows that never move; a row, its moments, step, key and last sighting stand together:
+ *            | key u64 | seen i64 or less | step u32 | row f32[d] | m f32[d] | v f32[d] |
+ *   waiting  keys that were seen fewer than admit_after times: key -> sightings
+ *
+ * Memory per row <= 1.3 x (row + moments + step) at 5 million rows. The layout of slots is part of the state: a
+ * restored table goes on exactly as the saved one would. */
+#ifndef CORE_EMBEDDING_H
+#define CORE_EMBEDDING_H
+
+#include "core/options.h"
+#include "core/parallel.h"
+#include "core/state.h"
+
+enum { EMBEDDING_NONE = UINT32_MAX };   /* no row: contributes nothing */
+
+struct embedding_table;
+
+struct embedding_table *embedding_create(const struct table_options *options, size_t dimension, double init_std, uint64_t seed,
+                                         const struct optimizer_options *optimizer, struct cs_error *err);
+void embedding_destroy(struct embedding_table *table);
+
+/* Slots of n keys, EMBEDDING_NONE where there is no row. Reads only: scoring. */
+void embedding_find(const struct embedding_table *table, const uint64_t *key, size_t n, uint32_t *slot);
+/* A training batch sees n distinct keys, sightings[i] times each, at event time `time` (ms): notes the sighting, makes the
+ * rows that are due (start: random_normal x init_std by (seed, table, key, column)) and fills their slots. Rows over
+ * max_rows push out the least recently seen, never one that this batch reads. */
+void embedding_admit(struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n, int64_t time, uint32_t *slot);
+/* row[i * d ..] = the row of slot[i], zeros for EMBEDDING_NONE. */
+void embedding_gather(const struct embedding_table *table, const uint32_t *slot, size_t n, float *row, struct parallel *parallel);
+/* One lazy optimizer step for each slot that is not EMBEDDING_NONE: gradient[i * d ..] is the sum over the batch; the
+ * row's own step count goes up by one (numerics.md, section 5). */
+void embedding_update(struct embedding_table *table, const uint32_t *slot, size_t n, const float *gradient, struct parallel *parallel);
+/* Lets go of rows not seen since time - expire_after; looks at `budget` slots, so the cost of a call is bounded. */
+void embedding_expire(struct embedding_table *table, int64_t time, size_t budget);
+void embedding_set_learning_rate(struct embedding_table *table, double learning_rate);
+
+const char *embedding_name(const struct embedding_table *table);
+size_t embedding_dimension(const struct embedding_table *table);
+uint64_t embedding_rows(const struct embedding_table *table);
+uint64_t embedding_admitted(const struct embedding_table *table);   /* since the state began */
+uint64_t embedding_evicted(const struct embedding_table *table);    /* expired or pushed out */
+size_t embedding_bytes(const struct embedding_table *table);        /* all memory it holds */
+
+/* Tools: rows in ascending order of key. m, v are NULL where the optimizer has none. Borrowed until the next change. */
+struct embedding_row { uint64_t key; const float *row, *m, *v; uint32_t step; int64_t seen; };
+typedef bool embedding_visitor(void *self, const struct embedding_row *row, struct cs_error *err);
+bool embedding_each(const struct embedding_table *table, embedding_visitor *visit, void *self, struct cs_error *err);
+/* Import: makes or replaces the row, bypassing admission. NULL m or v: as a fresh row's. */
+bool embedding_put(struct embedding_table *table, const struct embedding_row *row, struct cs_error *err);
+
+/* State: sections "rows.<table>" (a block = a chunk of slots) and "table.<table>". Saves changed chunks only. */
+bool embedding_save(struct embedding_table *table, struct state_writer *writer, struct cs_error *err);
+bool embedding_load(struct embedding_table *table, struct state_reader *reader, struct cs_error *err);
+/* Each living row of a saved "rows.<table>" block, in slot order, without a table: publishing and inspection read the
+ * snapshot. Checks the block's own bounds; CS_REFUSED where they don't hold. The block says dimension and state count. */
+bool embedding_block_each(const void *block, size_t size, embedding_visitor *visit, void *self, struct cs_error *err);
+
+#endif

@@ -1,0 +1,43 @@
+/* Impressions wait for their clicks in event time and leave as examples.
+ *
+ *   clock            the largest event time seen; joiner_advance moves it, never backwards
+ *   impression at t  held until clock > t + window; a click at tc <= t + window makes it positive
+ *   release window   every example leaves when clock > t + window; released = t + window
+ *   release click    a positive leaves at its click (released = max(t, tc)), a negative as above
+ *   click first      waits for its impression until clock > tc + window, then it is an orphan
+ *   remembered       ids stay known for another window after their example left, so that what comes twice or too late is
+ *                    told apart; with late_click correct the negative itself stays that long
+ *
+ * Examples leave in order of (released, order of arrival). Every event ends in exactly one outcome:
+ * impressions = matched + expired + duplicate impressions + pending; clicks = matched + late + duplicate + orphan + waiting. */
+#ifndef CORE_JOINER_H
+#define CORE_JOINER_H
+
+#include "core/event.h"
+#include "core/options.h"
+#include "core/state.h"
+
+enum join_result { JOIN_MATCHED, JOIN_EXPIRED, JOIN_LATE, JOIN_DUPLICATE, JOIN_ORPHAN, JOIN_RESULTS };
+extern const char *const join_result_name[JOIN_RESULTS];
+
+struct join_counts { uint64_t impressions, clicks, conversions, result[JOIN_RESULTS], duplicate_impressions, corrected; };
+
+/* Told of each click that found its impression, at once, in stream order: feeds the histories. */
+typedef void joiner_click(void *argument, const struct example *impression);
+
+struct joiner;
+struct joiner *joiner_create(const struct features *features, const struct join_options *options, joiner_click *on_click, void *argument);
+void joiner_destroy(struct joiner *joiner);
+void joiner_set_window(struct joiner *joiner, int64_t window);     /* reload: holds for impressions that come from now on */
+/* Takes what the event owns: an impression's example (behaviors already attached), or a click's or conversion's id. */
+void joiner_push(struct joiner *joiner, struct event *event);
+void joiner_advance(struct joiner *joiner, int64_t clock);
+void joiner_release_all(struct joiner *joiner);                    /* the stream has ended: everything leaves now */
+struct example *joiner_pop(struct joiner *joiner);                 /* the next example that left, owned by the caller; NULL: none */
+size_t joiner_pending(const struct joiner *joiner);                /* impressions and early clicks held */
+size_t joiner_bytes(const struct joiner *joiner);
+struct join_counts joiner_counts(const struct joiner *joiner);
+bool joiner_save(struct joiner *joiner, struct state_writer *writer, struct cs_error *err);
+bool joiner_load(struct joiner *joiner, struct state_reader *reader, struct cs_error *err);
+
+#endif

@@ -1,0 +1,54 @@
+/* Score, learn, save, load: all that daemon and tools need of the model. No files, sockets, clocks, threads or globals.
+ * One step (numerics.md, section 6) is learner_score on a batch, then learner_learn on the same batch. */
+#ifndef CORE_LEARNER_H
+#define CORE_LEARNER_H
+
+#include "core/batch.h"
+#include "core/embedding.h"
+#include "core/model.h"
+
+struct learner_options {
+    size_t dimension;
+    double init_std;
+    const struct table_options *table;      /* named tables; the others get the defaults */
+    size_t table_count;
+    struct model_options model;
+    uint64_t seed;
+};
+
+struct learner_losses {
+    uint64_t step;                  /* number of this step, from 0 */
+    size_t examples, old_examples;  /* of which old users' */
+    double ranking, reconstruct_user, reconstruct_behavior, mmd;    /* means over the batch; L_a, L_v, L_d; 0 where not trained */
+    bool zero_shot_trained;
+    bool skipped;                   /* a non-finite loss or gradient: nothing was changed by this batch */
+};
+
+struct learner;
+struct learner *learner_create(const struct features *features, const struct learner_options *options, struct parallel *parallel,
+                               struct cs_error *err);
+void learner_destroy(struct learner *learner);
+
+/* Click probabilities [batch->size] as a checkpoint cut now would serve them: keys without a row contribute nothing, and
+ * none is made. Valid until the next call. */
+const float *learner_score(struct learner *learner, const struct batch *batch);
+/* Must follow learner_score on the same batch. */
+struct learner_losses learner_learn(struct learner *learner, const struct batch *batch);
+
+uint64_t learner_steps(const struct learner *learner);
+uint64_t learner_zero_shot_steps(const struct learner *learner);
+uint64_t learner_nonfinite_skipped(const struct learner *learner);
+size_t learner_bytes(const struct learner *learner);
+struct model *learner_model(struct learner *learner);
+struct embedding_table *learner_table(struct learner *learner, size_t table);      /* index as in features.table */
+void learner_set_learning_rates(struct learner *learner, double ranking, double zero_shot, double embedding);
+
+/* All dense tensors under their canonical names, optimizer state included; written in place by an import, after which
+ * learner_changed must be called. The tables are visited by embedding_each and filled by embedding_put. */
+bool learner_tensors(struct learner *learner, tensor_visitor *visit, void *self, struct cs_error *err);
+void learner_changed(struct learner *learner);
+
+bool learner_save(struct learner *learner, struct state_writer *writer, struct cs_error *err);
+bool learner_load(struct learner *learner, struct state_reader *reader, struct cs_error *err);
+
+#endif

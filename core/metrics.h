@@ -1,0 +1,35 @@
+/* Progressive validation: how good the predictions were that were made before each example was learned
+ * (numerics.md, section 7), for all, new and old users, over the last `window` examples and since the start. */
+#ifndef CORE_METRICS_H
+#define CORE_METRICS_H
+
+#include "core/batch.h"
+#include "core/state.h"
+
+enum metrics_users { USERS_ALL, USERS_NEW, USERS_OLD, USERS_GROUPS };
+enum metrics_span { SPAN_WINDOW, SPAN_START, SPANS };
+extern const char *const metrics_users_name[USERS_GROUPS];      /* "all", "new", "old" */
+extern const char *const metrics_span_name[SPANS];              /* "window", "start" */
+
+struct metrics_report {
+    uint64_t examples, clicks;
+    double log_loss;            /* NaN without examples */
+    double auc;                 /* NaN without both labels; ties count half; window: exact */
+    double gauc;                /* NaN where no user has both labels */
+    double calibration;         /* sum of predictions / clicks; NaN without clicks */
+};
+
+struct metrics;
+struct metrics *metrics_create(size_t window);
+void metrics_destroy(struct metrics *metrics);
+void metrics_observe(struct metrics *metrics, const struct batch *batch, const float *click_probability);
+/* Costs O(window log window); not for every step. */
+struct metrics_report metrics_report(const struct metrics *metrics, enum metrics_users users, enum metrics_span span);
+bool metrics_save(struct metrics *metrics, struct state_writer *writer, struct cs_error *err);
+bool metrics_load(struct metrics *metrics, struct state_reader *reader, struct cs_error *err);
+
+/* Plain functions under the above, also for tools: n predictions. */
+double metric_auc(const float *prediction, const uint8_t *clicked, size_t n);
+double metric_gauc(const float *prediction, const uint8_t *clicked, const uint64_t *user, size_t n);
+
+#endif

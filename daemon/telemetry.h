@@ -1,0 +1,44 @@
+/* The numbers that operators watch: one row a metric in telemetry_table.c (name, kind, labels, help), from which the
+ * Prometheus text and its HELP and TYPE lines follow. Owners add to it once a batch or more rarely, not once a record. */
+#ifndef DAEMON_TELEMETRY_H
+#define DAEMON_TELEMETRY_H
+
+#include <stdint.h>
+
+enum telemetry_metric {
+    METRIC_EVENTS,              /* events_total{topic,result} */
+    METRIC_EVENT_LAG,           /* event_lag_seconds: wall clock less event time of the newest event joined */
+    METRIC_CONSUMER_LAG,        /* consumer_lag{topic,partition} */
+    METRIC_JOIN_PENDING, METRIC_JOIN,                       /* join_pending, join_total{result} */
+    METRIC_EXAMPLES,            /* examples_total{users} */
+    METRIC_STEPS, METRIC_STEP_SECONDS,                      /* steps_total, step_seconds (histogram) */
+    METRIC_LOG_LOSS, METRIC_AUC, METRIC_GAUC, METRIC_CALIBRATION,   /* {users,window}: window = "window" or "start" */
+    METRIC_LOSS,                /* loss{part} */
+    METRIC_ROWS, METRIC_ADMITTED, METRIC_EVICTED,           /* embedding_*{table} */
+    METRIC_NONFINITE,
+    METRIC_SNAPSHOT_SECONDS, METRIC_SNAPSHOT_STALL,         /* histograms */
+    METRIC_SNAPSHOT_SUCCESS, METRIC_SNAPSHOT_BYTES,         /* ..._last_success_timestamp_seconds; bytes of the last */
+    METRIC_SNAPSHOT_FAILURES,
+    METRIC_PUBLISH, METRIC_PUBLISHED_VERSION,               /* publish_total{result} */
+    METRIC_SERVING_VERSION, METRIC_FRESHNESS,               /* freshness_seconds (histogram) */
+    METRIC_RELOADS,             /* config_reloads_total{result} */
+    METRIC_DEAD_LETTERS,        /* dead_letters_total{topic,reason} */
+    METRIC_REQUESTS, METRIC_REQUEST_SECONDS, METRIC_SCORES, /* coldstream-serve: requests_total{code}, histogram, scores_total */
+    METRIC_BUILD_INFO, METRIC_START_TIME,
+    METRICS
+};
+
+struct telemetry;
+struct telemetry *telemetry_create(void);
+void telemetry_destroy(struct telemetry *telemetry);
+/* label: as many values as the metric has labels, in the table's order; NULL where it has none. Thread-safe. */
+void telemetry_add(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label, double amount);   /* counters */
+void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label, double value);    /* gauges, and counters kept elsewhere */
+void telemetry_observe(struct telemetry *telemetry, enum telemetry_metric metric, double seconds);                        /* histograms */
+/* Label values inline: TELEMETRY_LABELS("impressions", "ok") */
+#define TELEMETRY_LABELS(...) ((const char *const[]){ __VA_ARGS__ })
+double telemetry_get(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label);               /* NaN: never set */
+/* Prometheus text 0.0.4, with the process metrics; malloc'd. Metrics never set are left out. */
+char *telemetry_text(struct telemetry *telemetry);
+
+#endif

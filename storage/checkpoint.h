@@ -1,0 +1,48 @@
+/* What scoring needs and nothing else, as an immutable, versioned directory (interfaces.md, section 4):
+ *
+ *     <directory>/<20 digits>/data.mdb        LMDB, read-only, no lock file: `meta`, `dense`, `rows.<table>`
+ *     <directory>/<20 digits>/manifest.json
+ *     <directory>/current -> <20 digits>      replaced by rename, after everything before it is on disk
+ *
+ * Written under a temporary name, fsynced (files and directories), renamed, then named by `current`. */
+#ifndef STORAGE_CHECKPOINT_H
+#define STORAGE_CHECKPOINT_H
+
+#include "core/state.h"
+
+struct checkpoint_writer;
+struct checkpoint_writer *checkpoint_begin(const char *directory, struct cs_error *err);
+bool checkpoint_meta(struct checkpoint_writer *writer, const char *name, const char *text, struct cs_error *err);
+bool checkpoint_tensor(struct checkpoint_writer *writer, const struct tensor *tensor, struct cs_error *err);
+/* Keys ascending within a table; tables one after the other. */
+bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_t key, const float *row, size_t dimension, struct cs_error *err);
+/* manifest: a JSON object text; version, created, format, rows by table, sha256 and size of data.mdb are added to it. Ends the
+ * writer either way; *version is the new one, larger than any before, already named by `current`. Then all but
+ * the newest `keep` versions (never current or its predecessor) are removed. */
+bool checkpoint_finish(struct checkpoint_writer *writer, const char *manifest, uint64_t keep, uint64_t *version, struct cs_error *err);
+void checkpoint_abandon(struct checkpoint_writer *writer);
+
+uint64_t checkpoint_current(const char *directory);             /* 0: none */
+/* All complete versions, ascending; malloc'd. */
+bool checkpoint_list(const char *directory, uint64_t **version, size_t *count, struct cs_error *err);
+bool checkpoint_repoint(const char *directory, uint64_t version, struct cs_error *err);
+
+/* An opened version. Rows are read straight from the mapped file. The path is a version's directory, or a directory
+ * of versions (then `current` is followed once). Checks size, structure and (verify) sha256 before anything is read. */
+struct checkpoint;
+struct checkpoint *checkpoint_open(const char *path, bool verify, struct cs_error *err);
+void checkpoint_close(struct checkpoint *checkpoint);
+uint64_t checkpoint_version(const struct checkpoint *checkpoint);
+const char *checkpoint_manifest(const struct checkpoint *checkpoint);          /* the JSON text */
+const char *checkpoint_meta_text(const struct checkpoint *checkpoint, const char *name);   /* NULL: none */
+bool checkpoint_read_tensor(struct checkpoint *checkpoint, const struct tensor *tensor, struct cs_error *err);
+bool checkpoint_tensors(struct checkpoint *checkpoint, tensor_visitor *visit, void *self, struct cs_error *err);
+/* Handle of a table for checkpoint_find; < 0: there is none. */
+int checkpoint_table(const struct checkpoint *checkpoint, const char *name);
+/* The row, borrowed for the checkpoint's life, or NULL. Thread-safe, no lock, no system call. */
+const float *checkpoint_find(const struct checkpoint *checkpoint, int table, uint64_t key);
+typedef bool checkpoint_row_visitor(void *self, uint64_t key, const float *row, size_t dimension, struct cs_error *err);
+bool checkpoint_each_row(struct checkpoint *checkpoint, const char *table, checkpoint_row_visitor *visit, void *self, struct cs_error *err);
+bool checkpoint_tables(struct checkpoint *checkpoint, bool (*visit)(void *self, const char *table, uint64_t rows, struct cs_error *err), void *self, struct cs_error *err);
+
+#endif
