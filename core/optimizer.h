@@ -17,4 +17,11 @@ float optimizer_initial_v(const struct optimizer_options *options);
 void optimizer_update(const struct optimizer_options *options, uint64_t step, float *parameter, const float *gradient,
                       float *m, float *v, size_t n);
 
+/* What depends on the step alone (adam: 1 / (1 - beta^step), in double, then rounded; others: nothing), for those who
+ * update many short rows and keep it. optimizer_update is optimizer_apply with optimizer_correction. */
+struct optimizer_correction { float m, v; };
+struct optimizer_correction optimizer_correction(const struct optimizer_options *options, uint64_t step);
+void optimizer_apply(const struct optimizer_options *options, struct optimizer_correction correction, float *parameter,
+                     const float *gradient, float *m, float *v, size_t n);
+
 #endif
