@@ -1,0 +1,99 @@
+/* The bounded queue: a ring under one mutex. Items are batches and cuts, tens to hundreds a second, so a lock is cheap. */
+#include "daemon/queue.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+struct queue {
+    pthread_mutex_t lock;
+    pthread_cond_t room, item;      /* on the monotonic clock */
+    bool closed;
+    size_t head, length, capacity;
+    void *ring[];
+};
+
+struct queue *queue_create(size_t capacity)
+{
+    assert(capacity > 0);
+    struct queue *queue = calloc(1, sizeof *queue + capacity * sizeof queue->ring[0]);
+    if (!queue) return NULL;
+    queue->capacity = capacity;
+    pthread_condattr_t attribute;
+    pthread_condattr_init(&attribute);
+    pthread_condattr_setclock(&attribute, CLOCK_MONOTONIC);
+    pthread_mutex_init(&queue->lock, NULL);
+    pthread_cond_init(&queue->room, &attribute);
+    pthread_cond_init(&queue->item, &attribute);
+    pthread_condattr_destroy(&attribute);
+    return queue;
+}
+
+void queue_destroy(struct queue *queue)
+{
+    if (!queue) return;
+    pthread_cond_destroy(&queue->item);
+    pthread_cond_destroy(&queue->room);
+    pthread_mutex_destroy(&queue->lock);
+    free(queue);
+}
+
+bool queue_push(struct queue *queue, void *item)
+{
+    assert(item);
+    pthread_mutex_lock(&queue->lock);
+    while (queue->length == queue->capacity && !queue->closed) pthread_cond_wait(&queue->room, &queue->lock);
+    bool open = !queue->closed;
+    if (open) {
+        queue->ring[(queue->head + queue->length++) % queue->capacity] = item;
+        pthread_cond_signal(&queue->item);
+    }
+    pthread_mutex_unlock(&queue->lock);
+    return open;
+}
+
+void *queue_pop(struct queue *queue, int64_t wait_milliseconds)
+{
+    struct timespec until;
+    if (wait_milliseconds > 0) {
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += wait_milliseconds / 1000;
+        until.tv_nsec += wait_milliseconds % 1000 * 1000000;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000;
+        }
+    }
+    void *item = NULL;
+    pthread_mutex_lock(&queue->lock);
+    while (!queue->length && !queue->closed && wait_milliseconds != 0) {
+        if (wait_milliseconds < 0) pthread_cond_wait(&queue->item, &queue->lock);
+        else if (pthread_cond_timedwait(&queue->item, &queue->lock, &until)) break;
+    }
+    if (queue->length) {
+        item = queue->ring[queue->head];
+        queue->head = (queue->head + 1) % queue->capacity;
+        queue->length--;
+        pthread_cond_signal(&queue->room);
+    }
+    pthread_mutex_unlock(&queue->lock);
+    return item;
+}
+
+size_t queue_length(struct queue *queue)
+{
+    pthread_mutex_lock(&queue->lock);
+    size_t length = queue->length;
+    pthread_mutex_unlock(&queue->lock);
+    return length;
+}
+
+void queue_close(struct queue *queue)
+{
+    pthread_mutex_lock(&queue->lock);
+    queue->closed = true;
+    pthread_cond_broadcast(&queue->room);
+    pthread_cond_broadcast(&queue->item);
+    pthread_mutex_unlock(&queue->lock);
+}
