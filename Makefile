@@ -1,48 +1,168 @@
 # Coldstream. `make help` lists the targets.
+#
+# Targets that a newcomer calls (test, demo, bench, ...) install what is missing first, then call make again for the work:
+# pkg-config can only answer once its packages are there.
+VERSION := 0.1.0
 CC      ?= gcc
 BUILD   ?= build
+PREFIX  ?= /usr/local
 OPTIMIZE ?= -O3 $(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3)
 WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings -Wno-format-truncation
-PACKAGES := rdkafka lmdb yaml-0.1 jansson libxxhash libmicrohttpd libsystemd libcurl libcrypto yajl
-CFLAGS  += -std=gnu11 -g $(OPTIMIZE) $(WARN) -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -I. \
-           $(shell pkg-config --cflags $(PACKAGES) openblas 2>/dev/null) -D_GNU_SOURCE $(SANITIZE)
-LDFLAGS += $(SANITIZE) -Wl,--as-needed
-LDLIBS  := $(shell pkg-config --libs $(PACKAGES) openblas 2>/dev/null) -lpthread -lm
+# What a distributor asks of a daemon; FORTIFY needs optimization and gets in the sanitizers' way.
+HARDEN  := $(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2) -fstack-protector-strong $(if $(filter x86_64,$(shell uname -m)),-fcf-protection)
+PACKAGES := rdkafka lmdb yaml-0.1 jansson libxxhash libmicrohttpd libsystemd libcurl libcrypto yajl libprotobuf-c openblas
+packages_cflags := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+packages_libs   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
+CFLAGS  += -std=gnu11 -g $(OPTIMIZE) $(WARN) $(HARDEN) -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno \
+           -I. -I$(BUILD) $(packages_cflags) -D_GNU_SOURCE $(SANITIZE)
+LDFLAGS += $(SANITIZE) -Wl,--as-needed -Wl,-z,relro,-z,now
+LDLIBS  := $(packages_libs) -lpthread -lm
 
 sources  = $(wildcard core/*.c storage/*.c config/*.c) $(filter-out daemon/main.c daemon/serve.c,$(wildcard daemon/*.c))
 objects  = $(sources:%.c=$(BUILD)/%.o)
 archive  = $(BUILD)/libinternal.a
 unit     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c tests/gradient/test_*.c))
+flow     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/flow/test_*.c tests/crash/test_*.c))
+fuzzers  = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
+helpers  = $(patsubst %.c,$(BUILD)/%,$(filter-out $(wildcard tests/*/test_*.c tests/fuzz/*.c tests/tsan/*.c),$(wildcard tests/kafka/*.c)))
 programs = $(BUILD)/coldstreamd $(BUILD)/coldstreamctl $(BUILD)/coldstream-serve
+library  = $(BUILD)/libcoldstream.so $(BUILD)/libcoldstream.a
+again    = +@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+# Under TSan every executable gets the C11 threads that librdkafka will find (tests/tsan/thrd_shim.c).
+thrd_shim = $(if $(findstring thread,$(SANITIZE)),$(BUILD)/tests/tsan/thrd_shim.o)
+program_flags = $(if $(thrd_shim),-rdynamic)
 
-all: $(programs) ## programs and the library
+all: $(programs) $(library) ## programs and the library (packages as in tools/setup.sh must be there: make setup)
+build: all
 
-$(BUILD)/%.o: %.c
+# ---- objects: rebuilt when the compiler or a flag changes, not only when a source does
+
+$(BUILD)/.flags: force
+	@mkdir -p $(@D); echo '$(CC) $(CFLAGS) | $(LDFLAGS) $(LDLIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) | $(LDFLAGS) $(LDLIBS)' > $@
+
+commit    = $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+versioned = $(patsubst %.c,$(BUILD)/%.o,$(shell grep -lE 'COLDSTREAM_(VERSION|COMMIT)' $(wildcard daemon/*.c tools/*.c storage/*.c config/*.c) /dev/null))
+$(BUILD)/.version: force
+	@mkdir -p $(@D); echo '$(VERSION) $(commit)' | cmp -s - $@ || echo '$(VERSION) $(commit)' > $@
+$(versioned): CPPFLAGS += -DCOLDSTREAM_VERSION='"$(VERSION)"' -DCOLDSTREAM_COMMIT='"$(commit)"'
+$(versioned): $(BUILD)/.version
+
+$(BUILD)/%.o: %.c $(BUILD)/.flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
 $(archive): $(objects)
 	@rm -f $@
 	ar rcs $@ $^
 
-$(BUILD)/coldstreamd: $(BUILD)/daemon/main.o $(archive)
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
-$(BUILD)/coldstream-serve: $(BUILD)/daemon/serve.o $(archive)
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
-$(BUILD)/coldstreamctl: $(patsubst %.c,$(BUILD)/%.o,tools/coldstreamctl.c $(wildcard tools/ctl_*.c)) $(archive)
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(archive)
-	$(CC) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
+# ---- programs
 
-unit: $(unit) ## builds and runs the unit and gradient tests
-	@set -e; for t in $(unit); do $$t; done
+$(BUILD)/coldstreamd: $(BUILD)/daemon/main.o $(archive) $(thrd_shim)
+	$(CC) $(LDFLAGS) $(program_flags) -pie $^ $(LDLIBS) -o $@
+$(BUILD)/coldstream-serve: $(BUILD)/daemon/serve.o $(archive) $(thrd_shim)
+	$(CC) $(LDFLAGS) $(program_flags) -pie $^ $(LDLIBS) -o $@
+$(BUILD)/coldstreamctl: $(patsubst %.c,$(BUILD)/%.o,tools/coldstreamctl.c $(wildcard tools/ctl_*.c)) $(archive) $(thrd_shim)
+	$(CC) $(LDFLAGS) $(program_flags) -pie $^ $(LDLIBS) -o $@
+$(BUILD)/bench $(BUILD)/demo: $(BUILD)/%: $(BUILD)/tools/%.o $(archive) $(thrd_shim)
+	$(CC) $(LDFLAGS) $(program_flags) $^ $(LDLIBS) -o $@
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(archive) $(thrd_shim)
+	$(CC) $(LDFLAGS) $(program_flags) $^ -lcmocka $(LDLIBS) -o $@
+$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(archive)
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
+
+# ---- the library: daemon/coldstream.c and what it needs of the rest; only coldstream_* is visible from outside
+
+$(BUILD)/libcoldstream.so: $(BUILD)/daemon/coldstream.o $(archive) daemon/coldstream.map
+	$(CC) $(LDFLAGS) -shared -Wl,-soname,libcoldstream.so.1 -Wl,--version-script=daemon/coldstream.map $(if $(SANITIZE),,-Wl,--no-undefined) \
+	    $(filter-out %.map,$^) $(LDLIBS) -o $@
+$(BUILD)/libcoldstream.a: $(BUILD)/daemon/coldstream.o $(archive)
+	@rm -f $@
+	ld -r $^ -o $(BUILD)/libcoldstream.o
+	objcopy --localize-hidden $(BUILD)/libcoldstream.o
+	ar rcs $@ $(BUILD)/libcoldstream.o
+
+# ---- tests
+
+setup: ## installs the packages needed to build (Debian; by sudo when not root)
+	@tools/setup.sh build
+
+test: ## sets up, builds, and runs every test; the last line is `N passed, N failed`
+	@tools/setup.sh build test kafka data
+	$(again) run-test
+run-test: all test-programs
+	@tests/run.sh $(BUILD) layers style unit gradient golden flow kafka data
+test-programs: $(unit) $(flow) $(helpers)
+
+unit: $(unit) ## builds and runs the unit and gradient tests alone
+	@tests/run.sh $(BUILD) unit gradient
+
+sanitize: ## unit, gradient and flow tests under ASan + UBSan, then under TSan
+	@tools/setup.sh build test
+	@tests/sanitize.sh
+
+# What tests/sanitize.sh calls, once a sanitizer.
+asan  = BUILD=build-asan SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' OPTIMIZE=-O1
+tsan  = BUILD=build-tsan SANITIZE='-fsanitize=thread -fno-omit-frame-pointer' OPTIMIZE=-O1
+run-asan run-tsan: run-%:
+	$(again) $($*) sanitized SUITES='unit gradient flow'
+sanitized: all test-programs
+	@tests/run.sh $(BUILD) $(SUITES)
+
+FUZZ_SECONDS ?= 60
+fuzz: ## libFuzzer with ASan + UBSan on every target, FUZZ_SECONDS each
+	@tools/setup.sh build fuzz
+	$(again) CC=clang BUILD=build-fuzz OPTIMIZE=-O1 SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' run-fuzz
+run-fuzz: $(fuzzers)
+	@set -e; for fuzzer in $(fuzzers); do name=$${fuzzer##*/fuzz_}; mkdir -p $(BUILD)/corpus/$$name; \
+	    echo "== $$name"; $$fuzzer -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$(BUILD)/ \
+	    $(BUILD)/corpus/$$name $$(ls -d tests/fuzz/corpus/$$name 2>/dev/null); done
+
+check-layers: ## includes against ARCHITECTURE.md's table
+	@tools/check_layers.sh
+check-style: ## line lengths, blanks, banned calls, opening comments
+	@tools/check_style.sh
+
+# ---- to look at
+
+bench: ## measures training, decoding, rows, snapshots and scoring, each beside its ideal
+	@tools/setup.sh build
+	$(again) $(BUILD)/bench all
+	@$(BUILD)/bench $(BENCH)
+
+demo: ## a generated day of traffic through an embedded broker: learn, publish, serve; prints the table
+	@tools/setup.sh build
+	$(again) $(BUILD)/demo all
+	@$(BUILD)/demo $(DEMO)
+
+demo-movielens: ## MovieLens-100K through a real Apache Kafka, with and without 40 % of the users held out as new
+	@tools/setup.sh build kafka data
+	$(again) $(BUILD)/demo all helpers
+	@tests/kafka/movielens.sh $(BUILD)
+helpers: $(helpers)
+
+# ---- install
+
+install: all ## into $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/systemd/system \
+	    $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/doc/coldstream
+	install -m 755 $(programs) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(BUILD)/libcoldstream.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BUILD)/libcoldstream.so $(DESTDIR)$(PREFIX)/lib/libcoldstream.so.1
+	ln -sf libcoldstream.so.1 $(DESTDIR)$(PREFIX)/lib/libcoldstream.so
+	install -m 644 daemon/coldstream.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 systemd/coldstream.service $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 systemd/coldstream.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/coldstream.conf
+	install -m 644 systemd/coldstream.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coldstream.conf
+	install -m 644 README.md LICENSE ARCHITECTURE.md $(DESTDIR)$(PREFIX)/share/doc/coldstream
 
 clean: ## removes what was built
-	rm -rf $(BUILD)
+	rm -rf build build-* $(BUILD)
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 18
 
-.PHONY: all unit clean help
+.PHONY: all build setup test run-test test-programs unit sanitize sanitized run-asan run-tsan fuzz run-fuzz check-layers check-style \
+    bench demo demo-movielens helpers install clean help force
 .SECONDARY:
+.DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
