@@ -7,7 +7,7 @@ CC      ?= gcc
 BUILD   ?= build
 PREFIX  ?= /usr/local
 OPTIMIZE ?= -O3 $(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3)
-WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings -Wno-format-truncation
+WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings $(if $(findstring clang,$(CC)),,-Wno-format-truncation)
 # What a distributor asks of a daemon; FORTIFY needs optimization and gets in the sanitizers' way.
 HARDEN  := $(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2) -fstack-protector-strong $(if $(filter x86_64,$(shell uname -m)),-fcf-protection)
 PACKAGES := rdkafka lmdb yaml-0.1 jansson libxxhash libmicrohttpd libsystemd libcurl libcrypto yajl libprotobuf-c openblas
