@@ -18,7 +18,8 @@ CFLAGS  += -std=gnu11 -g $(OPTIMIZE) $(WARN) $(HARDEN) -fPIC -fvisibility=hidden
 LDFLAGS += $(SANITIZE) -Wl,--as-needed -Wl,-z,relro,-z,now
 LDLIBS  := $(packages_libs) -lpthread -lm
 
-sources  = $(wildcard core/*.c storage/*.c config/*.c) $(filter-out daemon/main.c daemon/serve.c,$(wildcard daemon/*.c))
+sources  = $(wildcard core/*.c storage/*.c config/*.c) $(filter-out daemon/main.c daemon/serve.c,$(wildcard daemon/*.c)) \
+           tools/generate.c tools/generate_kafka.c
 objects  = $(sources:%.c=$(BUILD)/%.o)
 archive  = $(BUILD)/libinternal.a
 unit     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c tests/gradient/test_*.c))

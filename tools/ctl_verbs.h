@@ -1,0 +1,20 @@
+/* The verbs of coldstreamctl: one file each, one line each. */
+#ifndef TOOLS_CTL_VERBS_H
+#define TOOLS_CTL_VERBS_H
+
+#include "tools/ctl.h"
+
+extern const struct ctl_option ctl_check_config_options[], ctl_status_options[], ctl_client_options[], ctl_train_options[], ctl_export_options[],
+    ctl_import_options[], ctl_inspect_options[], ctl_verify_options[], ctl_score_options[], ctl_generate_options[];
+
+int ctl_check_config(const struct ctl_arguments *arguments);
+int ctl_client(const struct ctl_arguments *arguments);          /* all verbs that ask a running daemon */
+int ctl_train(const struct ctl_arguments *arguments);
+int ctl_export(const struct ctl_arguments *arguments);
+int ctl_import(const struct ctl_arguments *arguments);
+int ctl_inspect(const struct ctl_arguments *arguments);
+int ctl_verify(const struct ctl_arguments *arguments);
+int ctl_score(const struct ctl_arguments *arguments);
+int ctl_generate(const struct ctl_arguments *arguments);
+
+#endif
