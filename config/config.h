@@ -15,6 +15,7 @@ enum source_start { START_EARLIEST, START_LATEST, START_TIMESTAMP };
 enum event_format { FORMAT_JSON, FORMAT_PROTOBUF };
 enum log_level { LEVEL_ERROR, LEVEL_WARNING, LEVEL_NOTICE, LEVEL_INFO, LEVEL_DEBUG };
 enum log_format { LOG_TEXT, LOG_JSON };
+enum model_preset { PRESET_ONLINE, PRESET_PAPER };
 
 struct config_pair { char *name, *value; int line, column; };      /* properties, events.fields */
 
@@ -40,6 +41,7 @@ struct cs_config {
     struct history_options history;
     struct features_options features;
     struct embedding_options embedding;
+    enum model_preset preset;               /* already applied to model */
     struct model_options model;             /* model.* and optimizer.* */
     struct batch_options batch;
     bool batch_max_delay_given;             /* written in the file: `train` closes batches by size alone unless it was */
@@ -65,10 +67,16 @@ enum config_use { CONFIG_FOR_DAEMON, CONFIG_FOR_TRAIN };    /* train needs no so
 struct config_problem { char *text; int line, column; };   /* "found ..., allowed ...", without the position */
 struct config_problems { char *file; struct config_problem *problem; size_t count; };
 
+/* May source.kafka.properties have this key and value? False: why not, in message (which need not repeat key or value).
+ * The daemon's asks librdkafka itself, which config/ does not know. */
+typedef bool config_property_check(const char *key, const char *value, char *message, size_t size);
+
 /* NULL where anything is wrong; all problems of the file are then in *problems, in order of line. */
 struct cs_config *config_load(const char *file, enum config_use use, struct config_problems *problems);
 /* The same from memory; name stands for the file in messages. */
 struct cs_config *config_parse(const char *name, const char *text, size_t length, enum config_use use, struct config_problems *problems);
+/* As config_load; every property of the source is shown to check as well (NULL: as config_load). */
+struct cs_config *config_load_checked(const char *file, enum config_use use, config_property_check *check, struct config_problems *problems);
 void config_destroy(struct cs_config *config);              /* wipes secrets */
 /* One line a problem, "file:line:column: text\n", malloc'd. */
 char *config_problems_text(const struct config_problems *problems);

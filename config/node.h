@@ -1,0 +1,36 @@
+/* A YAML file as a tree of nodes that know their line and column, and the list of what is wrong with the file. */
+#ifndef CONFIG_NODE_H
+#define CONFIG_NODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "config/config.h"
+#include "config/pool.h"
+
+enum node_kind { NODE_SCALAR, NODE_LIST, NODE_MAP };
+
+struct node {
+    enum node_kind kind;
+    int line, column;           /* from 1 */
+    const char *text;           /* scalar; may hold no NUL byte */
+    bool quoted;                /* scalar in quotes or a block: never null, never a reference to nothing */
+    struct node *first, *next;  /* list: elements; map: values, each with its key */
+    size_t count;
+    struct node *key;           /* in a map: the scalar that names this value */
+    bool seen;                  /* the loader's mark */
+};
+
+/* NULL where the text is no YAML document, which is then a problem. Anchors, aliases, tags and further documents are
+ * refused; so are duplicate keys, keys that are not scalars, and nesting beyond what any setting needs. */
+struct node *node_parse(struct pool *pool, const char *text, size_t length, struct config_problems *problems);
+struct node *node_member(const struct node *map, const char *key);      /* NULL: none */
+bool node_is_null(const struct node *node);                             /* ~, null or nothing, unquoted */
+/* What stands there, for messages: "a list of 3", "abc" (quoted, cut when long). */
+const char *node_found(struct pool *pool, const struct node *node);
+
+void problem_add(struct config_problems *problems, int line, int column, const char *format, ...) __attribute__((format(printf, 4, 5)));
+void problems_begin(struct config_problems *problems, const char *file);
+void problems_sort(struct config_problems *problems);                   /* by line, then column */
+
+#endif
