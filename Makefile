@@ -3,7 +3,9 @@
 # Targets that a newcomer calls (test, demo, bench, ...) install what is missing first, then call make again for the work:
 # pkg-config can only answer once its packages are there.
 VERSION := 0.1.0
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 BUILD   ?= build
 PREFIX  ?= /usr/local
 OPTIMIZE ?= -O3 $(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3)
