@@ -14,8 +14,10 @@
 struct snapshot_store;
 struct snapshot_cut;
 
-/* Creates the directory's files where there are none. */
+/* Creates the directory and its files where there are none. */
 struct snapshot_store *snapshot_open(const char *directory, struct cs_error *err);
+/* The same, with so many bytes of address space to begin with; it grows by itself. */
+struct snapshot_store *snapshot_open_sized(const char *directory, size_t map_bytes, struct cs_error *err);
 void snapshot_close(struct snapshot_store *store);
 bool snapshot_exists(const struct snapshot_store *store);       /* at least one committed cut */
 const char *snapshot_directory(const struct snapshot_store *store);
@@ -24,8 +26,10 @@ const char *snapshot_directory(const struct snapshot_store *store);
 struct snapshot_cut *snapshot_begin(struct snapshot_store *store);
 struct state_writer *snapshot_writer(struct snapshot_cut *cut);
 size_t snapshot_cut_bytes(const struct snapshot_cut *cut);
+/* The name "format" is the store's own. */
 bool snapshot_meta(struct snapshot_cut *cut, const char *name, const char *text, struct cs_error *err);
-/* Ends the cut either way. */
+/* Ends the cut either way. A full cut replaces everything: what was not put into it is gone. An incremental cut begun before
+ * another one failed is refused: what it builds on was never written. Waits for this process's views when the map has to grow. */
 bool snapshot_commit(struct snapshot_cut *cut, struct cs_error *err);
 void snapshot_abandon(struct snapshot_cut *cut);                /* the next cut is full */
 
@@ -35,6 +39,7 @@ struct snapshot_view *snapshot_view_open(struct snapshot_store *store, struct cs
 /* The same for tools, without the lock, on a directory that may be in use. */
 struct snapshot_view *snapshot_view_open_directory(const char *directory, struct cs_error *err);
 void snapshot_view_close(struct snapshot_view *view);
+/* get's bytes live until the view closes, each's until its callback returns. */
 struct state_reader *snapshot_reader(struct snapshot_view *view);
 const char *snapshot_view_meta(struct snapshot_view *view, const char *name);      /* NULL: none */
 typedef bool snapshot_meta_visitor(void *self, const char *name, const char *text, struct cs_error *err);

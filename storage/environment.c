@@ -1,0 +1,319 @@
+/* LMDB environments: opening, sharing, growing, and what their error codes mean. */
+#include "storage/environment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+/* Address space, not memory and not disk: the file grows only by what is written. */
+static const size_t default_map = (size_t)64 << 30;
+static const size_t smallest_map = (size_t)1 << 20;
+
+struct environment {
+    MDB_env *env;
+    MDB_dbi database[DATABASES];
+    char *directory;
+    bool writable;
+    dev_t device;               /* of data.mdb: one environment a file and process */
+    ino_t inode;
+    size_t users;               /* who opened it; guarded by registry_lock */
+    struct environment *next;
+
+    pthread_mutex_t lock;       /* guards the two below */
+    pthread_cond_t changed;
+    size_t readers;
+    bool growing;
+};
+
+/* LMDB must not be opened twice on one file in one process: closing one would drop the other's locks. */
+static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct environment *registry;
+
+static const char *const database_name[DATABASES] = { "meta", "dense", "blocks" };
+
+bool environment_fail(struct cs_error *err, int code, const char *directory, size_t wanted, const char *doing)
+{
+    switch (code) {
+    case EIO:           /* LMDB reports a short write, which is what a full disk gives, as EIO */
+    case ENOSPC:
+    case EDQUOT: {
+        struct statvfs disk;
+        if (statvfs(directory, &disk) == 0) {
+            uint64_t free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+            if (code != EIO || free_bytes < wanted + ((uint64_t)1 << 20))
+                return cs_fail(err, CS_FAILED, "%s: disk full: %" PRIu64 " bytes free in %s", doing, free_bytes, directory);
+        }
+        return cs_fail_errno(err, code, "%s in %s", doing, directory);
+    }
+    case MDB_INVALID: return cs_fail(err, CS_REFUSED, "%s: %s holds no LMDB file, or a damaged one", doing, directory);
+    case MDB_VERSION_MISMATCH: return cs_fail(err, CS_REFUSED, "%s: %s was written by another version of LMDB", doing, directory);
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_INCOMPATIBLE:
+    case MDB_BAD_VALSIZE:
+        return cs_fail(err, CS_REFUSED, "%s: %s is damaged: %s", doing, directory, mdb_strerror(code));
+    case MDB_READERS_FULL: return cs_fail(err, CS_FAILED, "%s: too many programs read %s at once", doing, directory);
+    default: break;
+    }
+    if (code > 0) return cs_fail_errno(err, code, "%s in %s", doing, directory);
+    return cs_fail(err, CS_FAILED, "%s in %s: %s", doing, directory, mdb_strerror(code));
+}
+
+bool environment_sync_directory(const char *directory, struct cs_error *err)
+{
+    int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return cs_fail_errno(err, errno, "opening %s", directory);
+    int failed = fsync(fd) ? errno : 0;
+    close(fd);
+    return failed ? cs_fail_errno(err, failed, "flushing %s", directory) : true;
+}
+
+int environment_set_map(MDB_env *env, size_t bytes)
+{
+    return mdb_env_set_mapsize(env, bytes);
+}
+
+bool environment_check_size(MDB_env *env, const char *file, struct cs_error *err)
+{
+    MDB_envinfo info;
+    MDB_stat stat_;
+    int fd;
+    struct stat status;
+
+    if (mdb_env_info(env, &info) || mdb_env_stat(env, &stat_) || mdb_env_get_fd(env, &fd) || fstat(fd, &status))
+        return cs_fail_errno(err, errno, "looking at %s", file);
+    uint64_t needed;
+    if (__builtin_mul_overflow((uint64_t)info.me_last_pgno + 1, (uint64_t)stat_.ms_psize, &needed) || needed > (uint64_t)status.st_size)
+        return cs_fail(err, CS_REFUSED, "%s is truncated: %" PRIu64 " bytes needed, %" PRIu64 " there", file, needed,
+                       (uint64_t)status.st_size);
+    return true;
+}
+
+/* mdb_env_open with less and less address space: a limit (ulimit -v) may forbid the generous start. */
+static int open_mapped(MDB_env **env, const char *path, unsigned flags, unsigned max, size_t map_bytes)
+{
+    for (size_t bytes = map_bytes;; bytes /= 2) {
+        int code = mdb_env_create(env);
+        if (code) return code;
+        code = mdb_env_set_maxdbs(*env, max);
+        if (!code && bytes) code = environment_set_map(*env, bytes);
+        if (!code) code = mdb_env_open(*env, path, flags, 0640);
+        if (!code) return 0;
+        mdb_env_close(*env);
+        *env = NULL;
+        if (code != ENOMEM || bytes <= smallest_map) return code;
+    }
+}
+
+static bool open_databases(struct environment *environment, struct cs_error *err)
+{
+    MDB_txn *txn = NULL;
+    int code = mdb_txn_begin(environment->env, NULL, environment->writable ? 0 : MDB_RDONLY, &txn);
+    for (int i = 0; !code && i < DATABASES; i++)
+        code = mdb_dbi_open(txn, database_name[i], environment->writable ? MDB_CREATE : 0, &environment->database[i]);
+    if (!code) {
+        code = mdb_txn_commit(txn);         /* a read transaction too: that is what keeps the handles */
+        txn = NULL;
+    }
+    if (txn) mdb_txn_abort(txn);
+    if (code == MDB_NOTFOUND) return cs_fail(err, CS_REFUSED, "%s holds no snapshot", environment->directory);
+    if (code) return environment_fail(err, code, environment->directory, 1 << 20, "opening the snapshot");
+    return true;
+}
+
+static bool open_fresh(struct environment *environment, size_t map_bytes, struct cs_error *err)
+{
+    char file[PATH_MAX];
+    if (snprintf(file, sizeof file, "%s/data.mdb", environment->directory) >= (int)sizeof file)
+        return cs_fail(err, CS_FAILED, "the path of %s is too long", environment->directory);
+    bool created = access(file, F_OK) != 0;
+    if (created && !environment->writable) return cs_fail(err, CS_REFUSED, "%s holds no snapshot", environment->directory);
+    unsigned flags = MDB_NOTLS | (environment->writable ? 0 : MDB_RDONLY);
+    int code = open_mapped(&environment->env, environment->directory, flags, DATABASES, map_bytes ? map_bytes : default_map);
+    if (code) return environment_fail(err, code, environment->directory, 0, "opening the snapshot");
+    if (!environment_check_size(environment->env, file, err)) return false;
+    int cleared;
+    mdb_reader_check(environment->env, &cleared);       /* slots of readers that died: they would make the file grow */
+    if (!open_databases(environment, err)) return false;
+    if (created && !environment_sync_directory(environment->directory, err)) return false;
+    struct stat status;
+    if (stat(file, &status)) return cs_fail_errno(err, errno, "looking at %s", file);
+    environment->device = status.st_dev;
+    environment->inode = status.st_ino;
+    return true;
+}
+
+static void destroy(struct environment *environment)
+{
+    if (!environment) return;
+    if (environment->env) mdb_env_close(environment->env);
+    pthread_mutex_destroy(&environment->lock);
+    pthread_cond_destroy(&environment->changed);
+    free(environment->directory);
+    free(environment);
+}
+
+static struct environment *shared(const char *directory)
+{
+    char file[PATH_MAX];
+    struct stat status;
+    if (snprintf(file, sizeof file, "%s/data.mdb", directory) >= (int)sizeof file || stat(file, &status)) return NULL;
+    for (struct environment *e = registry; e; e = e->next)
+        if (e->device == status.st_dev && e->inode == status.st_ino) return e;
+    return NULL;
+}
+
+struct environment *environment_open(const char *directory, bool writable, size_t map_bytes, struct cs_error *err)
+{
+    pthread_mutex_lock(&registry_lock);
+    struct environment *environment = shared(directory);
+    if (environment && writable && !environment->writable) {
+        cs_fail(err, CS_FAILED, "%s is open for reading in this process, close that first", directory);
+        environment = NULL;
+    } else if (environment) {
+        environment->users++;
+    } else {
+        environment = calloc(1, sizeof *environment);
+        if (!environment) abort();
+        pthread_mutex_init(&environment->lock, NULL);
+        pthread_cond_init(&environment->changed, NULL);
+        environment->directory = strdup(directory);
+        environment->writable = writable;
+        environment->users = 1;
+        if (open_fresh(environment, map_bytes, err)) {
+            environment->next = registry;
+            registry = environment;
+        } else {
+            destroy(environment);
+            environment = NULL;
+        }
+    }
+    pthread_mutex_unlock(&registry_lock);
+    return environment;
+}
+
+void environment_close(struct environment *environment)
+{
+    if (!environment) return;
+    pthread_mutex_lock(&registry_lock);
+    if (--environment->users == 0) {
+        struct environment **link = &registry;
+        while (*link != environment) link = &(*link)->next;
+        *link = environment->next;
+        destroy(environment);
+    }
+    pthread_mutex_unlock(&registry_lock);
+}
+
+MDB_env *environment_handle(struct environment *environment)
+{
+    return environment->env;
+}
+
+MDB_dbi environment_database(const struct environment *environment, enum environment_database database)
+{
+    return environment->database[database];
+}
+
+const char *environment_directory(const struct environment *environment)
+{
+    return environment->directory;
+}
+
+/* Waits until nobody reads and keeps new readers out, until resize_end. */
+static void resize_begin(struct environment *environment)
+{
+    pthread_mutex_lock(&environment->lock);
+    while (environment->growing) pthread_cond_wait(&environment->changed, &environment->lock);
+    environment->growing = true;
+    while (environment->readers) pthread_cond_wait(&environment->changed, &environment->lock);
+    pthread_mutex_unlock(&environment->lock);
+}
+
+static void resize_end(struct environment *environment)
+{
+    pthread_mutex_lock(&environment->lock);
+    environment->growing = false;
+    pthread_cond_broadcast(&environment->changed);
+    pthread_mutex_unlock(&environment->lock);
+}
+
+static void reader_leaves(struct environment *environment)
+{
+    pthread_mutex_lock(&environment->lock);
+    environment->readers--;
+    pthread_cond_broadcast(&environment->changed);
+    pthread_mutex_unlock(&environment->lock);
+}
+
+MDB_txn *environment_read_begin(struct environment *environment, struct cs_error *err)
+{
+    for (int attempt = 0;; attempt++) {
+        MDB_txn *txn = NULL;
+        pthread_mutex_lock(&environment->lock);
+        while (environment->growing) pthread_cond_wait(&environment->changed, &environment->lock);
+        environment->readers++;
+        pthread_mutex_unlock(&environment->lock);
+        int code = mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &txn);
+        if (!code) {
+            if (environment_check_size(environment->env, environment->directory, err)) return txn;
+            environment_read_end(environment, txn);
+            return NULL;
+        }
+        reader_leaves(environment);
+        if (code != MDB_MAP_RESIZED || attempt == 10) {
+            environment_fail(err, code, environment->directory, 0, "reading the snapshot");
+            return NULL;
+        }
+        resize_begin(environment);          /* another process grew it: take over its size */
+        mdb_env_set_mapsize(environment->env, 0);
+        resize_end(environment);
+    }
+}
+
+void environment_read_end(struct environment *environment, MDB_txn *txn)
+{
+    if (!txn) return;
+    mdb_txn_abort(txn);
+    reader_leaves(environment);
+}
+
+bool environment_grow(struct environment *environment, struct cs_error *err)
+{
+    MDB_envinfo info;
+    resize_begin(environment);
+    int code = mdb_env_info(environment->env, &info);
+    if (!code) code = mdb_env_set_mapsize(environment->env, info.me_mapsize * 2);
+    resize_end(environment);
+    return code ? environment_fail(err, code, environment->directory, 0, "growing the snapshot's map") : true;
+}
+
+MDB_env *environment_open_file(const char *file, unsigned max, struct cs_error *err)
+{
+    MDB_env *env = NULL;
+    struct stat status;
+    if (stat(file, &status)) {
+        cs_fail_errno(err, errno, "opening %s", file);
+        return NULL;
+    }
+    /* The map is the file: whatever size its meta page speaks of, no more is mapped than LMDB says it uses. */
+    size_t bytes = ((size_t)status.st_size + 4095) / 4096 * 4096;
+    int code = open_mapped(&env, file, MDB_RDONLY | MDB_NOLOCK | MDB_NOSUBDIR | MDB_NOTLS, max, bytes ? bytes : 4096);
+    if (code) {
+        environment_fail(err, code, file, 0, "opening");
+        return NULL;
+    }
+    if (!environment_check_size(env, file, err)) {
+        mdb_env_close(env);
+        return NULL;
+    }
+    return env;
+}

@@ -1,0 +1,43 @@
+/* LMDB environments: opened once a process, read safely, grown when full; the one place where LMDB's codes become cs_error.
+ *
+ * What operations.md, section 3, measured is held here: default sync only, no WRITEMAP, no DUPSORT, one MDB_env a file and
+ * process (a second open shares the first), the file's size checked before anything in it is read (a truncated file would
+ * otherwise end in SIGBUS), a full disk told from LMDB's EIO, and no growing of the map while someone reads through it. */
+#ifndef STORAGE_ENVIRONMENT_H
+#define STORAGE_ENVIRONMENT_H
+
+#include <lmdb.h>
+
+#include "core/error.h"
+
+enum environment_database { DATABASE_META, DATABASE_DENSE, DATABASE_BLOCKS, DATABASES };
+
+struct environment;
+
+/* Opens, or shares what this process has open already. Writable: the three databases are made where they are missing.
+ * Read-only: CS_REFUSED where there are none. map_bytes: at least this much address space, 0 for the default. */
+struct environment *environment_open(const char *directory, bool writable, size_t map_bytes, struct cs_error *err);
+void environment_close(struct environment *environment);
+MDB_env *environment_handle(struct environment *environment);
+MDB_dbi environment_database(const struct environment *environment, enum environment_database database);
+const char *environment_directory(const struct environment *environment);
+
+/* A read transaction, counted so that the map does not move under it. Any thread may use and end it. */
+MDB_txn *environment_read_begin(struct environment *environment, struct cs_error *err);
+void environment_read_end(struct environment *environment, MDB_txn *txn);
+/* Doubles the map; waits until nobody reads. No write transaction may be open. */
+bool environment_grow(struct environment *environment, struct cs_error *err);
+
+/* A file that nothing writes any more: no lock, no slot, any number of times. max: named databases. */
+MDB_env *environment_open_file(const char *file, unsigned max, struct cs_error *err);
+/* The file holds every page that the given state of it uses. */
+bool environment_check_size(MDB_env *env, const char *file, struct cs_error *err);
+
+/* Says what LMDB's code means, returns false. wanted: bytes that were being written (0: none), to tell a full disk. */
+bool environment_fail(struct cs_error *err, int code, const char *directory, size_t wanted, const char *doing);
+/* Sets the map to `bytes`, or to as much less as the address space allows. */
+int environment_set_map(MDB_env *env, size_t bytes);
+/* Flushes a directory's entries. */
+bool environment_sync_directory(const char *directory, struct cs_error *err);
+
+#endif
