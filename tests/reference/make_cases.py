@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Makes parity cases for what the given golden cases leave out: dense, bucketized and multi-valued features, shared tables,
+other optimizers, the linear kind, batches of one, batches with one old user or none.
+
+usage: make_cases.py OUTPUT_DIR        needs what reference.py needs
+"""
+import json
+import os
+import random
+import sys
+
+import numpy as np
+import yaml
+
+import reference
+
+USER = [{"name": "age"}, {"name": "gender"}, {"name": "city"}]
+ITEM = [{"name": "item_id", "table": "item"}, {"name": "category"}]
+BASE = {"user": USER, "context": [{"name": "hour"}], "item": ITEM}
+# "multi" and "number" only tell the generator what to draw; they are not written into the configuration.
+MULTI = {"user": [{"name": "age", "bucketize": [18, 25, 35.5]}, {"name": "tags", "multi": 1}, {"name": "num", "number": 1, "table": "shared"}],
+         "context": [{"name": "hour", "number": 1, "table": "shared"}],
+         "item": [ITEM[0], {"name": "category", "multi": 1, "table": "cat"}, {"name": "brand", "table": "cat"}]}
+DENSE = {"user": [{"name": "age", "kind": "dense"}, {"name": "gender"}, {"name": "income", "kind": "dense"}],
+         "context": [{"name": "hour"}, {"name": "temperature", "kind": "dense"}], "item": [ITEM[0], {"name": "price", "kind": "dense"}]}
+WIDE = {"user": [{"name": f"a{i}"} for i in range(8)], "context": [{"name": "hour"}, {"name": "position"}], "item": ITEM}
+MAIL = {"kind": "mail", "losses": "full", "target": "pooled", "attention": 5, "encoder": [12, 10, 9], "decoder": [11, 13], "dropout": 0}
+DNN = {"tower": "base_dnn", "hidden": [14, 7], "dropout": 0}
+
+
+def optimizers(ranking, zero_shot, embedding):
+    return {name: {"kind": kind, "learning_rate": rate}
+            for name, (kind, rate) in zip(("ranking", "zero_shot", "embedding"), (ranking, zero_shot, embedding))}
+
+
+ADAM = optimizers(("adam", 1e-3), ("adam", 5e-4), ("adam", 1e-3))
+
+CASES = [   # name, features, and what differs from the defaults of make_case
+    ("features_multi", MULTI, {"zero_shot": MAIL}),
+    ("features_dense", DENSE, {"zero_shot": dict(MAIL, target="sequence")}),
+    ("dense_emb_lr", DENSE, {"ranking": {"tower": "emb_lr"}}),
+    ("linear", BASE, {"zero_shot": {"kind": "linear"}}),
+    ("all_new", BASE, {"zero_shot": MAIL, "new_users": 1}),
+    ("one_example_batches", BASE, {"zero_shot": MAIL, "batch": 1, "examples": 12}),
+    ("bandwidth", BASE, {"zero_shot": dict(MAIL, bandwidth=0.4), "behaviors": 3}),
+    ("adagrad_sgd", BASE, {"zero_shot": dict(MAIL, losses="dual"), "optimizer": optimizers(("sgd", 0.05), ("adagrad", 0.01), ("adagrad", 0.02))}),
+    ("sgd_rows", BASE, {"zero_shot": dict(MAIL, losses="single", target="sequence"),
+                        "optimizer": optimizers(("adam", 2e-3), ("sgd", 0.01), ("sgd", 0.05))}),
+    ("wide", WIDE, {"dimension": 16, "batch": 64, "examples": 230, "behaviors": 12, "ranking": dict(DNN, hidden=[32, 24, 16]),
+                    "zero_shot": dict(MAIL, attention=24, encoder=[32, 24, 20], decoder=[20, 32], target="sequence")}),
+    ("no_context", {"user": USER, "item": [ITEM[0]]}, {"zero_shot": MAIL}),
+]
+
+
+def draw_value(rng, feature):
+    name, dense = feature["name"], feature.get("kind") == "dense"
+    if rng.random() < 0.08:
+        return rng.choice([None, ""] if dense else [None, "", []])
+    if dense:
+        return round(rng.gauss(3, 40), 3) if rng.random() < 0.8 else rng.randint(-5, 200)
+    if "bucketize" in feature:
+        return rng.choice([rng.randint(0, 80), round(rng.uniform(0, 80), 2), str(rng.randint(0, 80))])
+    if feature.get("multi"):
+        return [f"{name}{rng.randint(0, 9)}" for _ in range(rng.randint(0, 4))]
+    if feature.get("number"):
+        return rng.choice([rng.randint(0, 30), rng.randint(0, 30) * 0.5, str(rng.randint(0, 30)), 2500.125, 9007199254740993])
+    return f"{name}-{rng.randint(0, 7)}-é"
+
+
+def draw_events(rng, name, features, examples, batch, behaviors, new_users):
+    events = []
+    for i in range(examples):
+        count = 0 if rng.random() < new_users else rng.randint(1, behaviors + 3)
+        if examples > 2 * batch and i // batch == 1:
+            count = 0                                   # a batch of new users only
+        if examples > 3 * batch and i // batch == 2:
+            count = 3 if i % batch == 4 else 0          # one old user: too few for the zero-shot update
+        event = {"event": "example", "impression_id": f"{name}-{i}", "ts": 1700000000000 + 1000 * i, "user_id": f"u{rng.randint(0, 20)}"}
+        for group, listed in features.items():
+            values = {feature["name"]: draw_value(rng, feature) for feature in listed if feature["name"] != "item_id"}
+            event[group] = {key: value for key, value in values.items() if rng.random() > 0.05}
+        event["behaviors"] = [f"i{rng.randint(0, 39)}" for _ in range(count)]
+        event["item_id"] = f"i{rng.randint(0, 39)}"
+        event["clicked"] = rng.random() < 0.4
+        events.append(event)
+    return events
+
+
+def draw_initial(rng, events, features, dimension, behaviors, ranking, zero_shot):
+    tables = {"item": {reference.key(item) for event in events for item in event["behaviors"]}}
+    for group, listed in features.items():
+        for feature in listed:
+            if feature.get("kind") != "dense":
+                keys = tables.setdefault(feature.get("table", feature["name"]), set())
+                for event in events:
+                    keys.update(reference.feature_keys(feature, event, group))
+    tensors = {}
+    for table, keys in sorted(tables.items()):
+        tensors[f"embedding.{table}.keys"] = np.array(sorted(keys), np.uint64)
+        tensors[f"embedding.{table}.rows"] = rng.normal(0, 0.3, (len(keys), dimension)).astype(np.float32)
+
+    def weight(name, outputs, inputs):
+        limit = (6 / (outputs + inputs)) ** 0.5
+        tensors[name] = rng.uniform(-limit, limit, (outputs, inputs)).astype(np.float32)
+
+    def small(name, size, mean=0.0, spread=0.1):
+        tensors[name] = (mean + rng.normal(0, spread, size)).astype(np.float32)
+
+    dense = {group: sum(feature.get("kind") == "dense" for feature in listed) for group, listed in features.items()}
+    attributes = len(features["user"]) - dense["user"]
+    inputs = 4 * dimension + sum(dense.values())
+    for layer, width in enumerate(ranking.get("hidden", [])):
+        weight(f"ranking.hidden.{layer}.weight", width, inputs)
+        for name, mean, spread in (("gamma", 1, 0.1), ("beta", 0, 0.1), ("mean", 0, 0.1), ("variance", 1, 0)):
+            small(f"ranking.norm.{layer}.{name}", width, mean, spread)
+        inputs = width
+    weight("ranking.output.weight", 1, inputs)
+    small("ranking.output.bias", 1, spread=0)
+
+    def block(prefix, size, widths):
+        before = 0
+        for layer, width in enumerate(widths):
+            weight(f"{prefix}.{layer}.weight", width, before + size)
+            small(f"{prefix}.{layer}.bias", width)
+            before = width
+
+    if zero_shot["kind"] == "linear":
+        weight("zero_shot.linear.weight", dimension, attributes * dimension)
+    if zero_shot["kind"] == "mail":
+        for side in ("user", "behavior"):
+            weight(f"zero_shot.attention_{side}.weight", zero_shot["attention"], dimension)
+            small(f"zero_shot.attention_{side}.bias", zero_shot["attention"])
+            small(f"zero_shot.attention_{side}.query", zero_shot["attention"], spread=0.5)
+        code = zero_shot["encoder"][-1]
+        block("zero_shot.encoder_user", dimension + dense["user"], zero_shot["encoder"])
+        block("zero_shot.encoder_behavior", dimension, zero_shot["encoder"])
+        block("zero_shot.decoder_user", code, zero_shot["decoder"] + [attributes * dimension])
+        target = behaviors * dimension if zero_shot["target"] == "sequence" else dimension
+        block("zero_shot.decoder_behavior", code, zero_shot["decoder"] + [target])
+    for group in ("ranking", "zero_shot"):
+        tensors[f"optimizer.{group}.step"] = np.zeros(1, np.uint64)
+    return tensors
+
+
+def make_case(output, seed, name, features, dimension=8, batch=16, examples=93, behaviors=6, new_users=0.35, ranking=None,
+              zero_shot=None, optimizer=None):
+    directory = os.path.join(output, name)
+    os.makedirs(directory, exist_ok=True)
+    ranking, zero_shot = ranking or DNN, zero_shot or {"kind": "none"}
+    events = draw_events(random.Random(seed), name, features, examples, batch, behaviors, new_users)
+    tensors = draw_initial(np.random.default_rng(seed), events, features, dimension, behaviors, ranking, zero_shot)
+    written = {group: [{k: v for k, v in feature.items() if k not in ("multi", "number")} for feature in listed]
+               for group, listed in features.items()}
+    config = {"features": dict(written, behavior={"table": "item", "max_length": behaviors}), "embedding": {"dimension": dimension},
+              "batch": {"size": batch}, "model": {"ranking": ranking, "zero_shot": zero_shot}, "optimizer": optimizer or ADAM}
+    with open(f"{directory}/config.yaml", "w") as file:
+        file.write("# Made by tests/reference/make_cases.py.\n")
+        yaml.safe_dump(config, file, sort_keys=False, allow_unicode=True)
+    with open(f"{directory}/events.jsonl", "w") as file:
+        file.writelines(json.dumps(event, ensure_ascii=False) + "\n" for event in events)
+    reference.save_safetensors(f"{directory}/initial.safetensors", tensors)
+    reference.run(directory, directory)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    for number, (case_name, case_features, options) in enumerate(CASES, 1):
+        make_case(sys.argv[1], number, case_name, case_features, **options)

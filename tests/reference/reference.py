@@ -1,0 +1,341 @@
+#!/usr/bin/env python3
+"""An independent implementation of the numerics contract, in float64 and with gradients by automatic differentiation.
+
+Slow and plain on purpose: it shares no code and no derivation with core/. It reproduces the given golden cases to a few
+hundredths of their tolerance; make_cases.py uses it to make more of them.
+
+usage: reference.py CASE_DIR OUTPUT_DIR        needs: pip install numpy autograd pyyaml xxhash
+Reads config.yaml, initial.safetensors and events.jsonl of the case; writes expected.safetensors, predictions.csv, losses.csv.
+"""
+import json
+import math
+import struct
+import sys
+
+import autograd.numpy as np
+import numpy as plain
+import xxhash
+import yaml
+from autograd import value_and_grad
+
+DTYPES = {"F32": plain.float32, "F64": plain.float64, "U32": plain.uint32, "U64": plain.uint64}
+MASKED = -1e30
+
+
+def load_safetensors(path):
+    raw = open(path, "rb").read()
+    (length,) = struct.unpack("<Q", raw[:8])
+    tensors = {}
+    for name, entry in json.loads(raw[8:8 + length]).items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            flat = plain.frombuffer(raw[8 + length + begin:8 + length + end], dtype=DTYPES[entry["dtype"]])
+            tensors[name] = flat.reshape(entry["shape"]).copy()
+    return tensors
+
+
+def save_safetensors(path, tensors):
+    names = {plain.dtype(dtype): name for name, dtype in DTYPES.items()}
+    header, offset = {}, 0
+    for name, array in tensors.items():
+        header[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        offset += array.nbytes
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + b"".join(array.tobytes() for array in tensors.values()))
+
+
+def value_text(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value == int(value) and abs(value) < 1e21:
+        return str(int(value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def key(text):
+    return xxhash.xxh3_64_intdigest(text.encode())
+
+
+def present(values):
+    return [value for value in values if value is not None and value != ""]
+
+
+def feature_keys(feature, event, group):
+    """The keys of one feature's values in one event (section 1)."""
+    if group == "item" and feature["name"] == "item_id":
+        value = event.get("item_id")
+    else:
+        value = (event.get(group) or {}).get(feature["name"])
+    values = present(value if isinstance(value, list) else [value])
+    if "bucketize" in feature:
+        values = [sum(1 for bound in feature["bucketize"] if bound <= float(value)) for value in values]
+    return [key(value_text(value)) for value in values]
+
+
+def leaky_relu(x):
+    return np.where(x > 0, x, 0.2 * x)
+
+
+def cross_entropy(logit, label):
+    return np.mean(np.maximum(logit, 0) - logit * label + np.log1p(np.exp(-np.abs(logit))))
+
+
+def attention_pool(parameters, prefix, x, mask):
+    """x [B, n, d], mask [B, n] -> [B, d]; zeros where nothing is unmasked (section 3)."""
+    score = np.dot(np.tanh(np.dot(x, parameters[prefix + "weight"].T) + parameters[prefix + "bias"]), parameters[prefix + "query"])
+    score = np.where(mask, score, MASKED)
+    weight = np.exp(score - np.max(score, axis=1, keepdims=True)) * mask
+    total = np.sum(weight, axis=1, keepdims=True)
+    return np.sum((weight / np.where(total > 0, total, 1))[:, :, None] * x, axis=1)
+
+
+def residual_block(parameters, prefix, x, activate_last):
+    def dense(layer, inputs):
+        return np.dot(inputs, parameters[f"{prefix}{layer}.weight"].T) + parameters[f"{prefix}{layer}.bias"]
+    hidden = leaky_relu(dense(0, x))
+    hidden = leaky_relu(dense(1, np.concatenate([hidden, x], 1)))
+    output = dense(2, np.concatenate([hidden, x], 1))
+    return leaky_relu(output) if activate_last else output
+
+
+def mean_kernel(x, y, bandwidth):
+    distance = np.sum((x[:, None, :] - y[None, :, :]) ** 2, 2)
+    return np.mean(np.exp(-distance / (2 * bandwidth ** 2)))
+
+
+def update(options, parameter, gradient, m, v, step):
+    kind, rate = options.get("kind", "adam"), options.get("learning_rate", 1e-3)
+    if kind == "adam":
+        m[...] = 0.9 * m + 0.1 * gradient
+        v[...] = 0.999 * v + 0.001 * gradient * gradient
+        parameter[...] -= rate * (m / (1 - 0.9 ** step)) / (plain.sqrt(v / (1 - 0.999 ** step)) + 1e-8)
+    elif kind == "adagrad":
+        v[...] += gradient * gradient
+        parameter[...] -= rate * gradient / (plain.sqrt(v) + 1e-8)
+    elif kind == "sgd":
+        parameter[...] -= rate * gradient
+    else:
+        raise ValueError(kind)
+
+
+class Reference:
+    def __init__(self, config, tensors):
+        self.dimension = config["embedding"]["dimension"]
+        features = config["features"]
+        self.features = {group: features.get(group) or [] for group in ("user", "context", "item")}
+        self.behavior_table = features["behavior"]["table"]
+        self.behavior_length = features["behavior"]["max_length"]
+        self.tensors = {name: array.astype(plain.float64) if array.dtype == plain.float32 else array for name, array in tensors.items()}
+        self.row = {}
+        for name, array in tensors.items():
+            if name.startswith("embedding.") and name.endswith(".keys"):
+                self.row[name[len("embedding."):-len(".keys")]] = {int(value): index for index, value in enumerate(array)}
+        self.ranking = config["model"]["ranking"]
+        self.hidden = len(self.ranking.get("hidden", [512, 256])) if self.ranking["tower"] == "base_dnn" else 0
+        self.zero_shot = config["model"]["zero_shot"]
+        self.sequence = self.zero_shot.get("target", "pooled") == "sequence"
+        self.losses = self.zero_shot.get("losses", "full")
+        self.optimizer = config.get("optimizer", {})
+        self.running = {}       # (group, dense feature) -> count, mean, m2
+
+    # ---- a batch's values ----
+
+    def lookup(self, group, batch):
+        """[(table, row indexes of each example)] of a group's categorical features."""
+        found = []
+        for feature in self.features[group]:
+            if feature.get("kind") != "dense":
+                table = feature.get("table", feature["name"])
+                found.append((table, [[self.row[table][k] for k in feature_keys(feature, event, group)] for event in batch]))
+        return found
+
+    def dense(self, group, batch):
+        """[(name, raw values with NaN, standardised values)] of a group's dense features."""
+        found = []
+        for feature in self.features[group]:
+            if feature.get("kind") == "dense":
+                values = [(event.get(group) or {}).get(feature["name"]) for event in batch]
+                raw = plain.array([plain.nan if value in (None, "") else float(value) for value in values])
+                count, mean, m2 = self.running.get((group, feature["name"]), (0, 0.0, 0.0))
+                mean, variance = (mean, m2 / count) if count > 1 else (0.0, 1.0)
+                scaled = (plain.nan_to_num(raw) - mean) / (math.sqrt(variance) if variance > 0 else 1.0)
+                found.append((feature["name"], raw, plain.where(plain.isnan(raw), 0, plain.clip(scaled, -5, 5))))
+        return found
+
+    @staticmethod
+    def mean_matrix(rows, table_size):
+        matrix = plain.zeros((len(rows), table_size))
+        for example, indexes in enumerate(rows):
+            for index in indexes:
+                matrix[example, index] += 1 / len(indexes)
+        return matrix
+
+    # ---- one step (section 6) ----
+
+    def step(self, batch):
+        size = len(batch)
+        parameters = {name: array for name, array in self.tensors.items() if name.startswith(("ranking.", "zero_shot."))}
+        tables = {table: self.tensors[f"embedding.{table}.rows"] for table in self.row}
+        categorical = {group: self.lookup(group, batch) for group in self.features}
+        dense = {group: self.dense(group, batch) for group in self.features}
+        behaviors = [[self.row[self.behavior_table][key(value_text(item))] for item in present(event["behaviors"])[-self.behavior_length:]]
+                     for event in batch]
+        is_new = plain.array([not items for items in behaviors])
+        label = plain.array([1.0 if event["clicked"] else 0.0 for event in batch])
+
+        def attributes(rows):
+            return [np.dot(self.mean_matrix(indexes, len(rows[table])), rows[table]) for table, indexes in categorical["user"]]
+
+        constant = attributes(tables)
+        attribute = plain.stack(constant, 1)
+        attribute_mask = plain.stack([plain.array([bool(i) for i in indexes]) for _, indexes in categorical["user"]], 1)
+        user_dense = plain.stack([scaled for _, _, scaled in dense["user"]], 1) if dense["user"] else plain.zeros((size, 0))
+
+        def user_code(p, subset):
+            pooled = attention_pool(p, "zero_shot.attention_user.", attribute[subset], attribute_mask[subset])
+            return residual_block(p, "zero_shot.encoder_user.", np.concatenate([pooled, user_dense[subset]], 1), True)
+
+        everyone = plain.arange(size)
+        generated = plain.zeros((size, self.dimension))
+        if self.zero_shot["kind"] == "mail":
+            output = residual_block(parameters, "zero_shot.decoder_behavior.", user_code(parameters, everyone), False)
+            generated = output.reshape(size, self.behavior_length, self.dimension).sum(1) if self.sequence else output
+
+        def tower_input(p, rows):
+            def group_input(group):
+                pooled = plain.zeros((size, self.dimension))
+                for table, indexes in categorical[group]:
+                    pooled = pooled + np.dot(self.mean_matrix(indexes, len(rows[table])), rows[table])
+                return [pooled] + [scaled[:, None] for _, _, scaled in dense[group]]
+            counts = plain.zeros((size, len(rows[self.behavior_table])))
+            for example, items in enumerate(behaviors):
+                for item in items:
+                    counts[example, item] += 1
+            z_new = generated
+            if self.zero_shot["kind"] == "linear":
+                z_new = np.dot(np.concatenate(attributes(rows), 1), p["zero_shot.linear.weight"].T)
+            z_v = np.where(is_new[:, None], z_new, np.dot(counts, rows[self.behavior_table]))
+            return np.concatenate(group_input("user") + [z_v] + group_input("context") + group_input("item"), 1)
+
+        statistics = {}
+
+        def logit(p, z, training):
+            for layer in range(self.hidden):
+                z = np.dot(z, p[f"ranking.hidden.{layer}.weight"].T)
+                mean, variance = p[f"ranking.norm.{layer}.mean"], p[f"ranking.norm.{layer}.variance"]
+                if training:
+                    mean = np.mean(z, 0)
+                    variance = np.mean((z - mean) ** 2, 0)
+                    statistics[layer] = mean, variance
+                z = (z - mean) / np.sqrt(variance + 1e-3)
+                z = leaky_relu(z * p[f"ranking.norm.{layer}.gamma"] + p[f"ranking.norm.{layer}.beta"])
+            return (np.dot(z, p["ranking.output.weight"].T) + p["ranking.output.bias"])[:, 0]
+
+        prediction = 1 / (1 + np.exp(-logit(parameters, tower_input(parameters, tables), False)))
+        ranking_loss, (row_gradient, gradient) = value_and_grad(
+            lambda both: cross_entropy(logit(both[1], tower_input(both[1], both[0]), True), label))((tables, parameters))
+
+        reported, zero_shot_gradient = [0.0, 0.0, 0.0], None
+        old = plain.nonzero(~is_new)[0]
+        if self.zero_shot["kind"] == "mail" and len(old) >= 2:
+            value, zero_shot_gradient, reported = self.zero_shot_loss(
+                parameters, old, behaviors, tables[self.behavior_table], plain.concatenate(constant, 1), user_code)
+
+        self.apply(parameters, gradient, row_gradient, zero_shot_gradient, statistics, categorical, behaviors)
+        for group in dense:
+            for name, raw, _ in dense[group]:
+                count, mean, m2 = self.running.get((group, name), (0, 0.0, 0.0))
+                for value in raw[~plain.isnan(raw)]:
+                    count += 1
+                    delta = value - mean
+                    mean += delta / count
+                    m2 += delta * (value - mean)
+                self.running[group, name] = count, mean, m2
+        return prediction, is_new, label, [size, float(ranking_loss)] + reported
+
+    def zero_shot_loss(self, parameters, old, behaviors, item_rows, flat_attributes, user_code):
+        longest = max(len(items) for items in behaviors)
+        padded = plain.zeros((len(old), self.behavior_length, self.dimension))
+        mask = plain.zeros((len(old), self.behavior_length), bool)
+        for place, example in enumerate(old):
+            for slot, item in enumerate(behaviors[example]):
+                padded[place, slot] = item_rows[item]
+                mask[place, slot] = True
+        target = padded.reshape(len(old), -1) if self.sequence else padded.sum(1)
+        parts = [0.0, 0.0, 0.0]
+
+        def loss(p):
+            pooled = attention_pool(p, "zero_shot.attention_behavior.", padded[:, :longest], mask[:, :longest])
+            codes = user_code(p, old), residual_block(p, "zero_shot.encoder_behavior.", pooled, True)
+
+            def reconstruction(code):
+                to_user = residual_block(p, "zero_shot.decoder_user.", code, False) - flat_attributes[old]
+                to_behavior = residual_block(p, "zero_shot.decoder_behavior.", code, False) - target
+                return np.mean(np.sum(to_user ** 2, 1)) + np.mean(np.sum(to_behavior ** 2, 1))
+            parts[0] = total = reconstruction(codes[0])
+            if self.losses != "single":
+                parts[1] = reconstruction(codes[1])
+                total = total + parts[1]
+            if self.losses == "full":
+                sigma = self.zero_shot.get("bandwidth", 1.0)
+                parts[2] = mean_kernel(codes[0], codes[0], sigma) + mean_kernel(codes[1], codes[1], sigma) - 2 * mean_kernel(*codes, sigma)
+                total = total + parts[2]
+            return total
+
+        value, gradient = value_and_grad(loss)({name: array for name, array in parameters.items() if name.startswith("zero_shot.")})
+        return value, gradient, [float(getattr(part, "_value", part)) for part in parts]
+
+    def moments(self, name, like):
+        return [self.tensors.setdefault(f"{name}.{moment}", plain.zeros_like(like)) for moment in "mv"]
+
+    def apply(self, parameters, gradient, row_gradient, zero_shot_gradient, statistics, categorical, behaviors):
+        groups = [("ranking", gradient, lambda name: (name.startswith("ranking.") and not name.endswith((".mean", ".variance")))
+                   or name == "zero_shot.linear.weight")]
+        if zero_shot_gradient is not None:
+            idle = ("encoder_behavior", "attention_behavior") if self.losses == "single" else ()
+            groups.append(("zero_shot", zero_shot_gradient, lambda name: not any(part in name for part in idle)))
+        for group, gradients, moves in groups:
+            counter = self.tensors[f"optimizer.{group}.step"]
+            counter[0] += 1
+            for name in filter(moves, gradients):
+                update(self.optimizer.get(group, {}), self.tensors[name], gradients[name], *self.moments(f"optimizer.{name}", parameters[name]),
+                       int(counter[0]))
+        for layer, batch_statistics in statistics.items():
+            for name, value in zip(("mean", "variance"), batch_statistics):
+                running = self.tensors[f"ranking.norm.{layer}.{name}"]
+                running[...] = 0.995 * running + 0.005 * getattr(value, "_value", value)
+        for table in self.row:
+            read = {index for columns in categorical.values() for name, rows in columns if name == table for indexes in rows for index in indexes}
+            if table == self.behavior_table:
+                read |= {item for items in behaviors for item in items}
+            rows = self.tensors[f"embedding.{table}.rows"]
+            m, v = self.moments(f"embedding.{table}", rows)
+            step = self.tensors.setdefault(f"embedding.{table}.step", plain.zeros(len(rows), plain.uint32))
+            for index in sorted(read):
+                step[index] += 1
+                update(self.optimizer.get("embedding", {}), rows[index], row_gradient[table][index], m[index], v[index], int(step[index]))
+
+
+def run(case, output):
+    config = yaml.safe_load(open(case + "/config.yaml"))
+    reference = Reference(config, load_safetensors(case + "/initial.safetensors"))
+    events = [json.loads(line) for line in open(case + "/events.jsonl")]
+    size = config["batch"]["size"]
+    with open(output + "/predictions.csv", "w") as predictions, open(output + "/losses.csv", "w") as losses:
+        predictions.write("impression_id,new,clicked,score\n")
+        losses.write("step,examples,ranking,reconstruct_user,reconstruct_behavior,mmd\n")
+        for begin in range(0, len(events), size):
+            batch = events[begin:begin + size]
+            scores, is_new, label, reported = reference.step(batch)
+            for event, score, new, clicked in zip(batch, scores, is_new, label):
+                predictions.write(f"{event['impression_id']},{int(new)},{int(clicked)},{score:.8f}\n")
+            losses.write(f"{begin // size}," + ",".join(f"{number:.8g}" for number in reported) + "\n")
+    save_safetensors(output + "/expected.safetensors", {
+        name: array.astype(plain.float32) if array.dtype == plain.float64 else array for name, array in sorted(reference.tensors.items())})
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    run(sys.argv[1], sys.argv[2])
