@@ -2,8 +2,9 @@
  *
  *   index    open addressing in small segments that double one at a time: key -> slot. No pause, no collision of keys
  *   chunk    a fixed number of rows that never move; a row, its moments, step, key and last sighting stand together:
- *            | key u64 | seen i64 or less | step u32 | row f32[d] | m f32[d] | v f32[d] |
- *   waiting  keys that were seen fewer than admit_after times: key -> sightings
+ *            | key u64 | seen i64 | step u32 | batch u32 | row f32[d] | m f32[d] | v f32[d] |
+ *   waiting  keys that were seen fewer than admit_after times: key -> sightings. Age lets go of them as of rows, and at
+ *            most EMBEDDING_WAITING_MAX wait at once: beyond it the least recently seen start anew
  *
  * Memory per row <= 1.3 x (row + moments + step) at 5 million rows. The layout of slots is part of the state: a
  * restored table goes on exactly as the saved one would. */
@@ -15,6 +16,7 @@
 #include "core/state.h"
 
 enum { EMBEDDING_NONE = UINT32_MAX };   /* no row: contributes nothing */
+enum { EMBEDDING_WAITING_MAX = 1 << 20 };   /* 24 bytes each, and the index */
 
 struct embedding_table;
 
@@ -26,7 +28,8 @@ void embedding_destroy(struct embedding_table *table);
 void embedding_find(const struct embedding_table *table, const uint64_t *key, size_t n, uint32_t *slot);
 /* A training batch sees n distinct keys, sightings[i] times each, at event time `time` (ms): notes the sighting, makes the
  * rows that are due (start: random_normal x init_std by (seed, table, key, column)) and fills their slots. Rows over
- * max_rows push out the least recently seen, never one that this batch reads. */
+ * max_rows push out the least recently seen (exactly up to 32 rows, the oldest of the next 32 in a larger table), never
+ * one that this batch reads: what a batch has beyond max_rows gets EMBEDDING_NONE and is counted as refused. */
 void embedding_admit(struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n, int64_t time, uint32_t *slot);
 /* row[i * d ..] = the row of slot[i], zeros for EMBEDDING_NONE. */
 void embedding_gather(const struct embedding_table *table, const uint32_t *slot, size_t n, float *row, struct parallel *parallel);
@@ -42,16 +45,20 @@ size_t embedding_dimension(const struct embedding_table *table);
 uint64_t embedding_rows(const struct embedding_table *table);
 uint64_t embedding_admitted(const struct embedding_table *table);   /* since the state began */
 uint64_t embedding_evicted(const struct embedding_table *table);    /* expired or pushed out */
+uint64_t embedding_refused(const struct embedding_table *table);    /* due, but max_rows was taken up by its own batch */
+uint64_t embedding_waiting(const struct embedding_table *table);    /* keys that were not yet seen admit_after times */
 size_t embedding_bytes(const struct embedding_table *table);        /* all memory it holds */
 
 /* Tools: rows in ascending order of key. m, v are NULL where the optimizer has none. Borrowed until the next change. */
 struct embedding_row { uint64_t key; const float *row, *m, *v; uint32_t step; int64_t seen; };
 typedef bool embedding_visitor(void *self, const struct embedding_row *row, struct cs_error *err);
 bool embedding_each(const struct embedding_table *table, embedding_visitor *visit, void *self, struct cs_error *err);
-/* Import: makes or replaces the row, bypassing admission. NULL m or v: as a fresh row's. */
+/* Import: makes or replaces the row, bypassing admission. NULL m or v: as a fresh row's. max_rows holds here too. */
 bool embedding_put(struct embedding_table *table, const struct embedding_row *row, struct cs_error *err);
 
-/* State: sections "rows.<table>" (a block = a chunk of slots) and "table.<table>". Saves changed chunks only. */
+/* State: sections "rows.<table>" (a block = the living rows of a chunk of slots), "waiting.<table>" (the same, of the keys
+ * that wait) and "table.<table>" (one block: counters and hands). Saves changed chunks only, removes emptied ones. Load
+ * fills a table that was just created; CS_REFUSED where the state is damaged or of another shape. */
 bool embedding_save(struct embedding_table *table, struct state_writer *writer, struct cs_error *err);
 bool embedding_load(struct embedding_table *table, struct state_reader *reader, struct cs_error *err);
 /* Each living row of a saved "rows.<table>" block, in slot order, without a table: publishing and inspection read the
