@@ -82,8 +82,9 @@ void config_destroy(struct cs_config *config);              /* wipes secrets */
 char *config_problems_text(const struct config_problems *problems);
 void config_problems_release(struct config_problems *problems);
 
-/* What the learned state depends on (features, embedding, model without optimizer rates, in canonical order), as YAML
- * that config_parse reads back; malloc'd. Stored in snapshots and checkpoints. */
+/* What the learned state depends on, in its shape and its meaning, as YAML that config_parse reads back (for train), in
+ * canonical order; malloc'd: features, embedding.dimension, the towers' kinds and widths, the optimizers' kinds. Not in it is what may
+ * change between two runs: rates, dropout, init_std, rows' admission and expiry. Stored in snapshots and checkpoints. */
 char *config_model_text(const struct cs_config *config);
 /* Hexadecimal XXH3-128 of config_model_text: equal where state may be exchanged. text: >= 33 bytes. */
 void config_fingerprint(const struct cs_config *config, char text[33]);

@@ -320,7 +320,7 @@ const char *setting_allowed(struct pool *pool, const struct setting *row)
     case SETTING_TEXT:
     case SETTING_NAME: return pool_format(pool, "%s%s", row->allowed, none);
     case SETTING_DURATION: return pool_format(pool, "%s (units ms s m h d)", range(pool, row, "a duration"));
-    case SETTING_SIZE: return pool_format(pool, "%s bytes (or KiB MiB GiB)", range(pool, row, "a size"));
+    case SETTING_SIZE: return pool_format(pool, "%s, in bytes or as 64MiB (units KiB MiB GiB)", range(pool, row, "a size"));
     case SETTING_COUNT:
     case SETTING_COUNT32: return range(pool, row, "a whole number");
     case SETTING_NUMBER: return range(pool, row, "a number");

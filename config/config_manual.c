@@ -1,0 +1,102 @@
+/* The sample and the manual, written from the table: they can't fall behind it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/config_format.h"
+
+enum { COMMENT_WIDTH = 96 };
+
+/* text in lines of at most COMMENT_WIDTH, each after `indent` blanks and "# ". */
+static void write_comment(FILE *out, int indent, const char *text)
+{
+    while (*text) {
+        size_t room = (size_t)(COMMENT_WIDTH - indent), length = strlen(text);
+        if (length > room) {
+            for (length = room; length > 0 && text[length] != ' '; length--) {}
+            if (length == 0) length = strcspn(text, " ");
+        }
+        fprintf(out, "%*s# %.*s\n", indent, "", (int)length, text);
+        text += length + (text[length] == ' ');
+    }
+}
+
+static void write_record_comment(struct pool *pool, FILE *out, int indent, enum setting_type type)
+{
+    struct setting_list rows = setting_record(type);
+    for (size_t i = 0; i < rows.count; i++) {
+        const struct setting *row = &rows.row[i];
+        write_comment(out, indent, pool_format(pool, "  %s: %s %s%s", row->key, row->doc, row->preset ? "Default " : "Required",
+                                               row->preset ? row->preset : ""));
+    }
+}
+
+char *config_sample(void)
+{
+    struct pool *pool = pool_create();
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out) abort();
+    fputs("# Coldstream: every setting with its default. Only features and source must be given; delete what you don't change.\n"
+          "# `coldstreamd --check-config` checks a file; `coldstreamctl reload` applies changes of the settings marked (live).\n", out);
+    const char *previous = NULL;
+    for (size_t i = 0; i < setting_count; i++) {
+        const struct setting *row = &settings[i];
+        int depth;
+        size_t top = strcspn(row->key, ".");
+        if (!previous || strncmp(previous, row->key, top + 1) != 0) fputs("\n", out);
+        const char *name = open_sections(out, previous, row->key, &depth);
+        write_comment(out, 2 * depth, row->doc);
+        write_comment(out, 2 * depth, pool_format(pool, "Allowed: %s.%s%s", setting_allowed(pool, row),
+                                                  row->paper ? pool_format(pool, " With preset paper: %s.", row->paper) : "",
+                                                  row->live ? " (live)" : ""));
+        if (row->type == SETTING_TABLES || (row->type == SETTING_FEATURES && row->group == GROUP_USER))
+            write_record_comment(pool, out, 2 * depth, row->type);
+        fprintf(out, "%*s%s: %s\n", 2 * depth, "", name, row->sample ? row->sample : row->preset);
+        previous = row->key;
+    }
+    fclose(out);
+    pool_destroy(pool);
+    return text;
+}
+
+static void write_entry(struct pool *pool, FILE *out, const char *key, const struct setting *row, bool in_record)
+{
+    fprintf(out, "### `%s`\n\n%s\n\n- allowed: %s\n", key, row->doc, setting_allowed(pool, row));
+    if (row->preset) fprintf(out, "- default: `%s`\n", row->preset);
+    else fputs("- required\n", out);
+    if (row->paper) fprintf(out, "- default with `model.preset: paper`: `%s`\n", row->paper);
+    if (!in_record) fprintf(out, "- %s\n", row->live ? "changed by a reload" : "changed by a restart");
+    if (row->model) fputs("- part of the model: learned state is refused when it differs\n", out);
+    fputs("\n", out);
+}
+
+char *config_manual(void)
+{
+    struct pool *pool = pool_create();
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out) abort();
+    fputs("# Settings\n\nWritten from the table of settings by `coldstreamctl manual`. Durations are written `500ms` `10s` `5m` `1h` `30d`,\n"
+          "sizes `64MiB` or in bytes. `${VARIABLE}` anywhere in a value is taken from the environment; under\n"
+          "`source.kafka.properties`, a value `file:PATH` is that file's content and `credential:NAME` a systemd credential's.\n\n", out);
+    const char *previous = NULL;
+    for (size_t i = 0; i < setting_count; i++) {
+        const struct setting *row = &settings[i];
+        size_t top = strcspn(row->key, ".");
+        if (!previous || strncmp(previous, row->key, top + 1) != 0) fprintf(out, "## %.*s\n\n", (int)top, row->key);
+        previous = row->key;
+        write_entry(pool, out, row->key, row, false);
+        if (row->type != SETTING_FEATURES && row->type != SETTING_TABLES) continue;
+        struct setting_list rows = setting_record(row->type);
+        const char *element = row->type == SETTING_FEATURES ? "[]." : ".<table>.";
+        for (size_t of = 0; of < rows.count; of++)
+            if (row->type == SETTING_TABLES || row->group == GROUP_USER)
+                write_entry(pool, out, pool_format(pool, "%s%s%s", row->key, element, rows.row[of].key), &rows.row[of], true);
+    }
+    fclose(out);
+    pool_destroy(pool);
+    return text;
+}
