@@ -19,7 +19,7 @@ struct merge *merge_create(void);
 void merge_destroy(struct merge *merge);            /* releases events; the owner drains records itself beforehand */
 /* A new source, numbered in order of (topic, partition) by the caller: `rank` breaks ties and may be given in any order. */
 size_t merge_add_source(struct merge *merge, uint64_t rank);
-void merge_push(struct merge *merge, size_t source, const struct merge_entry *entry);
+void merge_push(struct merge *merge, size_t source, const struct merge_entry *entry);      /* the source is idle no longer */
 size_t merge_queued(const struct merge *merge, size_t source);
 void merge_set_idle(struct merge *merge, size_t source, bool idle);
 bool merge_is_idle(const struct merge *merge, size_t source);
