@@ -1,5 +1,5 @@
 /* A user's own past clicks, for events that carry no behaviors: bounded a user (the oldest item leaves) and in all (the
- * least recently active user leaves). */
+ * least recently active user leaves; max_users 0: no limit). */
 #ifndef CORE_HISTORY_H
 #define CORE_HISTORY_H
 
