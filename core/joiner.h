@@ -8,8 +8,15 @@
  *   remembered       ids stay known for another window after their example left, so that what comes twice or too late is
  *                    told apart; with late_click correct the negative itself stays that long
  *
- * Examples leave in order of (released, order of arrival). Every event ends in exactly one outcome:
- * impressions = matched + expired + duplicate impressions + pending; clicks = matched + late + duplicate + orphan + waiting. */
+ *   too old          an impression whose window had passed when it came leaves at once: released = clock
+ *   conversion       marks its impression if that still waits, or is still to come; otherwise it is only counted
+ *   max_pending      the clock moves only as events are taken, so a full joiner must go on taking them: each further one
+ *                    makes the held one with the nearest end leave early, released = clock, counted in `forced` besides its
+ *                    outcome. As many ids, at most, are remembered: the one with the nearest end is forgotten.
+ *
+ * Examples leave in order of (released, order of arrival). Every event has exactly one outcome, counted when it is known:
+ * impressions = matched + expired + duplicate impressions + undecided ones held; clicks = matched + late + duplicate +
+ * orphan + waiting ones. A click is `late` where its impression had left or its window had passed by the click's own time. */
 #ifndef CORE_JOINER_H
 #define CORE_JOINER_H
 
@@ -20,7 +27,7 @@
 enum join_result { JOIN_MATCHED, JOIN_EXPIRED, JOIN_LATE, JOIN_DUPLICATE, JOIN_ORPHAN, JOIN_RESULTS };
 extern const char *const join_result_name[JOIN_RESULTS];
 
-struct join_counts { uint64_t impressions, clicks, conversions, result[JOIN_RESULTS], duplicate_impressions, corrected; };
+struct join_counts { uint64_t impressions, clicks, conversions, result[JOIN_RESULTS], duplicate_impressions, corrected, forced; };
 
 /* Told of each click that found its impression, at once, in stream order: feeds the histories. */
 typedef void joiner_click(void *argument, const struct example *impression);
@@ -37,6 +44,7 @@ struct example *joiner_pop(struct joiner *joiner);                 /* the next e
 size_t joiner_pending(const struct joiner *joiner);                /* impressions and early clicks held */
 size_t joiner_bytes(const struct joiner *joiner);
 struct join_counts joiner_counts(const struct joiner *joiner);
+/* Complete: what is loaded goes on exactly as what was saved. Call when joiner_pop has returned NULL. */
 bool joiner_save(struct joiner *joiner, struct state_writer *writer, struct cs_error *err);
 bool joiner_load(struct joiner *joiner, struct state_reader *reader, struct cs_error *err);
 
