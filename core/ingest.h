@@ -32,7 +32,9 @@ void ingest_finish(struct ingest *ingest);                         /* end of a f
 int64_t ingest_clock(const struct ingest *ingest);                 /* INT64_MIN before the first event */
 /* A closed batch, built into `arena`; NULL: none is closed. Call until NULL after each push or advance. */
 struct batch *ingest_pop(struct ingest *ingest, struct arena *arena);
-bool ingest_full(const struct ingest *ingest);                     /* the joiner holds max_pending: pop, or stop pushing impressions */
+/* Closed batches wait: pop before pushing more. Never because of pending joins: those only resolve by further events, so a
+ * joiner at max_pending lets its oldest go early instead (join_counts.forced). */
+bool ingest_full(const struct ingest *ingest);
 struct join_counts ingest_counts(const struct ingest *ingest);
 size_t ingest_pending(const struct ingest *ingest);
 size_t ingest_open(const struct ingest *ingest);                   /* examples in the open batch */
