@@ -1,0 +1,87 @@
+/* import: a safetensors file becomes a snapshot that a daemon of the same configuration starts from. */
+#include <cblas.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "core/metrics.h"
+#include "daemon/assemble.h"
+#include "daemon/version.h"
+#include "storage/snapshot.h"
+#include "tools/ctl_exchange.h"
+#include "tools/ctl_verbs.h"
+
+const struct ctl_option ctl_import_options[] = {
+    { "config", 'c', "FILE", "the configuration that the tensors are of", true },
+    { "to", 't', "DIR", "the snapshot's directory: new, or empty", true },
+    { NULL, 0, NULL, NULL, false },
+};
+
+static bool write_snapshot(struct snapshot_store *store, const struct cs_config *config, struct learner *learner, struct ingest *ingest,
+                           struct metrics *metrics, struct cs_error *err)
+{
+    struct snapshot_cut *cut = snapshot_begin(store);
+    struct state_writer *writer = snapshot_writer(cut);
+    char fingerprint[33], seed[24], *model = config_model_text(config);
+    bool ok;
+
+    config_fingerprint(config, fingerprint);
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)config->compute.seed);
+    ok = model && snapshot_meta(cut, "config", model, err) && snapshot_meta(cut, "fingerprint", fingerprint, err)
+      && snapshot_meta(cut, "program", version_number, err) && snapshot_meta(cut, "seed", seed, err) && learner_save(learner, writer, err)
+      && ingest_save(ingest, writer, err) && metrics_save(metrics, writer, err);
+    free(model);
+    if (ok) return snapshot_commit(cut, err);
+    snapshot_abandon(cut);
+    return false;
+}
+
+int ctl_import(const struct ctl_arguments *arguments)
+{
+    struct cs_error err = { 0 };
+    struct config_problems problems = { 0 };
+    struct cs_config *config = config_load(ctl_value(arguments, "config"), CONFIG_FOR_TRAIN, &problems);
+    struct features *features = NULL;
+    struct learner *learner = NULL;
+    struct ingest *ingest = NULL;
+    struct metrics *metrics = NULL;
+    struct snapshot_store *store = NULL;
+    uint64_t rows = 0;
+    bool ok = false;
+
+    if (!config) {
+        char *text = config_problems_text(&problems);
+        fputs(text ? text : "out of memory\n", stderr);
+        free(text);
+        config_problems_release(&problems);
+        return cs_exit_code(CS_CONFIG);
+    }
+    openblas_set_num_threads(1);
+    features = features_create(&config->features, &err);
+    learner = features ? assemble_learner(config, features, &parallel_serial, &err) : NULL;
+    ingest = learner ? assemble_ingest(config, features, config->batch.max_delay, &err) : NULL;
+    if (!ingest) goto out;
+    metrics = metrics_create(config->evaluation.window);
+    if (!metrics) {
+        cs_fail(&err, CS_FAILED, "out of memory");
+        goto out;
+    }
+    if (!exchange_into_learner(learner, features, config->model.embedding_optimizer.kind, arguments->position[0], (int64_t)time(NULL) * 1000, &err)) goto out;
+    store = snapshot_open(ctl_value(arguments, "to"), &err);
+    if (!store) goto out;
+    if (snapshot_exists(store)) {
+        cs_fail(&err, CS_REFUSED, "%s holds a snapshot already: move it away first", ctl_value(arguments, "to"));
+        goto out;
+    }
+    ok = write_snapshot(store, config, learner, ingest, metrics, &err);
+    for (size_t t = 0; t < features->table_count; t++) rows += embedding_rows(learner_table(learner, t));
+    if (ok) ctl_say(arguments, "%s: %zu tables, %llu rows", ctl_value(arguments, "to"), features->table_count, (unsigned long long)rows);
+out:
+    if (store) snapshot_close(store);
+    metrics_destroy(metrics);
+    ingest_destroy(ingest);
+    learner_destroy(learner);
+    features_destroy(features);
+    config_destroy(config);
+    return ok ? 0 : ctl_fail(arguments, &err);
+}
