@@ -1,5 +1,14 @@
 /* Progressive validation: how good the predictions were that were made before each example was learned
- * (numerics.md, section 7), for all, new and old users, over the last `window` examples and since the start. */
+ * (numerics.md, section 7), for all, new and old users, over the last `window` examples and since the start.
+ *
+ *   log loss     predictions count as at least 1e-7 away from 0 and 1
+ *   window       exact
+ *   since start  log loss and calibration are exact. AUC is read from a histogram of the logit, bins 1/256 wide from -16 to
+ *                16: off by at most half the share of (click, no click) pairs that fall into one bin. GAUC is the mean over
+ *                consecutive disjoint windows of `window` examples (the last may be under way) of each one's GAUC, weighted
+ *                by the impressions that it is over
+ *
+ * Corrections of late clicks (batch->correction) were judged as negatives already: they are not counted again. */
 #ifndef CORE_METRICS_H
 #define CORE_METRICS_H
 
@@ -20,15 +29,18 @@ struct metrics_report {
 };
 
 struct metrics;
-struct metrics *metrics_create(size_t window);
+struct metrics *metrics_create(size_t window);     /* window >= 1; NULL when out of memory */
 void metrics_destroy(struct metrics *metrics);
+/* Costs O(1) an example, and a sort of the window once a window. A prediction that is not finite (the learner gives none)
+ * is left out with its example. */
 void metrics_observe(struct metrics *metrics, const struct batch *batch, const float *click_probability);
 /* Costs O(window log window); not for every step. */
 struct metrics_report metrics_report(const struct metrics *metrics, enum metrics_users users, enum metrics_span span);
+/* Sections "metrics" and "metrics.window". Restores exactly; where the window was configured anew, its newest part. */
 bool metrics_save(struct metrics *metrics, struct state_writer *writer, struct cs_error *err);
 bool metrics_load(struct metrics *metrics, struct state_reader *reader, struct cs_error *err);
 
-/* Plain functions under the above, also for tools: n predictions. */
+/* Plain functions under the above, also for tools: n finite predictions, of any range. NaN as in the report. */
 double metric_auc(const float *prediction, const uint8_t *clicked, size_t n);
 double metric_gauc(const float *prediction, const uint8_t *clicked, const uint64_t *user, size_t n);
 
