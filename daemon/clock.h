@@ -1,0 +1,23 @@
+/* The clocks, in one place: monotonic for spans, wall for what people and event times are compared with. */
+#ifndef DAEMON_CLOCK_H
+#define DAEMON_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+static inline int64_t clock_milliseconds(clockid_t id)
+{
+    struct timespec now;
+    clock_gettime(id, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+static inline int64_t clock_monotonic(void) { return clock_milliseconds(CLOCK_MONOTONIC); }     /* ms */
+static inline int64_t clock_wall(void) { return clock_milliseconds(CLOCK_REALTIME); }           /* ms since the epoch */
+static inline double clock_seconds(void)                                                        /* monotonic */
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+#endif

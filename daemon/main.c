@@ -1,0 +1,251 @@
+/* coldstreamd: consumes, learns, snapshots, publishes. The boot order is read in run(), top to bottom; the way down is the
+ * same in reverse. */
+#include <cblas.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/assemble.h"
+#include "daemon/clock.h"
+#include "daemon/kafka_config.h"
+#include "daemon/log.h"
+#include "daemon/notify.h"
+#include "daemon/operate.h"
+#include "daemon/pipeline.h"
+#include "daemon/version.h"
+#include "daemon/worker_pool.h"
+
+static const char usage[] =
+    "usage: coldstreamd [-c FILE] [-t] [-v|-q]\n"
+    "Learns from a stream of impressions and clicks, and publishes models to serve.\n\n"
+    "  -c, --config FILE     configuration (default /etc/coldstream/coldstream.yaml)\n"
+    "  -t, --check-config    check it, say every problem as file:line:column, and exit\n"
+    "  -v, --verbose         log debug messages\n"
+    "  -q, --quiet           log warnings and errors only\n"
+    "  -V, --version         versions of this program and of what it is linked to\n"
+    "  -h, --help            this text\n\n"
+    "Signals: TERM, INT stop after a last snapshot (a second one stops at once); HUP reloads; USR1 snapshots now.\n"
+    "Exit: 0 done, 1 failed, 2 wrong usage, 65 state or data refused, 76 state owned by another instance, 78 bad configuration.\n";
+
+struct arguments { const char *config; bool check, verbose, quiet; };
+
+/* -1: go on; otherwise the exit code. */
+static int parse_arguments(int argc, char **argv, struct arguments *arguments)
+{
+    static const struct option option[] = {
+        { "config", required_argument, NULL, 'c' }, { "check-config", no_argument, NULL, 't' }, { "verbose", no_argument, NULL, 'v' },
+        { "quiet", no_argument, NULL, 'q' }, { "version", no_argument, NULL, 'V' }, { "help", no_argument, NULL, 'h' }, { 0 },
+    };
+    *arguments = (struct arguments){ .config = "/etc/coldstream/coldstream.yaml" };
+    int letter;
+    while ((letter = getopt_long(argc, argv, "c:tvqVh", option, NULL)) != -1) {
+        switch (letter) {
+        case 'c': arguments->config = optarg; break;
+        case 't': arguments->check = true; break;
+        case 'v': arguments->verbose = true; break;
+        case 'q': arguments->quiet = true; break;
+        case 'V': version_print("coldstreamd", stdout); return 0;
+        case 'h': fputs(usage, stdout); return 0;
+        default: fputs("try coldstreamd --help\n", stderr); return cs_exit_code(CS_USAGE);
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "coldstreamd: unexpected argument \"%s\"; try coldstreamd --help\n", argv[optind]);
+        return cs_exit_code(CS_USAGE);
+    }
+    return -1;
+}
+
+static struct cs_config *load_config(const struct arguments *arguments)
+{
+    struct config_problems problems = { 0 };
+    struct cs_config *config = config_load_checked(arguments->config, CONFIG_FOR_DAEMON, kafka_property_check, &problems);
+    if (!config) {
+        char *text = config_problems_text(&problems);
+        fputs(text, stderr);
+        free(text);
+        config_problems_release(&problems);
+    }
+    return config;
+}
+
+static sigset_t our_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    return set;
+}
+
+/* Until told to stop, or the pipeline has failed. */
+static void serve_signals(struct operator *operator, struct pipeline *pipeline, struct publisher *publisher)
+{
+    const sigset_t set = our_signals();
+    while (!pipeline_ended(pipeline)) {
+        int number = sigtimedwait(&set, NULL, &(struct timespec){ .tv_nsec = 200000000 });
+        struct cs_error err;
+        if (number == SIGTERM || number == SIGINT) {
+            log_notice("stopping: a last snapshot, then the end; signal again to stop at once", LOG_S("signal", strsignal(number)));
+            return;
+        }
+        if (number == SIGUSR1) publisher_request(publisher);
+        if (number == SIGHUP) json_decref(operator_reload(operator, &err));
+    }
+}
+
+/* The last snapshot is being written: systemd is asked for time, and a second signal ends all. */
+static void await_end(struct pipeline *pipeline)
+{
+    const sigset_t set = our_signals();
+    while (!pipeline_ended(pipeline)) {
+        notify_extend(10000);
+        int number = sigtimedwait(&set, NULL, &(struct timespec){ .tv_nsec = 100000000 });
+        if (number == SIGTERM || number == SIGINT) {
+            log_warning("stopped at once: state is the last snapshot's");
+            _exit(0);
+        }
+    }
+}
+
+/* The end is behind the learner, but the snapshot thread may still write: a second signal must work there too. */
+static void *await_second_signal(void *argument)
+{
+    (void)argument;
+    const sigset_t set = our_signals();
+    for (;;) {
+        int number = sigwaitinfo(&set, NULL);
+        if (number != SIGTERM && number != SIGINT) continue;
+        log_warning("stopped at once: state is the last snapshot's");
+        _exit(0);
+    }
+    return NULL;
+}
+
+static int run(const struct arguments *arguments, const struct cs_config *config)
+{
+    struct cs_error err = { 0 };
+    bool ok = false;
+    struct telemetry *telemetry = NULL;
+    struct worker_pool *pool = NULL;
+    struct features *features = NULL;
+    struct decoder *decoder = NULL;
+    struct ingest *ingest = NULL;
+    struct learner *learner = NULL;
+    struct metrics *metrics = NULL;
+    struct snapshot_store *store = NULL;
+    struct kafka_sink *sink = NULL;
+    struct publisher *publisher = NULL;
+    struct pipeline *pipeline = NULL;
+    struct operator *operator = NULL;
+    struct control_server *control = NULL;
+    struct http_server *http = NULL;
+    struct kafka_positions positions = { 0 };
+
+    /* 1. What computes. */
+    telemetry = telemetry_create();
+    if (!(pool = worker_pool_create(config->compute.threads, &err))) goto out;
+    struct parallel *parallel = worker_pool_parallel(pool);
+    if (!(features = features_create(&config->features, &err))) goto out;
+    if (!(decoder = assemble_decoder(config, features, &err))) goto out;
+    if (!(ingest = assemble_ingest(config, features, config->batch.max_delay, &err))) goto out;
+    if (!(learner = assemble_learner(config, features, parallel, &err))) goto out;
+    metrics = metrics_create(config->evaluation.window);
+
+    /* 2. Where we were. Holds the lock on the state from here on. */
+    notify_extend(60000);
+    if (!(store = snapshot_open(config->snapshot.directory, &err))) goto out;
+    if (!publish_resume(config, store, parallel->width, learner, ingest, metrics, &positions, &err)) goto out;
+
+    /* 3. Snapshots before events, so that the first cut finds its thread. */
+    if (!(sink = kafka_sink_create(config, &err))) goto out;
+    if (!(publisher = publisher_create(config, store, sink, telemetry, parallel->width, &err))) goto out;
+    struct pipeline_parts parts = { config, features, decoder, ingest, learner, metrics, sink, publisher, telemetry };
+    if (!(pipeline = pipeline_start(&parts, &positions, &err))) goto out;
+
+    /* 4. Operators. */
+    operator = operator_create(arguments->config, config, pipeline, publisher, telemetry);
+    struct http_pages pages = operator_pages(operator);
+    telemetry_set(telemetry, METRIC_START_TIME, NULL, (double)clock_wall() / 1000);
+    telemetry_set(telemetry, METRIC_BUILD_INFO, TELEMETRY_LABELS(version_number, version_commit), 1);
+    if (*config->http.listen && !(http = http_start(config->http.listen, telemetry, &pages, &err))) goto stop;
+    if (!(control = control_start(config->control.socket, operator_verbs, operator, &err))) goto stop;
+    notify_ready("running");
+    log_notice("started", LOG_S("version", version_number), LOG_U("threads", parallel->width), LOG_S("core", openblas_get_corename()),
+               LOG_S("control", config->control.socket), LOG_I("http", http ? http_port(http) : 0));
+    serve_signals(operator, pipeline, publisher);
+    ok = true;
+
+stop:
+    notify_stopping();
+    pipeline_stop(pipeline);
+    await_end(pipeline);
+    pthread_t watcher;
+    bool watched = pthread_create(&watcher, NULL, await_second_signal, NULL) == 0;
+    if (watched) pthread_detach(watcher);
+    struct cs_error failure;
+    if (!pipeline_join(pipeline, &failure)) {
+        if (ok) err = failure;
+        ok = false;
+    }
+out:
+    if (publisher) publisher_finish(publisher);     /* commits the last cut; releases verbs that wait */
+    control_stop(control);
+    http_stop(http);
+    if (publisher && publisher_view(publisher).failures_in_row && ok) {
+        cs_fail(&err, CS_FAILED, "the last snapshot failed: %.400s", publisher_view(publisher).snapshot_error);
+        ok = false;
+    }
+    operator_destroy(operator);
+    pipeline_destroy(pipeline);
+    publisher_destroy(publisher);
+    kafka_sink_destroy(sink);
+    positions_release(&positions);
+    snapshot_close(store);
+    metrics_destroy(metrics);
+    learner_destroy(learner);
+    ingest_destroy(ingest);
+    decoder_destroy(decoder);
+    features_destroy(features);
+    worker_pool_destroy(pool);
+    telemetry_destroy(telemetry);
+    if (ok) {
+        log_notice("stopped");
+        return 0;
+    }
+    log_error("stopped by an error", LOG_S("error", err.message), LOG_S("where", err.at.source));
+    notify_status("%s", err.message);
+    return cs_exit_code(err.code);
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments arguments;
+    int code = parse_arguments(argc, argv, &arguments);
+    if (code >= 0) return code;
+    struct cs_config *config = load_config(&arguments);
+    if (!config) return cs_exit_code(CS_CONFIG);
+    if (arguments.check) {
+        printf("%s: fine\n", arguments.config);
+        config_destroy(config);
+        return 0;
+    }
+    umask(027);
+    const sigset_t set = our_signals();
+    pthread_sigmask(SIG_BLOCK, &set, NULL);     /* before any thread: only the main one takes them */
+    signal(SIGPIPE, SIG_IGN);
+    log_open(arguments.verbose ? LEVEL_DEBUG : arguments.quiet ? LEVEL_WARNING : config->logging.level, config->logging.format);
+    if (geteuid() == 0) log_warning("running as root: a user of its own is safer, as in coldstream.service");
+    openblas_set_num_threads(1);                /* daemon/worker_pool.h says why */
+    code = run(&arguments, config);
+    config_destroy(config);
+    return code;
+}

@@ -1,0 +1,23 @@
+/* What operators see and do: the status, the control socket's verbs, readiness, reloading. */
+#ifndef DAEMON_OPERATE_H
+#define DAEMON_OPERATE_H
+
+#include <jansson.h>
+
+#include "config/config.h"
+#include "daemon/control.h"
+#include "daemon/http.h"
+#include "daemon/pipeline.h"
+
+struct operator;
+struct operator *operator_create(const char *config_file, const struct cs_config *config, struct pipeline *pipeline, struct publisher *publisher,
+                                 struct telemetry *telemetry);
+void operator_destroy(struct operator *operator);
+/* For control_start, with the operator as self. */
+extern const struct control_verb operator_verbs[];
+struct http_pages operator_pages(struct operator *operator);
+/* As the verb: NULL and err where the file is wrong or asks for what needs a restart. */
+json_t *operator_reload(struct operator *operator, struct cs_error *err);
+json_t *operator_status(struct operator *operator);
+
+#endif

@@ -1,0 +1,700 @@
+/* The step. Read join_step and learn_step first; the rest is how they wait, stop and tell of themselves. */
+#include "daemon/pipeline.h"
+
+#include <assert.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/merge.h"
+#include "daemon/clock.h"
+#include "daemon/log.h"
+#include "daemon/notify.h"
+#include "daemon/queue.h"
+
+enum {
+    FILL = 512,             /* records decoded ahead for each partition */
+    TURN = 4096,            /* events between two looks at requests */
+    BATCHES = 4,            /* made ahead of the learner */
+    NAP = 50,               /* ms: longest wait of the join thread; records and requests end it earlier */
+    TELL = 100,             /* ms between two accounts of itself */
+    MINUTE = 60000,
+};
+
+const char *const pipeline_state_name[] = { "waiting for brokers", "running", "paused", "held", "stopping" };
+
+struct work {
+    enum { WORK_BATCH, WORK_CUT, WORK_RATES, WORK_END } kind;
+    struct arena *arena;            /* WORK_BATCH: its own for life */
+    struct batch *batch;
+    struct cut *cut;
+    struct pipeline_live live;
+};
+
+struct source {
+    struct kafka_partition *partition;
+    int64_t next;                   /* first offset not applied */
+    uint64_t counted[DECODE_RESULTS];       /* not yet told to telemetry */
+};
+
+struct pipeline {
+    struct pipeline_parts parts;
+    struct kafka_source *kafka;
+    pthread_t join_thread, learn_thread;
+    bool join_started, learn_started;
+    struct queue *batches, *spare;  /* of struct work: to the learner, and back */
+    struct work work[BATCHES];
+    struct work end;
+
+    /* the join thread's own */
+    struct merge *merge;
+    struct source *source;          /* index as in merge */
+    size_t source_count;
+    struct kafka_positions resumed; /* of the snapshot: hold for partitions that have not been found (yet) */
+    struct work *filling;           /* spare work whose arena takes the next batch */
+    struct merge_entry blocked;     /* popped, but the joiner is full */
+    size_t blocked_source;
+    bool has_blocked;
+    bool changed;                   /* since the last cut */
+    bool all_idle;
+    int64_t idle_since, idle_clock; /* monotonic ms, event time then */
+    int64_t told;
+    uint64_t events[DECODE_RESULTS];
+
+    /* the learn thread's own */
+    int64_t judged;                 /* monotonic ms of the last report of metrics */
+    int64_t judging;                /* ms it took */
+    bool unjudged;                  /* learned since */
+    struct learner_losses losses;
+
+    atomic_bool stopping, paused, ended, live_due;
+    atomic_int_fast64_t join_moved, learn_moved;    /* monotonic ms */
+    pthread_mutex_t wake_lock;
+    pthread_cond_t wake;
+    bool woken;
+
+    pthread_mutex_t lock;           /* over what follows */
+    struct pipeline_live live;
+    bool failed;
+    struct cs_error error;
+    struct pipeline_view view;
+};
+
+/* ---- waking and naps of the join thread */
+
+static void wake(void *self)
+{
+    struct pipeline *pipeline = self;
+    pthread_mutex_lock(&pipeline->wake_lock);
+    pipeline->woken = true;
+    pthread_cond_signal(&pipeline->wake);
+    pthread_mutex_unlock(&pipeline->wake_lock);
+}
+
+static void nap(struct pipeline *pipeline)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += NAP * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000L;
+    }
+    pthread_mutex_lock(&pipeline->wake_lock);
+    while (!pipeline->woken && pthread_cond_timedwait(&pipeline->wake, &pipeline->wake_lock, &until) == 0) {}
+    pipeline->woken = false;
+    pthread_mutex_unlock(&pipeline->wake_lock);
+}
+
+/* ---- the join thread: records to batches */
+
+static void add_partitions(struct pipeline *pipeline)
+{
+    struct kafka_partition *partition;
+    while ((partition = kafka_source_next_partition(pipeline->kafka))) {
+        size_t index = merge_add_source(pipeline->merge, kafka_partition_rank(partition));
+        assert(index == pipeline->source_count);
+        struct source *source = realloc(pipeline->source, (index + 1) * sizeof *source);
+        if (!source) abort();
+        source[index] = (struct source){ .partition = partition, .next = kafka_partition_start(partition) };
+        pipeline->source = source;
+        pipeline->source_count++;
+        pipeline->changed = true;   /* where we start is worth keeping */
+    }
+}
+
+/* Decodes up to FILL records of the source into the merge. */
+static bool fill(struct pipeline *pipeline, size_t index)
+{
+    struct source *source = &pipeline->source[index];
+    struct kafka_record record;
+    bool any = false;
+    for (size_t room = FILL - merge_queued(pipeline->merge, index); room && kafka_partition_take(source->partition, &record); room--) {
+        struct merge_entry entry = { .offset = record.offset };
+        struct cs_error err;
+        enum decode_result result = decode(pipeline->parts.decoder, record.value, record.size, kafka_partition_kind(source->partition), &entry.event, &err);
+        entry.has_event = result == DECODE_OK;
+        /* What can't be used keeps its bytes until it is its partition's head; why is found out again then. */
+        if (result == DECODE_OK || result == DECODE_EMPTY) kafka_record_release(record.message);
+        else entry.record = record.message;
+        source->counted[result]++;
+        merge_set_idle(pipeline->merge, index, false);
+        merge_push(pipeline->merge, index, &entry);
+        any = true;
+    }
+    return any;
+}
+
+static bool fill_all(struct pipeline *pipeline)
+{
+    bool any = false;
+    for (size_t i = 0; i < pipeline->source_count; i++)
+        if (merge_queued(pipeline->merge, i) < FILL / 2) any |= fill(pipeline, i);
+    return any;
+}
+
+static void send_batches(struct pipeline *pipeline)
+{
+    for (;;) {
+        if (!pipeline->filling) pipeline->filling = queue_pop(pipeline->spare, -1);     /* back-pressure: the learner is behind */
+        struct work *work = pipeline->filling;
+        work->batch = ingest_pop(pipeline->parts.ingest, work->arena);
+        if (!work->batch) return;
+        queue_push(pipeline->batches, work);
+        pipeline->filling = NULL;
+        atomic_store(&pipeline->join_moved, clock_monotonic());
+    }
+}
+
+static void dead_letter(struct pipeline *pipeline, const struct source *source, const struct merge_entry *entry)
+{
+    struct kafka_record record;
+    struct event event;
+    struct cs_error err = { 0 };
+    kafka_record_of(entry->record, &record);
+    enum decode_result result = decode(pipeline->parts.decoder, record.value, record.size, kafka_partition_kind(source->partition), &event, &err);
+    assert(result != DECODE_OK && result != DECODE_EMPTY);
+    const char *reason = decode_result_name[result], *topic = kafka_partition_topic(source->partition);
+    telemetry_add(pipeline->parts.telemetry, METRIC_DEAD_LETTERS, TELEMETRY_LABELS(topic, reason), 1);
+    log_debug("record can't be used", LOG_S("topic", topic), LOG_I("partition", kafka_partition_number(source->partition)),
+              LOG_I("offset", entry->offset), LOG_S("reason", reason), LOG_S("text", err.message));
+    if (!kafka_sink_dead_letter(pipeline->parts.sink, entry->record, reason, err.message)) {
+        pthread_mutex_lock(&pipeline->lock);
+        if (!pipeline->failed && !atomic_load(&pipeline->stopping)) cs_fail(&pipeline->error, CS_FAILED, "dead letters can't be sent: the Kafka producer is broken");
+        pipeline->failed |= !atomic_load(&pipeline->stopping);
+        pthread_mutex_unlock(&pipeline->lock);
+    }
+    kafka_record_release(entry->record);
+}
+
+/* False: the joiner is full, and this impression must wait. */
+static bool apply(struct pipeline *pipeline, size_t index, struct merge_entry *entry)
+{
+    struct ingest *ingest = pipeline->parts.ingest;
+    if (entry->has_event) {
+        if (entry->event.kind == EVENT_IMPRESSION && ingest_full(ingest)) {
+            ingest_advance(ingest, entry->event.time);      /* its time has come whatever happens: some may leave */
+            send_batches(pipeline);
+            if (ingest_full(ingest)) return false;
+        }
+        ingest_push(ingest, &entry->event);
+        event_release(&entry->event);
+        send_batches(pipeline);
+    } else if (entry->record) {
+        dead_letter(pipeline, &pipeline->source[index], entry);
+    }
+    pipeline->source[index].next = entry->offset + 1;
+    pipeline->changed = true;
+    return true;
+}
+
+/* Up to TURN events in merged order. */
+static bool drain(struct pipeline *pipeline)
+{
+    for (int i = 0; i < TURN; i++) {
+        size_t waiting_for;
+        if (!pipeline->has_blocked && !merge_pop(pipeline->merge, &pipeline->blocked, &pipeline->blocked_source, &waiting_for)) return i > 0;
+        pipeline->has_blocked = !apply(pipeline, pipeline->blocked_source, &pipeline->blocked);
+        if (pipeline->has_blocked) return i > 0;
+    }
+    return true;
+}
+
+/* Says of each empty source whether it is idle; once all are, event time goes on at the pace of the wall clock. */
+static void advance_idle(struct pipeline *pipeline)
+{
+    int64_t now = clock_monotonic();
+    bool all = pipeline->source_count > 0;
+    for (size_t i = 0; i < pipeline->source_count; i++) {
+        bool idle = merge_queued(pipeline->merge, i) == 0 && kafka_partition_idle(pipeline->source[i].partition, now);
+        merge_set_idle(pipeline->merge, i, idle);
+        all &= idle;
+    }
+    int64_t clock = ingest_clock(pipeline->parts.ingest);
+    if (all && !pipeline->all_idle) {
+        pipeline->idle_since = now;
+        pipeline->idle_clock = clock;
+    }
+    pipeline->all_idle = all;
+    if (!all || clock == INT64_MIN) return;
+    if (ingest_pending(pipeline->parts.ingest) || ingest_open(pipeline->parts.ingest)) pipeline->changed = true;
+    ingest_advance(pipeline->parts.ingest, pipeline->idle_clock + (now - pipeline->idle_since));
+    send_batches(pipeline);
+}
+
+/* Why reading is held up; "" where it is not. */
+static const char *held_by(struct pipeline *pipeline)
+{
+    if (publisher_stuck(pipeline->parts.publisher)) return "snapshots fail";
+    if (pipeline->has_blocked) return "the joiner holds join.max_pending impressions and event time can't pass: raise it or shorten join.window";
+    return "";
+}
+
+/* True where something moved. */
+static bool join_step(struct pipeline *pipeline)
+{
+    if (atomic_load(&pipeline->paused) || publisher_stuck(pipeline->parts.publisher)) {
+        pipeline->all_idle = false;
+        return false;
+    }
+    bool moved = fill_all(pipeline);
+    advance_idle(pipeline);
+    return drain(pipeline) || moved;
+}
+
+/* ---- cuts */
+
+static void add_position(json_t *array, const char *topic, int32_t partition, int64_t next)
+{
+    json_array_append_new(array, json_pack("{s:s, s:i, s:I}", "topic", topic, "partition", (int)partition, "next", (json_int_t)next));
+}
+
+static const struct source *source_of(const struct pipeline *pipeline, const struct kafka_position *position)
+{
+    for (size_t i = 0; i < pipeline->source_count; i++)
+        if (kafka_partition_number(pipeline->source[i].partition) == position->partition &&
+            strcmp(kafka_partition_topic(pipeline->source[i].partition), position->topic) == 0)
+            return &pipeline->source[i];
+    return NULL;
+}
+
+static void put_positions(struct pipeline *pipeline, struct cut *cut)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < pipeline->resumed.count; i++) {
+        const struct kafka_position *position = &pipeline->resumed.position[i];
+        if (!source_of(pipeline, position)) add_position(array, position->topic, position->partition, position->next);
+    }
+    cut->source = pipeline->kafka;
+    cut->commit = calloc(pipeline->source_count + 1, sizeof cut->commit[0]);
+    if (!cut->commit) abort();
+    for (size_t i = 0; i < pipeline->source_count; i++) {
+        const struct kafka_partition *partition = pipeline->source[i].partition;
+        int64_t next = pipeline->source[i].next;
+        add_position(array, kafka_partition_topic(partition), kafka_partition_number(partition), next);
+        cut->commit[cut->commit_count++] = (struct kafka_position){ kafka_partition_topic(partition), kafka_partition_number(partition),
+                                                                    kafka_partition_commit_offset(partition, next) };
+    }
+    cut->positions = json_dumps(array, JSON_COMPACT);
+    json_decref(array);
+}
+
+/* The join thread's half of a cut: between two events, with no batch waiting. */
+static void send_cut(struct pipeline *pipeline, struct cut *cut)
+{
+    struct work *work = calloc(1, sizeof *work);
+    if (!work) abort();
+    put_positions(pipeline, cut);
+    cut->watermark = ingest_clock(pipeline->parts.ingest);
+    if (!cut->failed)
+        cut->failed = !ingest_save(pipeline->parts.ingest, snapshot_writer(cut->snapshot), &cut->error) ||
+                      !snapshot_meta(cut->snapshot, "positions", cut->positions, &cut->error);
+    pipeline->changed = false;
+    *work = (struct work){ .kind = WORK_CUT, .cut = cut };
+    queue_push(pipeline->batches, work);
+}
+
+static void take_requests(struct pipeline *pipeline)
+{
+    if (atomic_exchange(&pipeline->live_due, false)) {
+        struct work *work = calloc(1, sizeof *work);
+        if (!work) abort();
+        pthread_mutex_lock(&pipeline->lock);
+        *work = (struct work){ .kind = WORK_RATES, .live = pipeline->live };
+        pthread_mutex_unlock(&pipeline->lock);
+        ingest_set_join_window(pipeline->parts.ingest, work->live.join_window);
+        queue_push(pipeline->batches, work);
+    }
+    struct cut *cut = publisher_begin_if_due(pipeline->parts.publisher, pipeline->changed);
+    if (cut) send_cut(pipeline, cut);
+}
+
+/* ---- what the join thread tells of itself */
+
+static enum pipeline_state state_of(struct pipeline *pipeline)
+{
+    if (atomic_load(&pipeline->stopping)) return STATE_STOPPING;
+    if (atomic_load(&pipeline->paused)) return STATE_PAUSED;
+    if (!pipeline->source_count) return STATE_WAITING;
+    return *held_by(pipeline) ? STATE_HELD : STATE_RUNNING;
+}
+
+static void tell_telemetry(struct pipeline *pipeline, const struct join_counts *join)
+{
+    struct telemetry *telemetry = pipeline->parts.telemetry;
+    for (size_t i = 0; i < pipeline->source_count; i++) {
+        struct source *source = &pipeline->source[i];
+        const char *topic = kafka_partition_topic(source->partition);
+        for (int result = 0; result < DECODE_RESULTS; result++) {
+            if (!source->counted[result]) continue;
+            telemetry_add(telemetry, METRIC_EVENTS, TELEMETRY_LABELS(topic, decode_result_name[result]), (double)source->counted[result]);
+            pipeline->events[result] += source->counted[result];
+            source->counted[result] = 0;
+        }
+        int64_t end = kafka_partition_end(source->partition);
+        char number[16];
+        snprintf(number, sizeof number, "%d", (int)kafka_partition_number(source->partition));
+        if (end >= 0) telemetry_set(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS(topic, number), (double)(end - kafka_partition_commit_offset(source->partition, source->next)));
+    }
+    for (int result = 0; result < JOIN_RESULTS; result++)
+        telemetry_set(telemetry, METRIC_JOIN, TELEMETRY_LABELS(join_result_name[result]), (double)join->result[result]);
+    telemetry_set(telemetry, METRIC_JOIN_PENDING, NULL, (double)ingest_pending(pipeline->parts.ingest));
+    int64_t clock = ingest_clock(pipeline->parts.ingest);
+    if (clock != INT64_MIN) telemetry_set(telemetry, METRIC_EVENT_LAG, NULL, (double)(clock_wall() - clock) / 1000);
+}
+
+static void tell(struct pipeline *pipeline, bool now)
+{
+    int64_t time = clock_monotonic();
+    atomic_store(&pipeline->join_moved, time);
+    if (!now && time - pipeline->told < TELL) return;
+    pipeline->told = time;
+    struct join_counts join = ingest_counts(pipeline->parts.ingest);
+    tell_telemetry(pipeline, &join);
+    struct source_view *source = calloc(pipeline->source_count + 1, sizeof *source);
+    if (!source) abort();
+    for (size_t i = 0; i < pipeline->source_count; i++) {
+        const struct kafka_partition *partition = pipeline->source[i].partition;
+        source[i] = (struct source_view){ .partition = kafka_partition_number(partition), .idle = merge_is_idle(pipeline->merge, i),
+                                          .next = kafka_partition_commit_offset(partition, pipeline->source[i].next), .end = kafka_partition_end(partition) };
+        snprintf(source[i].topic, sizeof source[i].topic, "%s", kafka_partition_topic(partition));
+    }
+    pthread_mutex_lock(&pipeline->lock);
+    struct pipeline_view *view = &pipeline->view;
+    free(view->source);
+    view->source = source;
+    view->source_count = pipeline->source_count;
+    view->state = state_of(pipeline);
+    view->connected = kafka_source_connected(pipeline->kafka);
+    kafka_source_waiting(pipeline->kafka, view->waiting, sizeof view->waiting);
+    snprintf(view->held, sizeof view->held, "%s", held_by(pipeline));
+    memcpy(view->events, pipeline->events, sizeof view->events);
+    view->join = join;
+    view->pending = ingest_pending(pipeline->parts.ingest);
+    view->open = ingest_open(pipeline->parts.ingest);
+    view->ingest_bytes = ingest_bytes(pipeline->parts.ingest);
+    view->clock = ingest_clock(pipeline->parts.ingest);
+    view->all_idle = pipeline->all_idle;
+    pthread_mutex_unlock(&pipeline->lock);
+}
+
+static bool failed(struct pipeline *pipeline)
+{
+    struct cs_error err;
+    bool broken = !kafka_source_check(pipeline->kafka, &err);
+    pthread_mutex_lock(&pipeline->lock);
+    if (broken && !pipeline->failed) pipeline->error = err;
+    pipeline->failed |= broken;
+    broken = pipeline->failed;
+    pthread_mutex_unlock(&pipeline->lock);
+    return broken;
+}
+
+static void *join_loop(void *argument)
+{
+    struct pipeline *pipeline = argument;
+    while (!atomic_load(&pipeline->stopping) && !failed(pipeline)) {
+        add_partitions(pipeline);
+        take_requests(pipeline);
+        bool moved = join_step(pipeline);
+        tell(pipeline, false);
+        if (!moved) nap(pipeline);
+    }
+    atomic_store(&pipeline->stopping, true);
+    tell(pipeline, true);
+    if (pipeline->changed) send_cut(pipeline, publisher_begin_final(pipeline->parts.publisher));
+    queue_push(pipeline->batches, &pipeline->end);
+    return NULL;
+}
+
+/* ---- the learn thread: batches to a better model */
+
+static void learn_step(struct pipeline *pipeline, const struct batch *batch)
+{
+    double begin = clock_seconds();
+    const float *click_probability = learner_score(pipeline->parts.learner, batch);        /* as serving would */
+    metrics_observe(pipeline->parts.metrics, batch, click_probability);                   /* judged before it is learned */
+    pipeline->losses = learner_learn(pipeline->parts.learner, batch);
+    pipeline->unjudged = true;
+
+    struct telemetry *telemetry = pipeline->parts.telemetry;
+    size_t new_users = 0;
+    for (size_t i = 0; i < batch->size; i++) new_users += batch->is_new[i];
+    telemetry_observe(telemetry, METRIC_STEP_SECONDS, clock_seconds() - begin);
+    telemetry_add(telemetry, METRIC_STEPS, NULL, 1);
+    telemetry_add(telemetry, METRIC_EXAMPLES, TELEMETRY_LABELS("all"), (double)batch->size);
+    telemetry_add(telemetry, METRIC_EXAMPLES, TELEMETRY_LABELS("new"), (double)new_users);
+    telemetry_add(telemetry, METRIC_EXAMPLES, TELEMETRY_LABELS("old"), (double)(batch->size - new_users));
+    const struct learner_losses *losses = &pipeline->losses;
+    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("ranking"), losses->ranking);
+    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("reconstruct_user"), losses->reconstruct_user);
+    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("reconstruct_behavior"), losses->reconstruct_behavior);
+    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("mmd"), losses->mmd);
+    if (losses->skipped) {
+        telemetry_add(telemetry, METRIC_NONFINITE, NULL, 1);
+        log_warning("a batch with a non-finite loss or gradient was skipped", LOG_U("step", losses->step));
+    }
+}
+
+static void report_metrics(struct pipeline *pipeline, struct metrics_report report[USERS_GROUPS][SPANS])
+{
+    int64_t begin = clock_monotonic();
+    for (int users = 0; users < USERS_GROUPS; users++)
+        for (int span = 0; span < SPANS; span++) {
+            report[users][span] = metrics_report(pipeline->parts.metrics, users, span);
+            const struct metrics_report *one = &report[users][span];
+            const char *const *label = TELEMETRY_LABELS(metrics_users_name[users], metrics_span_name[span]);
+            telemetry_set(pipeline->parts.telemetry, METRIC_LOG_LOSS, label, one->log_loss);
+            telemetry_set(pipeline->parts.telemetry, METRIC_AUC, label, one->auc);
+            telemetry_set(pipeline->parts.telemetry, METRIC_GAUC, label, one->gauc);
+            telemetry_set(pipeline->parts.telemetry, METRIC_CALIBRATION, label, one->calibration);
+        }
+    pipeline->judged = clock_monotonic();
+    pipeline->judging = pipeline->judged - begin;
+}
+
+/* Brings the view up to date; the dear part (sorting the window of predictions) takes at most a twentieth of the time. */
+static void tell_learned(struct pipeline *pipeline, bool idle)
+{
+    int64_t now = clock_monotonic(), pause = idle ? TELL : 1000;
+    if (pause < 20 * pipeline->judging) pause = 20 * pipeline->judging;
+    if (!pipeline->unjudged || now - pipeline->judged < pause) return;
+    pipeline->unjudged = false;
+    struct metrics_report report[USERS_GROUPS][SPANS];
+    report_metrics(pipeline, report);
+    struct learner *learner = pipeline->parts.learner;
+    size_t tables = pipeline->parts.features->table_count;
+    struct table_view *table = calloc(tables + 1, sizeof *table);
+    if (!table) abort();
+    for (size_t i = 0; i < tables; i++) {
+        const struct embedding_table *from = learner_table(learner, i);
+        table[i] = (struct table_view){ embedding_name(from), embedding_rows(from), embedding_admitted(from), embedding_evicted(from), embedding_bytes(from) };
+        telemetry_set(pipeline->parts.telemetry, METRIC_ROWS, &table[i].name, (double)table[i].rows);
+        telemetry_set(pipeline->parts.telemetry, METRIC_ADMITTED, &table[i].name, (double)table[i].admitted);
+        telemetry_set(pipeline->parts.telemetry, METRIC_EVICTED, &table[i].name, (double)table[i].evicted);
+    }
+    pthread_mutex_lock(&pipeline->lock);
+    struct pipeline_view *view = &pipeline->view;
+    memcpy(view->report, report, sizeof report);
+    free(view->table);
+    view->table = table;
+    view->table_count = tables;
+    view->steps = learner_steps(learner);
+    view->zero_shot_steps = learner_zero_shot_steps(learner);
+    view->nonfinite = learner_nonfinite_skipped(learner);
+    view->learner_bytes = learner_bytes(learner);
+    view->losses = pipeline->losses;
+    pthread_mutex_unlock(&pipeline->lock);
+}
+
+/* The learn thread's half of a cut: it has learned exactly the batches that were closed before the join thread's half. */
+static void complete_cut(struct pipeline *pipeline, struct cut *cut)
+{
+    double begin = clock_seconds();
+    char text[32];
+    cut->steps = learner_steps(pipeline->parts.learner);
+    report_metrics(pipeline, cut->report);
+    if (!cut->failed) {
+        struct state_writer *writer = snapshot_writer(cut->snapshot);
+        snprintf(text, sizeof text, "%llu", (unsigned long long)cut->steps);
+        cut->failed = !learner_save(pipeline->parts.learner, writer, &cut->error) || !metrics_save(pipeline->parts.metrics, writer, &cut->error) ||
+                      !snapshot_meta(cut->snapshot, "steps", text, &cut->error);
+        snprintf(text, sizeof text, "%llu", (unsigned long long)cut->report[USERS_ALL][SPAN_START].examples);
+        cut->failed = cut->failed || !snapshot_meta(cut->snapshot, "examples", text, &cut->error);
+    }
+    cut->stall = clock_seconds() - begin;
+    publisher_submit(pipeline->parts.publisher, cut);
+}
+
+static void *learn_loop(void *argument)
+{
+    struct pipeline *pipeline = argument;
+    const struct work *end = &pipeline->end;
+    for (struct work *work = NULL; work != end;) {
+        work = queue_pop(pipeline->batches, TELL);
+        atomic_store(&pipeline->learn_moved, clock_monotonic());
+        notify_alive();
+        tell_learned(pipeline, !work || work == end);
+        if (!work || work == end) continue;
+        switch (work->kind) {
+        case WORK_BATCH:
+            learn_step(pipeline, work->batch);
+            queue_push(pipeline->spare, work);
+            break;
+        case WORK_CUT:
+            complete_cut(pipeline, work->cut);
+            free(work);
+            break;
+        case WORK_RATES:
+            learner_set_learning_rates(pipeline->parts.learner, work->live.ranking_rate, work->live.zero_shot_rate, work->live.embedding_rate);
+            free(work);
+            break;
+        case WORK_END:
+            break;
+        }
+    }
+    atomic_store(&pipeline->ended, true);
+    return NULL;
+}
+
+/* ---- start, stop */
+
+struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct kafka_positions *positions, struct cs_error *err)
+{
+    struct pipeline *pipeline = calloc(1, sizeof *pipeline);
+    if (!pipeline) abort();
+    pipeline->parts = *parts;
+    pipeline->end.kind = WORK_END;
+    pipeline->view.clock = ingest_clock(parts->ingest);
+    pipeline->unjudged = true;
+    pthread_mutex_init(&pipeline->lock, NULL);
+    pthread_mutex_init(&pipeline->wake_lock, NULL);
+    pthread_condattr_t attribute;
+    pthread_condattr_init(&attribute);
+    pthread_condattr_setclock(&attribute, CLOCK_MONOTONIC);
+    pthread_cond_init(&pipeline->wake, &attribute);
+    pthread_condattr_destroy(&attribute);
+    atomic_store(&pipeline->join_moved, clock_monotonic());
+    atomic_store(&pipeline->learn_moved, clock_monotonic());
+    pipeline->merge = merge_create();
+    pipeline->batches = queue_create(BATCHES + 4);
+    pipeline->spare = queue_create(BATCHES);
+    for (int i = 0; i < BATCHES; i++) {
+        pipeline->work[i] = (struct work){ .kind = WORK_BATCH, .arena = arena_create(1 << 20) };
+        if (!pipeline->work[i].arena) abort();
+        queue_push(pipeline->spare, &pipeline->work[i]);
+    }
+    pipeline->resumed.position = calloc(positions->count + 1, sizeof pipeline->resumed.position[0]);
+    for (size_t i = 0; i < positions->count; i++) {
+        pipeline->resumed.position[i] = positions->position[i];
+        pipeline->resumed.position[i].topic = strdup(positions->position[i].topic);
+        pipeline->resumed.count++;
+    }
+    if (!(pipeline->kafka = kafka_source_create(parts->config, positions, wake, pipeline, err))) goto fail;
+    int error = pthread_create(&pipeline->learn_thread, NULL, learn_loop, pipeline);
+    pipeline->learn_started = !error;
+    if (!error) error = pthread_create(&pipeline->join_thread, NULL, join_loop, pipeline);
+    pipeline->join_started = !error;
+    if (!error) return pipeline;
+    cs_fail_errno(err, error, "starting the join and learn threads");
+    if (pipeline->learn_started) {
+        queue_push(pipeline->batches, &pipeline->end);
+        pthread_join(pipeline->learn_thread, NULL);
+    }
+fail:
+    pipeline_destroy(pipeline);
+    return NULL;
+}
+
+void pipeline_stop(struct pipeline *pipeline)
+{
+    atomic_store(&pipeline->stopping, true);
+    if (pipeline->parts.sink) kafka_sink_stop(pipeline->parts.sink);
+    wake(pipeline);
+}
+
+bool pipeline_ended(struct pipeline *pipeline)
+{
+    return atomic_load(&pipeline->ended);
+}
+
+bool pipeline_join(struct pipeline *pipeline, struct cs_error *err)
+{
+    pthread_join(pipeline->join_thread, NULL);
+    pthread_join(pipeline->learn_thread, NULL);
+    if (pipeline->failed) *err = pipeline->error;
+    return !pipeline->failed;
+}
+
+void pipeline_destroy(struct pipeline *pipeline)
+{
+    if (!pipeline) return;
+    struct merge_entry entry;
+    size_t source, waiting_for;
+    for (size_t i = 0; i < pipeline->source_count; i++) merge_set_idle(pipeline->merge, i, true);
+    while (merge_pop(pipeline->merge, &entry, &source, &waiting_for)) {     /* read, not applied: will be read again */
+        kafka_record_release(entry.record);
+        if (entry.has_event) event_release(&entry.event);
+    }
+    if (pipeline->has_blocked && pipeline->blocked.has_event) event_release(&pipeline->blocked.event);
+    kafka_source_destroy(pipeline->kafka);
+    merge_destroy(pipeline->merge);
+    queue_destroy(pipeline->batches);
+    queue_destroy(pipeline->spare);
+    for (int i = 0; i < BATCHES; i++) arena_destroy(pipeline->work[i].arena);
+    positions_release(&pipeline->resumed);
+    pipeline_view_release(&pipeline->view);
+    pthread_cond_destroy(&pipeline->wake);
+    pthread_mutex_destroy(&pipeline->wake_lock);
+    pthread_mutex_destroy(&pipeline->lock);
+    free(pipeline->source);
+    free(pipeline);
+}
+
+/* ---- any thread */
+
+void pipeline_pause(struct pipeline *pipeline, bool paused)
+{
+    atomic_store(&pipeline->paused, paused);
+    wake(pipeline);
+}
+
+void pipeline_set_live(struct pipeline *pipeline, const struct pipeline_live *live)
+{
+    pthread_mutex_lock(&pipeline->lock);
+    pipeline->live = *live;
+    pthread_mutex_unlock(&pipeline->lock);
+    atomic_store(&pipeline->live_due, true);
+    wake(pipeline);
+}
+
+bool pipeline_alive(struct pipeline *pipeline)
+{
+    int64_t now = clock_monotonic();
+    return now - atomic_load(&pipeline->join_moved) < MINUTE && now - atomic_load(&pipeline->learn_moved) < MINUTE;
+}
+
+struct pipeline_view pipeline_view(struct pipeline *pipeline)
+{
+    pthread_mutex_lock(&pipeline->lock);
+    struct pipeline_view view = pipeline->view;
+    view.source = calloc(view.source_count + 1, sizeof view.source[0]);
+    view.table = calloc(view.table_count + 1, sizeof view.table[0]);
+    if (!view.source || !view.table) abort();
+    if (view.source_count) memcpy(view.source, pipeline->view.source, view.source_count * sizeof view.source[0]);
+    if (view.table_count) memcpy(view.table, pipeline->view.table, view.table_count * sizeof view.table[0]);
+    pthread_mutex_unlock(&pipeline->lock);
+    return view;
+}
+
+void pipeline_view_release(struct pipeline_view *view)
+{
+    free(view->source);
+    free(view->table);
+    view->source = NULL;
+    view->table = NULL;
+}

@@ -1,0 +1,488 @@
+/* The snapshot thread, and what it takes to come back from what it wrote. */
+#include "daemon/publish.h"
+
+#include <assert.h>
+#include <cblas.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/clock.h"
+#include "daemon/log.h"
+#include "daemon/manifest.h"
+#include "daemon/notify.h"
+#include "daemon/queue.h"
+#include "daemon/version.h"
+#include "storage/checkpoint.h"
+
+enum { FLUSH_WAIT = 10000, COMMIT_WAIT = 5000, STUCK_AFTER = 3 };      /* ms, ms, failures in a row */
+
+struct publisher {
+    const struct cs_config *config;
+    struct snapshot_store *store;
+    struct kafka_sink *sink;
+    struct telemetry *telemetry;
+    size_t threads;
+    char *model_text;
+    char fingerprint[33];
+    struct queue *queue;            /* of cuts: at most one, and the end */
+    pthread_t thread;
+    pthread_mutex_t lock;           /* over what follows */
+    pthread_cond_t done;
+    int64_t snapshot_interval, checkpoint_interval;
+    uint64_t keep;
+    int64_t last_cut, last_publish; /* monotonic */
+    uint64_t asked, finished;       /* tickets: a cut with ticket t serves all requests up to t */
+    bool publish_asked, under_way, closed;
+    uint64_t published_steps;       /* of the version published last by this process; UINT64_MAX: none */
+    struct cs_error snapshot_result, publish_result;    /* of the last cut; code CS_OK where it went well */
+    struct publisher_view view;
+};
+
+static struct cut end_of_cuts;
+
+/* ---- a cut's way to the disk */
+
+static bool commit_snapshot(struct publisher *publisher, struct cut *cut, struct cs_error *err)
+{
+    if (cut->failed) {
+        *err = cut->error;
+        goto abandon;
+    }
+    /* Before the snapshot that covers them, so that no dead letter can be lost. */
+    if (publisher->sink && !kafka_sink_flush(publisher->sink, FLUSH_WAIT, err)) goto abandon;
+    struct snapshot_cut *snapshot = cut->snapshot;
+    cut->snapshot = NULL;
+    return snapshot_commit(snapshot, err);
+abandon:
+    snapshot_abandon(cut->snapshot);
+    cut->snapshot = NULL;
+    return false;
+}
+
+static bool publish(struct publisher *publisher, struct cut *cut, uint64_t *version, struct cs_error *err)
+{
+    pthread_mutex_lock(&publisher->lock);
+    uint64_t keep = publisher->keep;
+    pthread_mutex_unlock(&publisher->lock);
+    if (!manifest_publish(publisher->config, publisher->store, publisher->fingerprint, cut, keep, version, err)) return false;
+    if (!publisher->config->checkpoint.announce_topic || !publisher->sink) return true;
+    char key[32];
+    snprintf(key, sizeof key, "%020llu", (unsigned long long)*version);
+    json_t *message = json_pack("{s:s, s:s, s:I, s:I}", "version", key, "directory", publisher->config->checkpoint.directory,
+                                "watermark", (json_int_t)cut->watermark, "published", (json_int_t)clock_wall());
+    char *text = json_dumps(message, JSON_COMPACT);
+    json_decref(message);
+    struct cs_error announce;
+    if (!kafka_sink_announce(publisher->sink, publisher->config->checkpoint.announce_topic, key, text, &announce))
+        log_warning("version published, but not announced", LOG_U("version", *version), LOG_S("error", announce.message));
+    free(text);
+    return true;
+}
+
+static void note_snapshot(struct publisher *publisher, const struct cut *cut, bool fine, double seconds, size_t bytes, const struct cs_error *err)
+{
+    struct publisher_view *view = &publisher->view;
+    pthread_mutex_lock(&publisher->lock);
+    publisher->snapshot_result = *err;
+    view->stall_seconds = cut->stall;
+    if (fine) {
+        view->snapshots++;
+        view->failures_in_row = 0;
+        view->snapshot_time = clock_wall();
+        view->snapshot_seconds = seconds;
+        view->snapshot_bytes = bytes;
+        view->snapshot_error[0] = 0;
+    } else {
+        view->failures++;
+        view->failures_in_row++;
+        snprintf(view->snapshot_error, sizeof view->snapshot_error, "%.255s", err->message);
+    }
+    uint64_t in_row = view->failures_in_row;
+    pthread_mutex_unlock(&publisher->lock);
+    telemetry_observe(publisher->telemetry, METRIC_SNAPSHOT_STALL, cut->stall);
+    if (fine) {
+        telemetry_observe(publisher->telemetry, METRIC_SNAPSHOT_SECONDS, seconds);
+        telemetry_set(publisher->telemetry, METRIC_SNAPSHOT_SUCCESS, NULL, (double)clock_wall() / 1000);
+        telemetry_set(publisher->telemetry, METRIC_SNAPSHOT_BYTES, NULL, (double)bytes);
+        log_info("snapshot committed", LOG_U("steps", cut->steps), LOG_U("bytes", bytes), LOG_F("seconds", seconds), LOG_F("stall", cut->stall));
+    } else {
+        telemetry_add(publisher->telemetry, METRIC_SNAPSHOT_FAILURES, NULL, 1);
+        log_error("snapshot failed, the previous one stands", LOG_S("error", err->message), LOG_U("in_row", in_row));
+        if (in_row == STUCK_AFTER) log_error("reading is paused until a snapshot succeeds");
+    }
+}
+
+static void note_publication(struct publisher *publisher, const struct cut *cut, bool fine, uint64_t version, double seconds, const struct cs_error *err)
+{
+    struct publisher_view *view = &publisher->view;
+    double freshness = cut->watermark > 0 ? (double)(clock_wall() - cut->watermark) / 1000 : 0;
+    pthread_mutex_lock(&publisher->lock);
+    publisher->publish_result = *err;
+    if (fine) {
+        view->version = version;
+        view->published++;
+        view->publish_time = clock_wall();
+        view->publish_watermark = cut->watermark;
+        view->publish_seconds = seconds;
+        view->freshness_seconds = freshness;
+        view->publish_error[0] = 0;
+        publisher->published_steps = cut->steps;
+    } else {
+        view->publish_failures++;
+        snprintf(view->publish_error, sizeof view->publish_error, "%.255s", err->message);
+    }
+    publisher->last_publish = clock_monotonic();
+    pthread_mutex_unlock(&publisher->lock);
+    telemetry_add(publisher->telemetry, METRIC_PUBLISH, TELEMETRY_LABELS(fine ? "ok" : "failed"), 1);
+    if (!fine) {
+        log_error("version not published", LOG_S("error", err->message));
+        return;
+    }
+    telemetry_set(publisher->telemetry, METRIC_PUBLISHED_VERSION, NULL, (double)version);
+    if (cut->watermark > 0) telemetry_observe(publisher->telemetry, METRIC_FRESHNESS, freshness);
+    log_notice("version published", LOG_U("version", version), LOG_U("steps", cut->steps), LOG_F("seconds", seconds));
+}
+
+static bool publication_due(struct publisher *publisher, const struct cut *cut)
+{
+    pthread_mutex_lock(&publisher->lock);
+    bool due = clock_monotonic() - publisher->last_publish >= publisher->checkpoint_interval && cut->steps > 0 &&
+               cut->steps != publisher->published_steps && !publisher->view.held;
+    pthread_mutex_unlock(&publisher->lock);
+    return (due || cut->publish) && !cut->final;
+}
+
+static void cut_destroy(struct cut *cut)
+{
+    free(cut->positions);
+    free(cut->commit);
+    free(cut);
+}
+
+static void end_cut(struct publisher *publisher, struct cut *cut)
+{
+    struct cs_error err = { 0 };
+    size_t bytes = cut->failed ? 0 : snapshot_cut_bytes(cut->snapshot);
+    double begin = clock_seconds();
+    bool fine = commit_snapshot(publisher, cut, &err);
+    note_snapshot(publisher, cut, fine, clock_seconds() - begin, bytes, &err);
+    if (fine) {
+        if (cut->source) kafka_source_commit(cut->source, cut->commit, cut->commit_count, cut->final ? COMMIT_WAIT : 0);
+        if (publication_due(publisher, cut)) {
+            uint64_t version = 0;
+            begin = clock_seconds();
+            bool published = publish(publisher, cut, &version, &err);
+            note_publication(publisher, cut, published, version, clock_seconds() - begin, &err);
+        }
+    }
+    pthread_mutex_lock(&publisher->lock);
+    publisher->finished = cut->ticket;
+    publisher->under_way = false;
+    if (publisher->sink) publisher->view.lost_letters = kafka_sink_lost(publisher->sink);
+    pthread_cond_broadcast(&publisher->done);
+    pthread_mutex_unlock(&publisher->lock);
+    cut_destroy(cut);
+}
+
+static void *serve(void *argument)
+{
+    struct publisher *publisher = argument;
+    struct cut *cut;
+    while ((cut = queue_pop(publisher->queue, -1)) != &end_of_cuts) end_cut(publisher, cut);
+    return NULL;
+}
+
+/* ---- the threads' side */
+
+static struct cut *begin(struct publisher *publisher)      /* under the lock */
+{
+    struct cut *cut = calloc(1, sizeof *cut);
+    if (!cut) abort();
+    cut->ticket = publisher->asked;
+    cut->publish = publisher->publish_asked;
+    publisher->publish_asked = false;
+    publisher->under_way = true;
+    publisher->last_cut = clock_monotonic();
+    return cut;
+}
+
+static struct cut *open_cut(struct publisher *publisher, struct cut *cut)
+{
+    char text[64];
+    struct cs_error *err = &cut->error;
+    cut->snapshot = snapshot_begin(publisher->store);
+    snprintf(text, sizeof text, "%zu", publisher->threads);
+    cut->failed = !snapshot_meta(cut->snapshot, "config", publisher->model_text, err) ||
+                  !snapshot_meta(cut->snapshot, "fingerprint", publisher->fingerprint, err) ||
+                  !snapshot_meta(cut->snapshot, "program", version_number, err) ||
+                  !snapshot_meta(cut->snapshot, "openblas_core", openblas_get_corename(), err) ||
+                  !snapshot_meta(cut->snapshot, "threads", text, err);
+    snprintf(text, sizeof text, "%llu", (unsigned long long)publisher->config->compute.seed);
+    cut->failed = cut->failed || !snapshot_meta(cut->snapshot, "seed", text, err);
+    return cut;
+}
+
+struct cut *publisher_begin_if_due(struct publisher *publisher, bool changed)
+{
+    struct cut *cut = NULL;
+    pthread_mutex_lock(&publisher->lock);
+    bool over = changed && clock_monotonic() - publisher->last_cut >= publisher->snapshot_interval;
+    if (!publisher->under_way && (publisher->asked > publisher->finished || over)) cut = begin(publisher);
+    pthread_mutex_unlock(&publisher->lock);
+    return cut ? open_cut(publisher, cut) : NULL;
+}
+
+struct cut *publisher_begin_final(struct publisher *publisher)
+{
+    pthread_mutex_lock(&publisher->lock);
+    while (publisher->under_way) pthread_cond_wait(&publisher->done, &publisher->lock);
+    struct cut *cut = begin(publisher);
+    cut->final = true;
+    pthread_mutex_unlock(&publisher->lock);
+    return open_cut(publisher, cut);
+}
+
+void publisher_submit(struct publisher *publisher, struct cut *cut)
+{
+    queue_push(publisher->queue, cut);
+}
+
+void publisher_finish(struct publisher *publisher)
+{
+    queue_push(publisher->queue, &end_of_cuts);
+    pthread_join(publisher->thread, NULL);
+    publisher_abort_waits(publisher);
+}
+
+void publisher_abort_waits(struct publisher *publisher)
+{
+    pthread_mutex_lock(&publisher->lock);
+    publisher->closed = true;
+    pthread_cond_broadcast(&publisher->done);
+    pthread_mutex_unlock(&publisher->lock);
+}
+
+/* ---- the operator's side */
+
+static bool wait_for(struct publisher *publisher, bool publication, struct publisher_view *view, struct cs_error *err)
+{
+    pthread_mutex_lock(&publisher->lock);
+    uint64_t ticket = ++publisher->asked;
+    publisher->publish_asked |= publication;
+    while (publisher->finished < ticket && !publisher->closed) pthread_cond_wait(&publisher->done, &publisher->lock);
+    bool reached = publisher->finished >= ticket;
+    struct cs_error result = publisher->snapshot_result;
+    if (result.code == CS_OK && publication) result = publisher->publish_result;
+    *view = publisher->view;
+    pthread_mutex_unlock(&publisher->lock);
+    if (!reached) return cs_fail(err, CS_FAILED, "the daemon is stopping");
+    if (result.code == CS_OK) return true;
+    *err = result;
+    return false;
+}
+
+bool publisher_snapshot(struct publisher *publisher, struct cs_error *err)
+{
+    struct publisher_view view;
+    return wait_for(publisher, false, &view, err);
+}
+
+bool publisher_publish(struct publisher *publisher, uint64_t *version, struct cs_error *err)
+{
+    struct publisher_view view;
+    if (!wait_for(publisher, true, &view, err)) return false;
+    *version = view.version;
+    return true;
+}
+
+void publisher_request(struct publisher *publisher)
+{
+    pthread_mutex_lock(&publisher->lock);
+    publisher->asked++;
+    pthread_mutex_unlock(&publisher->lock);
+}
+
+bool publisher_rollback(struct publisher *publisher, uint64_t version, uint64_t *now, struct cs_error *err)
+{
+    const char *directory = publisher->config->checkpoint.directory;
+    uint64_t current = checkpoint_current(directory);
+    if (version == 0) {
+        uint64_t *all;
+        size_t count;
+        if (!checkpoint_list(directory, &all, &count, err)) return false;
+        for (size_t i = 0; i < count; i++)
+            if (all[i] < current) version = all[i];
+        free(all);
+        if (version == 0) return cs_fail(err, CS_FAILED, "there is no version before %llu in %s", (unsigned long long)current, directory);
+    }
+    if (!checkpoint_repoint(directory, version, err)) return false;
+    pthread_mutex_lock(&publisher->lock);
+    publisher->view.held = true;
+    publisher->view.version = version;
+    pthread_mutex_unlock(&publisher->lock);
+    telemetry_set(publisher->telemetry, METRIC_PUBLISHED_VERSION, NULL, (double)version);
+    log_notice("rolled back; nothing is published until resume", LOG_U("from", current), LOG_U("to", version));
+    *now = version;
+    return true;
+}
+
+void publisher_release(struct publisher *publisher)
+{
+    pthread_mutex_lock(&publisher->lock);
+    publisher->view.held = false;
+    pthread_mutex_unlock(&publisher->lock);
+}
+
+struct publisher_view publisher_view(struct publisher *publisher)
+{
+    pthread_mutex_lock(&publisher->lock);
+    struct publisher_view view = publisher->view;
+    pthread_mutex_unlock(&publisher->lock);
+    return view;
+}
+
+bool publisher_stuck(struct publisher *publisher)
+{
+    pthread_mutex_lock(&publisher->lock);
+    bool stuck = publisher->view.failures_in_row >= STUCK_AFTER;
+    pthread_mutex_unlock(&publisher->lock);
+    return stuck;
+}
+
+void publisher_set_intervals(struct publisher *publisher, int64_t snapshot, int64_t checkpoint, uint64_t keep)
+{
+    pthread_mutex_lock(&publisher->lock);
+    publisher->snapshot_interval = snapshot;
+    publisher->checkpoint_interval = checkpoint;
+    publisher->keep = keep;
+    pthread_mutex_unlock(&publisher->lock);
+}
+
+struct publisher *publisher_create(const struct cs_config *config, struct snapshot_store *store, struct kafka_sink *sink,
+                                   struct telemetry *telemetry, size_t threads, struct cs_error *err)
+{
+    struct publisher *publisher = calloc(1, sizeof *publisher);
+    if (!publisher) abort();
+    publisher->config = config;
+    publisher->store = store;
+    publisher->sink = sink;
+    publisher->telemetry = telemetry;
+    publisher->threads = threads;
+    publisher->model_text = config_model_text(config);
+    config_fingerprint(config, publisher->fingerprint);
+    publisher->queue = queue_create(2);
+    pthread_mutex_init(&publisher->lock, NULL);
+    pthread_cond_init(&publisher->done, NULL);
+    publisher_set_intervals(publisher, config->snapshot.interval, config->checkpoint.interval, config->checkpoint.keep);
+    publisher->last_cut = publisher->last_publish = clock_monotonic();
+    publisher->published_steps = UINT64_MAX;
+    publisher->view.version = checkpoint_current(config->checkpoint.directory);
+    if (publisher->view.version) telemetry_set(telemetry, METRIC_PUBLISHED_VERSION, NULL, (double)publisher->view.version);
+    int error = pthread_create(&publisher->thread, NULL, serve, publisher);
+    if (error) {
+        cs_fail_errno(err, error, "starting the snapshot thread");
+        publisher_destroy(publisher);
+        return NULL;
+    }
+    return publisher;
+}
+
+void publisher_destroy(struct publisher *publisher)
+{
+    if (!publisher) return;
+    queue_destroy(publisher->queue);
+    free(publisher->model_text);
+    pthread_cond_destroy(&publisher->done);
+    pthread_mutex_destroy(&publisher->lock);
+    free(publisher);
+}
+
+/* ---- resume */
+
+static bool parse_positions(const char *text, struct kafka_positions *positions, struct cs_error *err)
+{
+    json_error_t json_error;
+    json_t *array = json_loads(text, 0, &json_error), *entry;
+    size_t i;
+    bool ok = json_is_array(array);
+    positions->position = calloc(json_array_size(array) + 1, sizeof positions->position[0]);
+    if (!positions->position) abort();
+    json_array_foreach(array, i, entry) {
+        const char *topic;
+        json_int_t partition, next;
+        if (!ok || json_unpack(entry, "{s:s, s:I, s:I}", "topic", &topic, "partition", &partition, "next", &next)) {
+            ok = false;
+            break;
+        }
+        positions->position[positions->count++] = (struct kafka_position){ strdup(topic), (int32_t)partition, next };
+    }
+    json_decref(array);
+    return ok || cs_fail(err, CS_REFUSED, "the snapshot's positions can't be read: %.200s", text);
+}
+
+void positions_release(struct kafka_positions *positions)
+{
+    for (size_t i = 0; i < positions->count; i++) free((char *)(uintptr_t)positions->position[i].topic);
+    free(positions->position);
+    *positions = (struct kafka_positions){ 0 };
+}
+
+static bool same_model(const struct cs_config *config, struct snapshot_view *view, const char *directory, struct cs_error *err)
+{
+    char here[33], difference[256] = "";
+    config_fingerprint(config, here);
+    const char *there = snapshot_view_meta(view, "fingerprint"), *there_text = snapshot_view_meta(view, "config");
+    if (there && strcmp(there, here) == 0) return true;
+    char *here_text = config_model_text(config);
+    if (there_text) config_model_difference(there_text, here_text, difference, sizeof difference);
+    free(here_text);
+    return cs_fail(err, CS_REFUSED, "the snapshot in %s is of another model: %s. Restore that setting, or move the directory away to start anew",
+                   directory, *difference ? difference : "it carries no configuration");
+}
+
+/* Same bytes are promised on the same kernels alone. */
+static void compare_arithmetic(const struct cs_config *config, struct snapshot_view *view, size_t threads)
+{
+    const char *core = snapshot_view_meta(view, "openblas_core"), *count = snapshot_view_meta(view, "threads"), *seed = snapshot_view_meta(view, "seed");
+    char here[32];
+    if (core && strcmp(core, openblas_get_corename()) != 0)
+        log_warning("OpenBLAS has another kernel than when the snapshot was written: last digits may differ", LOG_S("there", core), LOG_S("here", openblas_get_corename()));
+    snprintf(here, sizeof here, "%zu", threads);
+    if (count && strcmp(count, here) != 0) log_notice("another number of threads than when the snapshot was written", LOG_S("there", count), LOG_S("here", here));
+    snprintf(here, sizeof here, "%llu", (unsigned long long)config->compute.seed);
+    if (seed && strcmp(seed, here) != 0)
+        log_warning("compute.seed differs from the snapshot's: rows made from now on start differently", LOG_S("there", seed), LOG_S("here", here));
+}
+
+bool publish_resume(const struct cs_config *config, struct snapshot_store *store, size_t threads, struct learner *learner,
+                    struct ingest *ingest, struct metrics *metrics, struct kafka_positions *positions, struct cs_error *err)
+{
+    *positions = (struct kafka_positions){ 0 };
+    if (!snapshot_exists(store)) {
+        log_notice("no snapshot yet: starting anew", LOG_S("directory", snapshot_directory(store)));
+        return true;
+    }
+    double begin_time = clock_seconds();
+    struct snapshot_view *view = snapshot_view_open(store, err);
+    if (!view) return false;
+    bool ok = false;
+    if (!same_model(config, view, snapshot_directory(store), err)) goto out;
+    compare_arithmetic(config, view, threads);
+    struct state_reader *reader = snapshot_reader(view);
+    if (!learner_load(learner, reader, err)) goto out;
+    notify_extend(60000);
+    if (!ingest_load(ingest, reader, err)) goto out;
+    if (!metrics_load(metrics, reader, err)) goto out;
+    const char *text = snapshot_view_meta(view, "positions");
+    if (text && !parse_positions(text, positions, err)) goto out;
+    log_notice("resumed from snapshot", LOG_S("directory", snapshot_directory(store)), LOG_U("steps", learner_steps(learner)),
+               LOG_U("pending", ingest_pending(ingest)), LOG_U("partitions", positions->count), LOG_F("seconds", clock_seconds() - begin_time));
+    ok = true;
+out:
+    snapshot_view_close(view);
+    if (!ok) positions_release(positions);
+    return ok;
+}
