@@ -555,6 +555,7 @@ static bool load_entry(struct joiner *joiner, size_t block, const struct record 
         entry.id = memcpy(grow(NULL, record->size), body, record->size);
     }
     entry.hash = XXH3_64bits(id_of(&entry), entry.id_length);
+    index_make_room(joiner);
     if (find(joiner, entry.hash, id_of(&entry), entry.id_length) != NONE) goto damaged;
     uint32_t number = (uint32_t)(block * BLOCK + record->place);
     into->entry[record->place] = entry;
@@ -575,7 +576,8 @@ damaged:
 static bool load_block(void *argument, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
 {
     struct joiner *joiner = argument;
-    if (id >= joiner->blocks) return cs_fail(err, CS_REFUSED, "pending joins: block %zu of %zu", (size_t)id, joiner->blocks);
+    if (id != joiner->blocks) return cs_fail(err, CS_REFUSED, "pending joins: block %zu is missing", joiner->blocks);
+    add_block(joiner);
     const uint8_t *in = bytes, *end = in + size;
     while (in < end) {
         struct record record;
@@ -606,13 +608,10 @@ bool joiner_load(struct joiner *joiner, struct state_reader *reader, struct cs_e
     if (header.version != VERSION) return cs_fail(err, CS_REFUSED, "pending joins: version %d, %d is expected", (int)header.version, VERSION);
     if (header.blocks >= NONE / BLOCK || header.entries > header.blocks * BLOCK || header.next > header.blocks * BLOCK)
         return cs_fail(err, CS_REFUSED, "pending joins: the header is damaged");
-    size_t slots = 4096;
-    while (slots < (header.entries + 1) * 2) slots *= 2;
-    index_create(joiner, slots);
-    while (joiner->blocks < header.blocks) add_block(joiner);
     if (!reader->each(reader, section_entries, load_block, joiner, err)) return false;
-    if (joiner->entries != header.entries)
-        return cs_fail(err, CS_REFUSED, "pending joins: %zu are stored, %zu are expected", joiner->entries, (size_t)header.entries);
+    if (joiner->entries != header.entries || joiner->blocks != header.blocks)
+        return cs_fail(err, CS_REFUSED, "pending joins: %zu in %zu blocks are stored, %zu in %zu are expected", joiner->entries, joiner->blocks,
+                       (size_t)header.entries, (size_t)header.blocks);
     joiner->next = (uint32_t)header.next;
     joiner->orders = header.orders;
     joiner->clock = header.clock;
