@@ -1,5 +1,6 @@
 /* What decode (JSON) and decode_protobuf share: the fields of one event as they come, in any order, and the checks that
- * make them an event. Nothing else includes this. */
+ * make them an event. daemon/scoring reads requests with them, so that serving keys values as training does; nothing else
+ * includes this. */
 #ifndef CORE_DECODE_FIELDS_H
 #define CORE_DECODE_FIELDS_H
 

@@ -5,7 +5,8 @@
  *     coldstream_close(cs);
  *
  * Thread-safe: any number of threads may score at once. Scoring takes no lock; a new version is opened, checked and warmed
- * in the library's own thread, then becomes current by one pointer; the old one goes when its last reader leaves. */
+ * in the library's own thread, then becomes current by one pointer; the old one goes when its last reader leaves.
+ * The library sets OpenBLAS to one thread: the threads that score are the parallelism. */
 #ifndef COLDSTREAM_H
 #define COLDSTREAM_H
 
@@ -37,12 +38,14 @@ COLDSTREAM_API uint64_t coldstream_created(struct coldstream *cs);              
 /* The manifest's text; malloc'd, the caller frees. */
 COLDSTREAM_API char *coldstream_info(struct coldstream *cs);
 
-/* request: {"requests":[...]} as POST /v1/score takes it. Returns 0 and a malloc'd {"version","scores","new"} text; else -1 with
- * error saying what was wrong and where; the caller frees. All of one call is scored by one version. */
+/* request: {"requests":[...]} as POST /v1/score takes it. Returns 0 and a malloc'd {"version","scores","new"} text, which the
+ * caller frees; -1 where the request is wrong, error saying what and where; -2 where scoring failed. scores[i] is a number for
+ * an impression, a list for a request with candidates. All of one call is scored by one version. */
 COLDSTREAM_API int coldstream_score_json(struct coldstream *cs, const char *request, size_t length, char **response,
                                          char *error, size_t error_size);
 
-/* Without JSON: one user, many candidates. Values are texts; a feature is named as in the configuration. */
+/* Without JSON: one user, many candidates. Values are texts; a feature is named as in the configuration, one that the version
+ * does not read is passed over; one given twice has two values. */
 struct coldstream_value { const char *feature; const char *text; };             /* a dense feature's text is a decimal number */
 struct coldstream_candidate { const char *item_id; const struct coldstream_value *item; size_t item_count; };
 struct coldstream_request {
@@ -53,7 +56,7 @@ struct coldstream_request {
     const struct coldstream_value *context; size_t context_count;
     const struct coldstream_candidate *candidate; size_t candidate_count;
 };
-/* score [candidate_count]; *version, *is_new may be NULL. 0, or -1 with error. */
+/* score [candidate_count]; version, is_new may be NULL. 0; -1 where the request is wrong, -2 where scoring failed. */
 COLDSTREAM_API int coldstream_score(struct coldstream *cs, const struct coldstream_request *request, float *score,
                                     uint64_t *version, int *is_new, char *error, size_t error_size);
 

@@ -1,0 +1,322 @@
+/* libcoldstream: one current version behind one atomic pointer, and a thread that follows `current`.
+ *
+ * A scoring thread takes a seat: it writes the version it is about to read into the seat, then looks whether that version
+ * is still current. The thread that swaps first makes the new version current, then waits until no seat names the old one.
+ * One of the two therefore always sees the other, without a lock:
+ *
+ *     scoring thread                                 following thread
+ *     seat = v (from nobody)                         current = w
+ *     current is v?  no: seat = current, again       any seat == v?  yes: wait
+ *     ... score with v ...                           free v
+ *     seat = nobody
+ *
+ * A seat also keeps the memory that its thread scores in, for the next thread that sits there. */
+#include "daemon/coldstream.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "daemon/scoring.h"
+
+enum { SEATS = 256, NOBODY_WAITS_NANOSECONDS = 200000 };
+
+struct version {
+    struct scorer *scorer;
+    uint64_t number, created;
+    uint64_t serial;                        /* of all versions this handle ever opened: a freed address may come again */
+};
+
+struct seat {
+    _Alignas(64) _Atomic(struct version *) version;     /* NULL: free */
+    struct scoring *scoring;                /* the sitter's alone; made for the version of this serial */
+    uint64_t serial;
+};
+
+struct coldstream {
+    _Atomic(struct version *) current;
+    struct seat seat[SEATS];
+    struct coldstream_options options;
+    char *directory;
+    uint64_t serial;                        /* the follower's alone, after open */
+    pthread_t follower;
+    bool following;
+    pthread_mutex_t mutex;                  /* of `stop`, for sleeping alone: scoring never takes it */
+    pthread_cond_t wake;
+    bool stop;
+};
+
+static bool say(char *error, size_t size, const struct cs_error *err)
+{
+    if (error && size) snprintf(error, size, "%s", err->message);
+    return false;
+}
+
+/* -- versions ------------------------------------------------------------------------------------------------------- */
+
+static void version_close(struct version *version)
+{
+    if (!version) return;
+    scorer_destroy(version->scorer);
+    free(version);
+}
+
+/* One example without any value: derived weights and first pages are in memory before the first request. */
+static bool warm(struct scorer *scorer, struct cs_error *err)
+{
+    struct scoring *scoring = scoring_create(scorer, err);
+    if (!scoring) return false;
+    float score;
+    struct coldstream_candidate candidate = { .item_id = "-" };
+    struct coldstream_request request = { .size = sizeof request, .candidate = &candidate, .candidate_count = 1 };
+    bool ok = scoring_request(scoring, &request, &score, NULL, err);
+    if (ok && !(score >= 0 && score <= 1)) ok = cs_fail(err, CS_REFUSED, "the version scores %g, which is no probability", (double)score);
+    scoring_destroy(scoring);
+    return ok;
+}
+
+static struct version *version_open(struct coldstream *cs, struct cs_error *err)
+{
+    struct checkpoint *checkpoint = checkpoint_open(cs->directory, cs->options.verify, err);
+    if (!checkpoint) return NULL;
+    struct version *version = calloc(1, sizeof *version);
+    if (!version) abort();
+    version->scorer = scorer_create(checkpoint, err);
+    if (!version->scorer) {
+        checkpoint_close(checkpoint);
+        free(version);
+        return NULL;
+    }
+    version->number = checkpoint_version(checkpoint);
+    json_t *manifest = json_loads(checkpoint_manifest(checkpoint), 0, NULL);
+    version->created = (uint64_t)json_integer_value(json_object_get(manifest, "created"));
+    json_decref(manifest);
+    version->serial = ++cs->serial;
+    if (warm(version->scorer, err)) return version;
+    version_close(version);
+    return NULL;
+}
+
+/* -- seats ---------------------------------------------------------------------------------------------------------- */
+
+static struct seat *sit(struct coldstream *cs)
+{
+    static _Atomic unsigned threads;
+    static _Thread_local unsigned first;    /* each thread likes a seat of its own: + 1, 0 is none yet */
+    if (!first) first = atomic_fetch_add(&threads, 1) % SEATS + 1;
+    struct version *version = atomic_load(&cs->current);
+    for (unsigned i = 0;; i++) {
+        struct seat *seat = &cs->seat[(first - 1 + i) % SEATS];
+        struct version *nobody = NULL;
+        if (!atomic_load_explicit(&seat->version, memory_order_relaxed) && atomic_compare_exchange_strong(&seat->version, &nobody, version)) {
+            struct version *now;
+            while ((now = atomic_load(&cs->current)) != version) {
+                version = now;
+                atomic_store(&seat->version, version);
+            }
+            return seat;
+        }
+        if (i % SEATS == SEATS - 1) sched_yield();      /* more threads at once than seats */
+    }
+}
+
+static void stand_up(struct seat *seat)
+{
+    atomic_store(&seat->version, NULL);
+}
+
+static struct version *seated(struct seat *seat)
+{
+    return atomic_load_explicit(&seat->version, memory_order_relaxed);
+}
+
+static struct scoring *seat_scoring(struct seat *seat, struct cs_error *err)
+{
+    struct version *version = seated(seat);
+    if (seat->scoring && seat->serial == version->serial) return seat->scoring;
+    scoring_destroy(seat->scoring);         /* touches nothing of the version it was made for */
+    seat->scoring = scoring_create(version->scorer, err);
+    seat->serial = version->serial;
+    return seat->scoring;
+}
+
+static void wait_until_left(struct coldstream *cs, const struct version *version)
+{
+    for (size_t i = 0; i < SEATS; i++)
+        while (atomic_load(&cs->seat[i].version) == version) nanosleep(&(struct timespec){ .tv_nsec = NOBODY_WAITS_NANOSECONDS }, NULL);
+}
+
+/* -- following ------------------------------------------------------------------------------------------------------ */
+
+static void tell(struct coldstream *cs, uint64_t version, const char *error)
+{
+    if (cs->options.on_swap) cs->options.on_swap(cs->options.argument, version, error);
+}
+
+/* Goes to the version that `current` names, if it can. *bad: the version refused last, told once. */
+static void follow_once(struct coldstream *cs, uint64_t *bad, enum cs_code *why)
+{
+    struct version *old = atomic_load(&cs->current);
+    struct cs_error err = { 0 };
+    uint64_t wanted = checkpoint_current(cs->directory);
+    if (!wanted || wanted == old->number) {
+        *bad = 0;
+        return;
+    }
+    if (wanted == *bad && *why != CS_FAILED) return;    /* what is damaged stays so; a failure may pass */
+    struct version *version = version_open(cs, &err);
+    if (!version) {
+        if (wanted != *bad) tell(cs, wanted, err.message);
+        *bad = wanted;
+        *why = err.code;
+        return;
+    }
+    *bad = 0;
+    uint64_t number = version->number;
+    atomic_store(&cs->current, version);
+    tell(cs, number, NULL);
+    wait_until_left(cs, old);
+    version_close(old);
+}
+
+static void *follow(void *argument)
+{
+    struct coldstream *cs = argument;
+    uint64_t bad = 0;
+    enum cs_code why = CS_OK;
+    struct timespec until;
+
+    pthread_mutex_lock(&cs->mutex);
+    while (!cs->stop) {
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += cs->options.poll_milliseconds / 1000;
+        until.tv_nsec += (long)(cs->options.poll_milliseconds % 1000) * 1000000;
+        if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+        while (!cs->stop && pthread_cond_timedwait(&cs->wake, &cs->mutex, &until) != ETIMEDOUT) continue;
+        if (cs->stop) break;
+        pthread_mutex_unlock(&cs->mutex);
+        follow_once(cs, &bad, &why);
+        pthread_mutex_lock(&cs->mutex);
+    }
+    pthread_mutex_unlock(&cs->mutex);
+    return NULL;
+}
+
+/* -- the interface -------------------------------------------------------------------------------------------------- */
+
+struct coldstream *coldstream_open(const char *directory, const struct coldstream_options *options, char *error, size_t error_size)
+{
+    struct cs_error err = { 0 };
+    struct coldstream *cs = aligned_alloc(64, (sizeof *cs + 63) / 64 * 64);
+    pthread_condattr_t attribute;
+
+    if (!cs) abort();
+    memset(cs, 0, sizeof *cs);
+    cs->options = (struct coldstream_options){ .follow = 1, .verify = 1 };
+    if (options) {          /* a caller of an older header knows fewer fields: those keep what they start with */
+        size_t known = options->size < sizeof cs->options ? options->size : sizeof cs->options;
+        memcpy(&cs->options, options, known);
+    }
+    if (!cs->options.poll_milliseconds) cs->options.poll_milliseconds = 1000;
+    cs->directory = strdup(directory);
+    pthread_mutex_init(&cs->mutex, NULL);
+    pthread_condattr_init(&attribute);
+    pthread_condattr_setclock(&attribute, CLOCK_MONOTONIC);
+    pthread_cond_init(&cs->wake, &attribute);
+    pthread_condattr_destroy(&attribute);
+    struct version *version = version_open(cs, &err);
+    if (!version) {
+        say(error, error_size, &err);
+        coldstream_close(cs);
+        return NULL;
+    }
+    atomic_store(&cs->current, version);
+    if (cs->options.follow && checkpoint_current(directory)) {
+        cs->following = pthread_create(&cs->follower, NULL, follow, cs) == 0;
+        if (!cs->following) {
+            cs_fail(&err, CS_FAILED, "no thread to follow %s with", directory);
+            say(error, error_size, &err);
+            coldstream_close(cs);
+            return NULL;
+        }
+    }
+    return cs;
+}
+
+void coldstream_close(struct coldstream *cs)
+{
+    if (!cs) return;
+    if (cs->following) {
+        pthread_mutex_lock(&cs->mutex);
+        cs->stop = true;
+        pthread_cond_signal(&cs->wake);
+        pthread_mutex_unlock(&cs->mutex);
+        pthread_join(cs->follower, NULL);
+    }
+    for (size_t i = 0; i < SEATS; i++) scoring_destroy(cs->seat[i].scoring);
+    version_close(atomic_load(&cs->current));
+    pthread_cond_destroy(&cs->wake);
+    pthread_mutex_destroy(&cs->mutex);
+    free(cs->directory);
+    free(cs);
+}
+
+uint64_t coldstream_version(struct coldstream *cs)
+{
+    struct seat *seat = sit(cs);
+    uint64_t number = seated(seat)->number;
+    stand_up(seat);
+    return number;
+}
+
+uint64_t coldstream_created(struct coldstream *cs)
+{
+    struct seat *seat = sit(cs);
+    uint64_t created = seated(seat)->created;
+    stand_up(seat);
+    return created;
+}
+
+char *coldstream_info(struct coldstream *cs)
+{
+    struct seat *seat = sit(cs);
+    char *text = strdup(checkpoint_manifest(scorer_checkpoint(seated(seat)->scorer)));
+    stand_up(seat);
+    return text;
+}
+
+static int result(bool ok, const struct cs_error *err, char *error, size_t error_size)
+{
+    if (ok) return 0;
+    say(error, error_size, err);
+    return err->code == CS_USAGE ? -1 : -2;
+}
+
+int coldstream_score_json(struct coldstream *cs, const char *request, size_t length, char **response, char *error, size_t error_size)
+{
+    struct cs_error err = { 0 };
+    struct seat *seat = sit(cs);
+    struct scoring *scoring = seat_scoring(seat, &err);
+    *response = NULL;
+    bool ok = scoring && scoring_json(scoring, request, length, response, NULL, &err);
+    stand_up(seat);
+    return result(ok, &err, error, error_size);
+}
+
+int coldstream_score(struct coldstream *cs, const struct coldstream_request *request, float *score, uint64_t *version, int *is_new,
+                     char *error, size_t error_size)
+{
+    struct cs_error err = { 0 };
+    struct seat *seat = sit(cs);
+    struct scoring *scoring = seat_scoring(seat, &err);
+    bool ok = scoring && scoring_request(scoring, request, score, is_new, &err);
+    if (version) *version = seated(seat)->number;
+    stand_up(seat);
+    return result(ok, &err, error, error_size);
+}

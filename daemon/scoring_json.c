@@ -1,0 +1,299 @@
+/* The JSON of POST /v1/score: a tree is read (requests are few and their errors want a place), scores are written. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/scoring_internal.h"
+
+/* A JSON scalar as the decoder sees it. text: >= 32 bytes, holds a number's digits, which no locale changes. */
+static struct value scalar(const json_t *json, char text[32])
+{
+    switch (json_typeof(json)) {
+    case JSON_STRING:
+        return (struct value){ .kind = VALUE_TEXT, .text = json_string_value(json), .length = json_string_length(json) };
+    case JSON_INTEGER:
+        return (struct value){ .kind = VALUE_NUMBER, .text = text,
+                               .length = (size_t)snprintf(text, 32, "%" PRId64, (int64_t)json_integer_value(json)) };
+    case JSON_REAL:
+        return (struct value){ .kind = VALUE_NUMBER, .text = text, .length = number_text(json_real_value(json), text) };
+    case JSON_TRUE:
+        return (struct value){ .kind = VALUE_BOOLEAN, .boolean = true };
+    case JSON_FALSE:
+        return (struct value){ .kind = VALUE_BOOLEAN };
+    default:
+        return (struct value){ .kind = VALUE_NULL };
+    }
+}
+
+static bool is_scalar(const json_t *json)
+{
+    return !json_is_object(json) && !json_is_array(json);
+}
+
+static void read_feature(struct scoring *scoring, size_t index, const json_t *json)
+{
+    char text[32];
+    size_t i;
+    json_t *element;
+    if (is_scalar(json)) {
+        struct value value = scalar(json, text);
+        fields_feature(&scoring->fields, index, &value);
+    } else if (json_is_object(json) || scoring->features->feature[index].kind == FEATURE_DENSE) {
+        fields_feature_mistyped(&scoring->fields, index, json_is_object(json) ? "an object" : "a list", "a value or, if categorical, a list of values");
+    } else {
+        json_array_foreach(json, i, element) {
+            if (!is_scalar(element)) {
+                fields_feature_mistyped(&scoring->fields, index, "a list with a list or an object in it", "a value or a list of values");
+                return;
+            }
+            struct value value = scalar(element, text);
+            fields_feature(&scoring->fields, index, &value);
+        }
+    }
+}
+
+static void read_group(struct scoring *scoring, enum decode_field field, enum feature_group group, const json_t *object)
+{
+    if (!object || json_is_null(object)) return;
+    if (!json_is_object(object)) {
+        fields_mistyped(&scoring->fields, field, json_is_array(object) ? "a list" : "a single value", "an object");
+        return;
+    }
+    for (size_t i = 0; i < scoring->features->count; i++) {
+        const struct feature *feature = &scoring->features->feature[i];
+        if (feature->group != group || i == scoring->fields.item_id_feature) continue;
+        const json_t *value = json_object_get(object, feature->name);
+        if (value) read_feature(scoring, i, value);
+    }
+}
+
+static void read_single(struct scoring *scoring, enum decode_field field, const json_t *json)
+{
+    char text[32];
+    if (!json) return;
+    if (!is_scalar(json)) {
+        fields_mistyped(&scoring->fields, field, json_is_array(json) ? "a list" : "an object", "a text or a number");
+        return;
+    }
+    struct value value = scalar(json, text);
+    fields_value(&scoring->fields, field, &value);
+}
+
+static void read_behaviors(struct scoring *scoring, const json_t *list)
+{
+    size_t i;
+    json_t *element;
+    char text[32];
+    if (!list || json_is_null(list)) return;        /* the serving side keeps no history: none given is none */
+    if (!json_is_array(list)) {
+        fields_mistyped(&scoring->fields, FIELD_BEHAVIORS, json_is_object(list) ? "an object" : "a single value", "a list of texts and numbers");
+        return;
+    }
+    scoring->fields.has_behaviors = true;
+    json_array_foreach(list, i, element) {
+        if (!is_scalar(element)) {
+            fields_mistyped(&scoring->fields, FIELD_BEHAVIORS, "a list with a list or an object in it", "a list of texts and numbers");
+            return;
+        }
+        struct value value = scalar(element, text);
+        fields_behavior(&scoring->fields, &value);
+    }
+}
+
+static void read_user(struct scoring *scoring, const json_t *request)
+{
+    scoring_begin(scoring);
+    read_single(scoring, FIELD_USER_ID, json_object_get(request, "user_id"));
+    read_group(scoring, FIELD_USER, GROUP_USER, json_object_get(request, "user"));
+    read_group(scoring, FIELD_CONTEXT, GROUP_CONTEXT, json_object_get(request, "context"));
+    read_behaviors(scoring, json_object_get(request, "behaviors"));
+}
+
+static void read_item(struct scoring *scoring, const json_t *request)
+{
+    read_single(scoring, FIELD_ITEM_ID, json_object_get(request, "item_id"));
+    read_group(scoring, FIELD_ITEM, GROUP_ITEM, json_object_get(request, "item"));
+}
+
+/* -- answers -------------------------------------------------------------------------------------------------------- */
+
+struct answer {
+    char *text;
+    size_t used, size;
+    bool finite;
+};
+
+__attribute__((format(printf, 2, 3)))
+static void say(struct answer *answer, const char *format, ...)
+{
+    va_list arguments;
+    if (answer->size - answer->used < 128) {        /* nothing said at once is longer */
+        answer->size = answer->size * 2 + 1024;
+        if (!(answer->text = realloc(answer->text, answer->size))) abort();
+    }
+    va_start(arguments, format);
+    answer->used += (size_t)vsnprintf(answer->text + answer->used, answer->size - answer->used, format, arguments);
+    va_end(arguments);
+}
+
+/* Nine digits read back as the same float; the decimal point is a point in every locale. */
+static void say_score(struct answer *answer, float score)
+{
+    char text[48];
+    if (!isfinite(score)) answer->finite = false;
+    snprintf(text, sizeof text, "%.9g", (double)score);
+    for (char *at = text; *at; at++)
+        if (!strchr("0123456789+-einfa", *at)) *at = '.';
+    say(answer, "%s", text);
+}
+
+struct work {
+    struct scoring *scoring;
+    json_t *requests;
+    size_t count, scored;
+    float *score;                   /* [count] of impressions */
+    bool *is_new;
+    struct answer answer;
+};
+
+/* "item_id: missing" -> "requests[0].item_id: missing". Returns false. */
+__attribute__((format(printf, 2, 3)))
+static bool inside(struct cs_error *err, const char *format, ...)
+{
+    char place[64], text[sizeof err->message];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(place, sizeof place, format, arguments);
+    va_end(arguments);
+    snprintf(text, sizeof text, "%s.%s", place, err->message);
+    memcpy(err->message, text, sizeof text);
+    return false;
+}
+
+/* All impressions of the call are scored together, whatever stands between them. */
+static bool score_impressions(struct work *work, struct cs_error *err)
+{
+    struct example **example = calloc(work->count + 1, sizeof *example);
+    size_t *place = calloc(work->count + 1, sizeof *place), made = 0, i;
+    float *score = calloc(work->count + 1, sizeof *score);
+    json_t *request;
+    bool ok = true;
+
+    if (!example || !place || !score) abort();
+    json_array_foreach(work->requests, i, request) {
+        if (json_object_get(request, "candidates")) continue;
+        if (!json_is_object(request)) {
+            ok = cs_fail(err, CS_USAGE, "requests[%zu]: must be an object", i);
+            break;
+        }
+        read_user(work->scoring, request);
+        read_item(work->scoring, request);
+        if (!(example[made] = scoring_finish(work->scoring, err))) {
+            ok = inside(err, "requests[%zu]", i);
+            break;
+        }
+        place[made] = i;
+        work->is_new[i] = example[made++]->behavior_count == 0;
+    }
+    if (ok) scoring_examples(work->scoring, example, made, score);
+    for (i = 0; i < made; i++) {
+        work->score[place[i]] = score[i];
+        free(example[i]);
+    }
+    work->scored += made;
+    free(example);
+    free(place);
+    free(score);
+    return ok;
+}
+
+static bool score_candidates(struct work *work, size_t number, const json_t *request, struct cs_error *err)
+{
+    const json_t *candidates = json_object_get(request, "candidates");
+    struct example *example[SCORING_BATCH];
+    float score[SCORING_BATCH];
+    size_t count = json_array_size(candidates), made;
+    bool ok = true;
+
+    if (!json_is_array(candidates)) return cs_fail(err, CS_USAGE, "requests[%zu].candidates: must be a list", number);
+    read_user(work->scoring, request);
+    work->is_new[number] = work->scoring->fields.behavior_count == 0;
+    if (!count && work->scoring->fields.shown.result != DECODE_OK) {
+        *err = work->scoring->fields.shown.err;
+        err->code = CS_USAGE;
+        return inside(err, "requests[%zu]", number);
+    }
+    say(&work->answer, "[");
+    for (size_t begin = 0; ok && begin < count; begin += made) {
+        if (begin) read_user(work->scoring, request);       /* each batch's first one carries the user */
+        for (made = 0; ok && made < SCORING_BATCH && begin + made < count; made += ok) {
+            const json_t *candidate = json_array_get(candidates, begin + made);
+            scoring_next_candidate(work->scoring, made == 0);
+            if (!json_is_object(candidate)) {
+                ok = cs_fail(err, CS_USAGE, "requests[%zu].candidates[%zu]: must be an object", number, begin + made);
+                break;
+            }
+            read_item(work->scoring, candidate);
+            ok = (example[made] = scoring_finish(work->scoring, err)) != NULL || inside(err, "requests[%zu].candidates[%zu]", number, begin + made);
+        }
+        if (ok) scoring_candidates(work->scoring, example, made, score);
+        for (size_t i = 0; i < made; i++) {
+            if (ok && begin + i) say(&work->answer, ",");
+            if (ok) say_score(&work->answer, score[i]);
+            free(example[i]);
+        }
+    }
+    say(&work->answer, "]");
+    work->scored += count;
+    return ok;
+}
+
+static bool score_all(struct work *work, struct cs_error *err)
+{
+    size_t i;
+    json_t *request;
+    say(&work->answer, "{\"version\":%" PRIu64 ",\"scores\":[", checkpoint_version(scorer_checkpoint(work->scoring->scorer)));
+    if (!score_impressions(work, err)) return false;
+    json_array_foreach(work->requests, i, request) {
+        if (i) say(&work->answer, ",");
+        if (!json_object_get(request, "candidates")) say_score(&work->answer, work->score[i]);
+        else if (!score_candidates(work, i, request, err)) return false;
+    }
+    say(&work->answer, "],\"new\":[");
+    for (i = 0; i < work->count; i++) say(&work->answer, "%s%s", i ? "," : "", work->is_new[i] ? "true" : "false");
+    say(&work->answer, "]}");
+    return work->answer.finite || cs_fail(err, CS_FAILED, "the model gave a score that is no number");
+}
+
+bool scoring_json(struct scoring *scoring, const char *request, size_t length, char **response, size_t *scores, struct cs_error *err)
+{
+    json_error_t where;
+    bool ok = false;
+    struct work work = { .scoring = scoring, .answer = { .finite = true } };
+    json_t *root = json_loadb(request, length, JSON_REJECT_DUPLICATES, &where);
+
+    *response = NULL;
+    if (!root) return cs_fail(err, CS_USAGE, "not JSON: %s (byte %d)", where.text, where.position);
+    work.requests = json_object_get(root, "requests");
+    if (!json_is_array(work.requests)) {
+        cs_fail(err, CS_USAGE, work.requests ? "requests: must be a list" : "requests: missing");
+        goto out;
+    }
+    work.count = json_array_size(work.requests);
+    work.score = calloc(work.count + 1, sizeof *work.score);
+    work.is_new = calloc(work.count + 1, sizeof *work.is_new);
+    if (!work.score || !work.is_new) abort();
+    ok = score_all(&work, err);
+out:
+    if (ok) *response = work.answer.text;
+    else free(work.answer.text);
+    if (ok && scores) *scores = work.scored;
+    free(work.score);
+    free(work.is_new);
+    json_decref(root);
+    return ok;
+}
