@@ -1,0 +1,167 @@
+/* What the real-broker tests ask of Kafka, without starting a JVM for it.
+ *     admin BROKERS create TOPIC:PARTITIONS...
+ *     admin BROKERS delete-before TOPIC PARTITION OFFSET      the log then starts at OFFSET
+ *     admin BROKERS ends TOPIC                                a line a partition: partition, first offset, end
+ *     admin BROKERS committed GROUP TOPIC                     a line a partition: partition, committed offset (-1: none) */
+#include <librdkafka/rdkafka.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WAIT_MS = 30000, TOPICS_MAX = 64 };
+
+static int fail(const char *what, const char *why)
+{
+    fprintf(stderr, "admin: %s: %s\n", what, why);
+    return 1;
+}
+
+static rd_kafka_t *connect_to(const char *brokers, rd_kafka_type_t type, const char *group)
+{
+    char why[512];
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_t *kafka;
+
+    if (rd_kafka_conf_set(conf, "bootstrap.servers", brokers, why, sizeof why) != RD_KAFKA_CONF_OK ||
+        (group && rd_kafka_conf_set(conf, "group.id", group, why, sizeof why) != RD_KAFKA_CONF_OK)) {
+        rd_kafka_conf_destroy(conf);
+        fail("configuration", why);
+        return NULL;
+    }
+    kafka = rd_kafka_new(type, conf, why, sizeof why);
+    if (!kafka) fail("client", why);
+    return kafka;
+}
+
+/* Waits for the one result; true when the request as a whole went well. */
+static bool answered(rd_kafka_queue_t *queue, const char *what, rd_kafka_event_t **event)
+{
+    *event = rd_kafka_queue_poll(queue, WAIT_MS);
+    if (!*event) return fail(what, "no answer"), false;
+    if (rd_kafka_event_error(*event)) return fail(what, rd_kafka_event_error_string(*event)), false;
+    return true;
+}
+
+static int create(const char *brokers, int count, char **wanted)
+{
+    rd_kafka_t *kafka = connect_to(brokers, RD_KAFKA_PRODUCER, NULL);
+    rd_kafka_NewTopic_t *topic[TOPICS_MAX];
+    rd_kafka_queue_t *queue;
+    rd_kafka_event_t *event;
+    char why[512];
+    int status = 1;
+
+    if (!kafka || count > TOPICS_MAX) return 1;
+    for (int i = 0; i < count; i++) {
+        char *colon = strrchr(wanted[i], ':');
+        int partitions = colon ? (int)strtol(colon + 1, NULL, 10) : 1;
+        if (colon) *colon = '\0';
+        topic[i] = rd_kafka_NewTopic_new(wanted[i], partitions, 1, why, sizeof why);
+        if (!topic[i]) return fail(wanted[i], why);
+    }
+    queue = rd_kafka_queue_new(kafka);
+    rd_kafka_CreateTopics(kafka, topic, (size_t)count, NULL, queue);
+    if (answered(queue, "create", &event)) {
+        size_t results = 0;
+        const rd_kafka_topic_result_t **result = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &results);
+        status = 0;
+        for (size_t i = 0; i < results; i++)
+            if (rd_kafka_topic_result_error(result[i]) != RD_KAFKA_RESP_ERR_NO_ERROR)
+                status = fail(rd_kafka_topic_result_name(result[i]), rd_kafka_topic_result_error_string(result[i]));
+    }
+    if (event) rd_kafka_event_destroy(event);
+    for (int i = 0; i < count; i++) rd_kafka_NewTopic_destroy(topic[i]);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_destroy(kafka);
+    return status;
+}
+
+static int delete_before(const char *brokers, const char *topic, int partition, int64_t offset)
+{
+    rd_kafka_t *kafka = connect_to(brokers, RD_KAFKA_PRODUCER, NULL);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_DeleteRecords_t *request;
+    rd_kafka_queue_t *queue;
+    rd_kafka_event_t *event;
+    int status;
+
+    if (!kafka) return 1;
+    rd_kafka_topic_partition_list_add(list, topic, partition)->offset = offset;
+    request = rd_kafka_DeleteRecords_new(list);
+    queue = rd_kafka_queue_new(kafka);
+    rd_kafka_DeleteRecords(kafka, &request, 1, NULL, queue);
+    status = answered(queue, "delete-before", &event) ? 0 : 1;
+    if (event) rd_kafka_event_destroy(event);
+    rd_kafka_DeleteRecords_destroy(request);
+    rd_kafka_topic_partition_list_destroy(list);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_destroy(kafka);
+    return status;
+}
+
+static int partitions_of(rd_kafka_t *kafka, const char *topic)
+{
+    const struct rd_kafka_metadata *metadata;
+    rd_kafka_topic_t *handle = rd_kafka_topic_new(kafka, topic, NULL);
+    int count = -1;
+
+    if (rd_kafka_metadata(kafka, 0, handle, &metadata, WAIT_MS) == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        count = metadata->topics[0].partition_cnt;
+        rd_kafka_metadata_destroy(metadata);
+    }
+    rd_kafka_topic_destroy(handle);
+    return count;
+}
+
+static int ends(const char *brokers, const char *topic)
+{
+    rd_kafka_t *kafka = connect_to(brokers, RD_KAFKA_PRODUCER, NULL);
+    int count, status = 0;
+
+    if (!kafka) return 1;
+    count = partitions_of(kafka, topic);
+    if (count < 0) status = fail(topic, "no metadata");
+    for (int i = 0; i < count; i++) {
+        int64_t first, end;
+        rd_kafka_resp_err_t code = rd_kafka_query_watermark_offsets(kafka, topic, i, &first, &end, WAIT_MS);
+        if (code) status = fail(topic, rd_kafka_err2str(code));
+        else printf("%d %lld %lld\n", i, (long long)first, (long long)end);
+    }
+    rd_kafka_destroy(kafka);
+    return status;
+}
+
+static int committed(const char *brokers, const char *group, const char *topic)
+{
+    rd_kafka_t *kafka = connect_to(brokers, RD_KAFKA_CONSUMER, group);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(4);
+    rd_kafka_resp_err_t code;
+    int count, status = 0;
+
+    if (!kafka) return 1;
+    count = partitions_of(kafka, topic);
+    for (int i = 0; i < count; i++) rd_kafka_topic_partition_list_add(list, topic, i);
+    code = rd_kafka_committed(kafka, list, WAIT_MS);
+    if (code || count < 0) status = fail(group, code ? rd_kafka_err2str(code) : "no metadata");
+    else for (int i = 0; i < list->cnt; i++)
+        printf("%d %lld\n", list->elems[i].partition, list->elems[i].offset < 0 ? -1LL : (long long)list->elems[i].offset);
+    rd_kafka_topic_partition_list_destroy(list);
+    rd_kafka_consumer_close(kafka);
+    rd_kafka_destroy(kafka);
+    return status;
+}
+
+int main(int count, char **argument)
+{
+    const char *verb = count > 2 ? argument[2] : "";
+
+    if (strcmp(verb, "create") == 0 && count > 3) return create(argument[1], count - 3, argument + 3);
+    if (strcmp(verb, "delete-before") == 0 && count == 6)
+        return delete_before(argument[1], argument[3], (int)strtol(argument[4], NULL, 10), strtoll(argument[5], NULL, 10));
+    if (strcmp(verb, "ends") == 0 && count == 4) return ends(argument[1], argument[3]);
+    if (strcmp(verb, "committed") == 0 && count == 5) return committed(argument[1], argument[3], argument[4]);
+    fprintf(stderr, "usage: admin BROKERS create TOPIC:PARTITIONS... | delete-before TOPIC PARTITION OFFSET | ends TOPIC | "
+                    "committed GROUP TOPIC\n");
+    return 2;
+}
