@@ -82,6 +82,7 @@ static void wrong(struct loader *loader, const struct setting *row, const char *
 /* The scalar's text with references resolved; NULL when there is none (reported). */
 static const char *scalar(struct loader *loader, const struct setting *row, const char *path, const struct node *node, bool whole, bool *referenced)
 {
+    if (node->broken) return NULL;
     if (node->kind != NODE_SCALAR || node_is_null(node)) {
         wrong(loader, row, path, node, NULL);
         return NULL;
@@ -258,6 +259,7 @@ static void set_value(struct loader *loader, const struct setting *row, const ch
 {
     char *to = (char *)base + row->offset;
     bool referenced = false;
+    if (node->broken) return;
     switch (row->type) {
     case SETTING_WIDTHS:
     case SETTING_BOUNDS: set_list(loader, row, path, node, base); return;
@@ -371,14 +373,15 @@ static void walk(struct loader *loader, const struct node *map, const char *path
     for (struct node *value = map->first; value; value = value->next) {
         const char *here = pool_format(loader->pool, "%s%s", path, value->key->text), *section = pool_format(loader->pool, "%s.", here);
         bool is_row = false, is_section = false;
-        for (size_t i = 0; i < setting_count && !is_row; i++) {
+        bool dotted = strchr(value->key->text, '.') != NULL;       /* "batch.size: 3" is not how it is written */
+        for (size_t i = 0; i < setting_count && !is_row && !dotted; i++) {
             is_section |= strncmp(settings[i].key, section, strlen(section)) == 0;
             if (strcmp(settings[i].key, here) != 0) continue;
             is_row = true;
             loader->given[i] = value;
         }
         if (is_row) continue;
-        if (!is_section || strchr(value->key->text, '.')) unknown(loader, value->key, "key", &names);
+        if (!is_section) unknown(loader, value->key, "key", &names);
         else if (value->kind == NODE_MAP) walk(loader, value, section);
         else if (!node_is_null(value))
             problem_add(loader->problems, value->line, value->column, "%s: found %s, allowed: a map of settings", here, node_found(loader->pool, value));

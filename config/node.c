@@ -14,7 +14,8 @@ struct reader {
     yaml_parser_t parser;
     struct pool *pool;
     struct config_problems *problems;
-    size_t nodes;
+    const char *text;
+    size_t length, nodes;
 };
 
 static void problem_list(struct config_problems *problems, int line, int column, const char *format, va_list arguments)
@@ -93,8 +94,12 @@ static bool next_event(struct reader *reader, yaml_event_t *event)
     if (yaml_parser_parse(&reader->parser, event)) return true;
     const yaml_parser_t *parser = &reader->parser;
     yaml_mark_t mark = parser->problem_mark;
-    if (parser->error == YAML_READER_ERROR) {       /* gives a byte, not a mark: count lines up to where reading stopped */
-        mark = parser->mark;
+    if (parser->error == YAML_READER_ERROR) {       /* gives a byte, not a mark, since it reads ahead */
+        mark = (yaml_mark_t){ 0 };
+        for (size_t i = 0; i < parser->problem_offset && i < reader->length; i++) {
+            mark.column = reader->text[i] == '\n' ? 0 : mark.column + 1;
+            mark.line += reader->text[i] == '\n';
+        }
         at(reader, &mark, "not readable as UTF-8 text: %s", parser->problem ? parser->problem : "reading failed");
         return false;
     }
@@ -183,8 +188,10 @@ static bool read_node(struct reader *reader, yaml_event_t *event, int depth, str
     case YAML_SCALAR_EVENT:
         *node = new_node(reader, NODE_SCALAR, event);
         (*node)->quoted = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
-        if (memchr(event->data.scalar.value, 0, event->data.scalar.length))
+        if (memchr(event->data.scalar.value, 0, event->data.scalar.length)) {
             at(reader, &event->start_mark, "found a NUL byte in a text");
+            (*node)->broken = true;
+        }
         (*node)->text = pool_copy(reader->pool, (const char *)event->data.scalar.value, event->data.scalar.length);
         explicit_bzero(event->data.scalar.value, event->data.scalar.length);     /* it may be a password */
         refuse_extras(reader, event, event->data.scalar.anchor, event->data.scalar.tag);
@@ -202,6 +209,7 @@ static bool read_node(struct reader *reader, yaml_event_t *event, int depth, str
            event->data.alias.anchor);
         *node = new_node(reader, NODE_SCALAR, event);
         (*node)->text = "";
+        (*node)->broken = true;
         return true;
     default:
         at(reader, &event->start_mark, "YAML syntax: a value was expected");
@@ -211,7 +219,7 @@ static bool read_node(struct reader *reader, yaml_event_t *event, int depth, str
 
 struct node *node_parse(struct pool *pool, const char *text, size_t length, struct config_problems *problems)
 {
-    struct reader reader = { .pool = pool, .problems = problems };
+    struct reader reader = { .pool = pool, .problems = problems, .text = text, .length = length };
     struct node *root = NULL;
     yaml_event_t event;
     if (!yaml_parser_initialize(&reader.parser)) abort();

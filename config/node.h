@@ -18,7 +18,7 @@ struct node {
     struct node *first, *next;  /* list: elements; map: values, each with its key */
     size_t count;
     struct node *key;           /* in a map: the scalar that names this value */
-    bool seen;                  /* the loader's mark */
+    bool broken;                /* already a problem: what it would say further is not worth a message */
 };
 
 /* NULL where the text is no YAML document, which is then a problem. Anchors, aliases, tags and further documents are
