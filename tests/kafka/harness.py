@@ -1,0 +1,271 @@
+"""What the tests on a real Apache Kafka share: the broker, the daemon, its numbers, TAP lines. Standard library and kcat only."""
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import urllib.request
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "build"))
+PATIENCE = 90       # seconds after which something that should come is given up
+
+
+def run(*command, check=True, seconds=120, **more):
+    done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL if "input" not in more else None,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=seconds, **more)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))}: status {done.returncode}\n{done.stderr.decode(errors='replace')[-2000:]}")
+    return done
+
+
+def until(condition, what, seconds=PATIENCE):
+    """Waits for the condition to give something true, and returns it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.1)
+
+
+def free_port():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+def ctl(*arguments, **more):
+    return run(os.path.join(BUILD, "coldstreamctl"), *arguments, **more)
+
+
+class Broker:
+    def __init__(self, folder):
+        self.folder = folder
+        self.address = self.script("start").stdout.decode().split()[-1]
+
+    def script(self, verb):
+        return run(os.path.join(HERE, "broker.sh"), verb, self.folder, seconds=600)
+
+    def kill(self):
+        self.script("kill")
+
+    def restart(self):
+        self.script("restart")
+
+    def stop(self):
+        self.script("stop")
+
+    def admin(self, *arguments):
+        return run(os.path.join(BUILD, "tests/kafka/admin"), self.address, *arguments).stdout.decode()
+
+    def create(self, *topics):
+        self.admin("create", *topics)
+
+    def ends(self, topic):
+        """[(first, end)] by partition."""
+        return [tuple(map(int, line.split()[1:])) for line in self.admin("ends", topic).splitlines()]
+
+    def committed(self, group, topic):
+        return [int(line.split()[1]) for line in self.admin("committed", group, topic).splitlines()]
+
+    def produce(self, topic, partition, records, *options):
+        """records: bytes without newlines."""
+        run("kcat", "-P", "-b", self.address, "-t", topic, "-p", partition, *options, input=b"".join(r + b"\n" for r in records))
+
+    def produce_file(self, topic, file):
+        """A JSON line a record, keyed by its impression id."""
+        with open(file, "rb") as lines:
+            keyed = b"".join(json.loads(line)["impression_id"].encode() + b"\t" + line for line in lines)
+        run("kcat", "-P", "-b", self.address, "-t", topic, "-K", "\t", input=keyed)
+
+    def consume(self, topic, form):
+        return run("kcat", "-C", "-b", self.address, "-t", topic, "-o", "beginning", "-e", "-q", "-f", form).stdout
+
+
+FEATURES = """
+features:
+  user: [{name: age, bucketize: [18, 25, 35, 45, 55]}, {name: gender}, {name: city}]
+  context: [{name: hour}]
+  item: [{name: item_id, table: item}, {name: category}]
+  behavior: {table: item, max_length: 12}
+"""
+
+MODEL = """
+embedding: {dimension: 8}
+model:
+  ranking: {tower: base_dnn, hidden: [32, 16], dropout: 0}
+  zero_shot: {kind: mail, losses: full, target: pooled, attention: 8, encoder: [32, 16, 16], decoder: [16, 32], dropout: 0}
+"""
+
+
+class Daemon:
+    """coldstreamd on a configuration of its own; state stays in the folder between starts."""
+
+    def __init__(self, broker, folder, name, impressions, clicks, features=FEATURES, extra="", window="2s"):
+        self.folder = os.path.join(folder, name)
+        os.makedirs(self.folder, exist_ok=True)
+        self.port, self.process, self.starts, self.name = free_port(), None, 0, name
+        self.config = os.path.join(self.folder, "coldstream.yaml")
+        self.socket = os.path.join(self.folder, "control.sock")
+        self.snapshot, self.checkpoints = os.path.join(self.folder, "snapshot"), os.path.join(self.folder, "checkpoints")
+        for directory in (self.snapshot, self.checkpoints):
+            os.makedirs(directory, exist_ok=True)
+        with open(self.config, "w") as file:
+            file.write(f"""
+source:
+  kafka:
+    topics: {{impressions: {impressions}, clicks: {clicks}, conversions: ~, examples: ~}}
+    group: {name}
+    idle_after: 1s
+    properties: {{bootstrap.servers: "{broker.address}", reconnect.backoff.max.ms: 500}}
+join: {{window: {window}}}
+{features}{MODEL}
+batch: {{size: 64, max_delay: 1s}}
+snapshot: {{directory: {self.snapshot}, interval: 200ms}}
+checkpoint: {{directory: {self.checkpoints}, interval: 1h}}
+control: {{socket: {self.socket}}}
+http: {{listen: 127.0.0.1:{self.port}}}
+compute: {{threads: 1, seed: 7}}
+{extra}""")
+
+    @property
+    def log(self):
+        return os.path.join(self.folder, f"log.{self.starts}")
+
+    def log_text(self):
+        with open(self.log, errors="replace") as file:
+            return file.read()
+
+    def start(self):
+        self.starts += 1
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen([os.path.join(BUILD, "coldstreamd"), "--config", self.config], stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log, start_new_session=True)
+        return self
+
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+    def get(self, page):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{page}", timeout=10) as answer:
+            return answer.read().decode()
+
+    def metrics(self):
+        """{'name{labels}': value}, without the prefix; empty while it does not answer yet."""
+        if not self.alive():
+            raise AssertionError(f"{self.name} ended with status {self.process.poll()}:\n{self.log_text()[-3000:]}")
+        try:
+            text = self.get("/metrics")
+        except OSError:
+            return {}
+        return {line.rsplit(" ", 1)[0].removeprefix("coldstream_"): float(line.rsplit(" ", 1)[1])
+                for line in text.splitlines() if line and not line.startswith("#")}
+
+    def sum(self, metric, **labels):
+        return sum(value for name, value in self.metrics().items() if re.match(rf"{metric}(\{{|$)", name)
+                   and all(f'{label}="{wanted}"' in name for label, wanted in labels.items()))
+
+    def examples(self):
+        return int(self.sum("examples_total", users="all"))
+
+    def drained(self, partitions):
+        """Everything read, joined and learned: no lag on any partition, nothing pending, and no more steps for a while."""
+        quiet = [None, 0.0]
+
+        def still():
+            now = self.metrics()
+            lags = [value for name, value in now.items() if name.startswith("consumer_lag{")]
+            if len(lags) != partitions or any(lags) or now.get("join_pending", 1) != 0:
+                return False
+            steps = now.get("steps_total")
+            if steps != quiet[0]:
+                quiet[:] = steps, time.monotonic()
+            return time.monotonic() - quiet[1] > 2.5
+        until(still, f"{self.name} drained; {self.log_text()[-1500:]}")
+        return self
+
+    def status(self):
+        return json.loads(ctl("status", "--json", "--control", self.socket).stdout)
+
+    def stop(self, how=signal.SIGTERM):
+        if self.alive():
+            self.process.send_signal(how)
+        try:
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"{self.name} did not end within 60 s of {how!r}:\n{self.log_text()[-3000:]}") from None
+
+    def export(self, name="export.safetensors"):
+        file = os.path.join(self.folder, name)
+        ctl("export", "--from", self.snapshot, "--format", "safetensors", file)
+        with open(file, "rb") as tensors:
+            return tensors.read()
+
+
+class Tests:
+    """Runs functions as tests, a TAP line each, and cleans up behind all of them."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="coldstream-kafka.")
+        self.daemons, self.others, self.count, self.failed = [], [], 0, 0
+        self.broker = None
+
+    def daemon(self, *arguments, **more):
+        daemon = Daemon(self.broker, self.folder, *arguments, **more)
+        self.daemons.append(daemon)
+        return daemon
+
+    def background(self, *command):
+        process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.others.append(process)
+        return process
+
+    def run(self, *tests):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        try:
+            print(f"1..{len(tests)}", flush=True)
+            self.broker = Broker(os.path.join(self.folder, "broker"))
+            for test in tests:
+                self.one(test)
+        finally:
+            for process in [d.process for d in self.daemons if d.alive()] + [p for p in self.others if p.poll() is None]:
+                process.kill()
+                process.wait()
+            subprocess.run([os.path.join(HERE, "broker.sh"), "kill", os.path.join(self.folder, "broker")], check=False)
+            if os.environ.get("KEEP"):
+                print(f"# kept: {self.folder}")
+            else:
+                shutil.rmtree(self.folder, ignore_errors=True)
+        sys.exit(1 if self.failed else 0)
+
+    def one(self, test):
+        self.count += 1
+        began = time.monotonic()
+        try:
+            test(self)
+            print(f"ok {self.count} - {test.__doc__} ({time.monotonic() - began:.1f} s)", flush=True)
+        except Exception:       # a test may fail in any way; the others still run
+            self.failed += 1
+            print(f"not ok {self.count} - {test.__doc__}", flush=True)
+            for line in traceback.format_exc().splitlines():
+                print(f"# {line}", flush=True)
+        for daemon in self.daemons:
+            if daemon.alive():
+                daemon.process.kill()
+                daemon.process.wait()
+
+
+def jitter(low, high, source=random.Random(11)):
+    return source.uniform(low, high)
