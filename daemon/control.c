@@ -3,10 +3,8 @@
 #include "daemon/control.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <poll.h>
 #include <pthread.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -76,29 +74,27 @@ static json_t *failure(enum cs_code code, const char *text)
     return json_pack("{s:b, s:i, s:s}", "ok", 0, "code", cs_exit_code(code), "error", text);
 }
 
-/* Is the peer in the group that owns the socket? SO_PEERCRED has its main group only; the rest is in the group database. */
-static bool in_socket_group(const struct control_server *server, const struct ucred *peer)
+/* Is the peer in the group that owns the socket? SO_PEERCRED has its main group, SO_PEERGROUPS the others: asked of the
+ * kernel, which knows it in our user namespace too, where the user database does not. */
+static bool in_socket_group(const struct control_server *server, const struct connection *connection)
 {
     struct stat status;
+    gid_t group[1024];
+    socklen_t size = sizeof group;
     if (stat(server->path, &status) != 0) return false;
-    if (peer->gid == status.st_gid) return true;
-    gid_t group[128];
-    int count = sizeof group / sizeof *group;
-    struct passwd entry, *found = NULL;
-    char names[4096];
-    if (getpwuid_r(peer->uid, &entry, names, sizeof names, &found) != 0 || !found) return false;
-    if (getgrouplist(entry.pw_name, entry.pw_gid, group, &count) < 0) return false;
-    for (int i = 0; i < count; i++)
+    if (connection->peer.gid == status.st_gid) return true;
+    if (getsockopt(connection->handle, SOL_SOCKET, SO_PEERGROUPS, group, &size) != 0) return false;
+    for (size_t i = 0; i < size / sizeof *group; i++)
         if (group[i] == status.st_gid) return true;
     return false;
 }
 
-static bool may_change(const struct control_server *server, const struct ucred *peer)
+static bool may_change(const struct control_server *server, const struct connection *connection)
 {
-    return peer->uid == 0 || peer->uid == geteuid() || in_socket_group(server, peer);
+    return connection->peer.uid == 0 || connection->peer.uid == geteuid() || in_socket_group(server, connection);
 }
 
-static json_t *answer(struct control_server *server, const struct ucred *peer, const char *line, size_t length)
+static json_t *answer(struct control_server *server, const struct connection *connection, const char *line, size_t length)
 {
     json_error_t why;
     json_t *request = json_loadb(line, length, JSON_REJECT_DUPLICATES, &why);
@@ -110,7 +106,7 @@ static json_t *answer(struct control_server *server, const struct ucred *peer, c
     if (!verb) reply = failure(CS_USAGE, "a request is {\"verb\":\"...\"}, with \"argument\" where the verb takes one");
     else if (argument && !json_is_string(argument) && !json_is_null(argument)) reply = failure(CS_USAGE, "\"argument\" is a text");
     else if (!found->name) reply = failure(CS_USAGE, "there is no such verb");
-    else if (found->changes && !may_change(server, peer))
+    else if (found->changes && !may_change(server, connection))
         reply = failure(CS_FAILED, "not permitted: only the daemon's own user, root and the socket's group may change something");
     else {
         struct cs_error err = { 0 };
@@ -140,7 +136,7 @@ static bool serve(struct control_server *server, struct connection *connection)
     connection->length += (size_t)got;
     for (char *end; (end = memchr(connection->text, '\n', connection->length));) {
         size_t line = (size_t)(end - connection->text);
-        if (!send_object(connection->handle, answer(server, &connection->peer, connection->text, line))) return false;
+        if (!send_object(connection->handle, answer(server, connection, connection->text, line))) return false;
         connection->length -= line + 1;
         memmove(connection->text, end + 1, connection->length);
     }

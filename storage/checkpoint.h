@@ -39,6 +39,8 @@ bool checkpoint_read_tensor(struct checkpoint *checkpoint, const struct tensor *
 bool checkpoint_tensors(struct checkpoint *checkpoint, tensor_visitor *visit, void *self, struct cs_error *err);
 /* Handle of a table for checkpoint_find; < 0: there is none. */
 int checkpoint_table(const struct checkpoint *checkpoint, const char *name);
+/* Floats in each row of it; 0 where it has none. */
+size_t checkpoint_dimension(const struct checkpoint *checkpoint, int table);
 /* The row, borrowed for the checkpoint's life, or NULL. Thread-safe, no lock, no system call. */
 const float *checkpoint_find(const struct checkpoint *checkpoint, int table, uint64_t key);
 typedef bool checkpoint_row_visitor(void *self, uint64_t key, const float *row, size_t dimension, struct cs_error *err);

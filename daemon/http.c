@@ -1,0 +1,201 @@
+/* Pages over libmicrohttpd: one thread of its own that polls. Every answer is small and made from what the callbacks
+ * give, so one thread is enough; a slow client holds a connection, not the thread. */
+#include "daemon/http.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/http_page.h"
+
+enum { CONNECTIONS = 64, TIMEOUT_SECONDS = 10, CONNECTION_MEMORY = 16 * 1024 };
+
+struct http_server {
+    struct MHD_Daemon *daemon;
+    struct telemetry *telemetry;
+    struct http_pages pages;
+    int port;
+};
+
+/* A page's body: status code, type, and malloc'd text. */
+struct answer { unsigned code; const char *type; char *text; };
+
+static struct answer make(unsigned code, const char *type, char *text)
+{
+    if (!text) return (struct answer){ MHD_HTTP_INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", strdup("out of memory\n") };
+    return (struct answer){ code, type, text };
+}
+
+static struct answer page_person(struct http_server *server)
+{
+    (void)server;
+    return make(MHD_HTTP_OK, "text/html; charset=utf-8", strdup(http_page));
+}
+
+static struct answer page_metrics(struct http_server *server)
+{
+    if (server->pages.before_metrics) server->pages.before_metrics(server->pages.self);
+    return make(MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", telemetry_text(server->telemetry));
+}
+
+static struct answer page_live(struct http_server *server)
+{
+    if (server->pages.live(server->pages.self)) return make(MHD_HTTP_OK, "text/plain; charset=utf-8", strdup("ok\n"));
+    return make(MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", strdup("learning does not move\n"));
+}
+
+static struct answer page_ready(struct http_server *server)
+{
+    char *reasons = NULL, *text = NULL;
+    bool ready = server->pages.ready(server->pages.self, &reasons);
+    if (asprintf(&text, "{\"ready\":%s,\"reasons\":%s}\n", ready ? "true" : "false", !ready && reasons ? reasons : "[]") < 0) text = NULL;
+    free(reasons);
+    return make(ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, "application/json", text);
+}
+
+static struct answer page_status(struct http_server *server)
+{
+    return make(MHD_HTTP_OK, "application/json", server->pages.status(server->pages.self));
+}
+
+static const struct { const char *path; struct answer (*make)(struct http_server *); } pages[] = {
+    { "/", page_person }, { "/metrics", page_metrics }, { "/livez", page_live }, { "/readyz", page_ready }, { "/status", page_status },
+};
+
+static enum MHD_Result send_answer(struct MHD_Connection *connection, struct answer answer)
+{
+    struct MHD_Response *response = MHD_create_response_from_buffer(answer.text ? strlen(answer.text) : 0, answer.text, MHD_RESPMEM_MUST_FREE);
+    if (!response) {
+        free(answer.text);
+        return MHD_NO;
+    }
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, answer.type);
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (answer.code == MHD_HTTP_METHOD_NOT_ALLOWED) MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+    if (strncmp(answer.type, "text/html", 9) == 0)
+        MHD_add_response_header(response, "Content-Security-Policy",
+                                "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'");
+    enum MHD_Result result = MHD_queue_response(connection, answer.code, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+static enum MHD_Result answer_request(void *self, struct MHD_Connection *connection, const char *path, const char *method, const char *version,
+                                      const char *body, size_t *body_size, void **seen)
+{
+    struct http_server *server = self;
+    (void)version, (void)body;
+    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
+        *body_size = 0;
+        return send_answer(connection, make(MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", strdup("these pages are read only\n")));
+    }
+    if (!*seen) {           /* the headers have come: answer at the next call, when a body, if any, has been passed over */
+        *seen = server;
+        return MHD_YES;
+    }
+    if (*body_size) {
+        *body_size = 0;
+        return MHD_YES;
+    }
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
+        if (strcmp(path, pages[i].path) == 0) return send_answer(connection, pages[i].make(server));
+    return send_answer(connection, make(MHD_HTTP_NOT_FOUND, "text/plain; charset=utf-8", strdup("no such page: / /metrics /livez /readyz /status\n")));
+}
+
+/* "127.0.0.1:9464", "[::1]:9464", "localhost:9464". Returns the address' length, 0 where it is none of them. */
+static socklen_t read_address(const char *listen_text, struct sockaddr_storage *address)
+{
+    const char *colon = strrchr(listen_text, ':');
+    char host[64], *end;
+    if (!colon || (size_t)(colon - listen_text) >= sizeof host) return 0;
+    unsigned long port = strtoul(colon + 1, &end, 10);
+    if (end == colon + 1 || *end || port > 65535) return 0;
+    memcpy(host, listen_text, (size_t)(colon - listen_text));
+    host[colon - listen_text] = 0;
+    memset(address, 0, sizeof *address);
+    struct sockaddr_in *four = (struct sockaddr_in *)address;
+    struct sockaddr_in6 *six = (struct sockaddr_in6 *)address;
+    size_t length = strlen(host);
+    if (length > 2 && host[0] == '[' && host[length - 1] == ']') {
+        host[length - 1] = 0;
+        six->sin6_family = AF_INET6;
+        six->sin6_port = htons((uint16_t)port);
+        return inet_pton(AF_INET6, host + 1, &six->sin6_addr) == 1 ? sizeof *six : 0;
+    }
+    four->sin_family = AF_INET;
+    four->sin_port = htons((uint16_t)port);
+    return inet_pton(AF_INET, strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, &four->sin_addr) == 1 ? sizeof *four : 0;
+}
+
+/* We bind ourselves rather than let libmicrohttpd do it: its failure has no reason. -1 with err. */
+static int bind_socket(const char *listen_text, int *port, struct cs_error *err)
+{
+    struct sockaddr_storage address;
+    socklen_t size = read_address(listen_text, &address);
+    if (!size) {
+        cs_fail(err, CS_CONFIG, "http.listen: \"%s\" is no address:port as 127.0.0.1:9464 or [::1]:9464", listen_text);
+        return -1;
+    }
+    int yes = 1, handle = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (handle < 0) {
+        cs_fail_errno(err, errno, "http.listen: no socket for %s", listen_text);
+        return -1;
+    }
+    setsockopt(handle, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (address.ss_family == AF_INET6) setsockopt(handle, IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof yes);
+    if (bind(handle, (struct sockaddr *)&address, size) != 0 || listen(handle, CONNECTIONS) != 0 ||
+        getsockname(handle, (struct sockaddr *)&address, &size) != 0) {
+        cs_fail_errno(err, errno, "http.listen: can't listen on %s", listen_text);
+        close(handle);
+        return -1;
+    }
+    *port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port : ((struct sockaddr_in *)&address)->sin_port);
+    return handle;
+}
+
+struct http_server *http_start(const char *listen_text, struct telemetry *telemetry, const struct http_pages *callbacks, struct cs_error *err)
+{
+    struct http_server *server = calloc(1, sizeof *server);
+    if (!server) {
+        cs_fail(err, CS_FAILED, "http: out of memory");
+        return NULL;
+    }
+    server->telemetry = telemetry;
+    server->pages = *callbacks;
+    if (!*listen_text) return server;
+    int handle = bind_socket(listen_text, &server->port, err);
+    if (handle >= 0) {
+        server->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, 0, NULL, NULL, answer_request, server,
+                                          MHD_OPTION_LISTEN_SOCKET, handle, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
+                                          MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                                          (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+        if (!server->daemon) {
+            close(handle);
+            cs_fail(err, CS_FAILED, "http: the server's thread does not start");
+        }
+    }
+    if (!server->daemon) {
+        free(server);
+        return NULL;
+    }
+    return server;
+}
+
+int http_port(const struct http_server *server)
+{
+    return server->port;
+}
+
+void http_stop(struct http_server *server)
+{
+    if (!server) return;
+    if (server->daemon) MHD_stop_daemon(server->daemon);       /* closes the listening socket and waits for its thread */
+    free(server);
+}

@@ -1,0 +1,44 @@
+/* The table of metrics. Names are interfaces.md's, section 5. */
+#include "daemon/telemetry_table.h"
+
+const double telemetry_bucket[TELEMETRY_BUCKETS] = { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 600 };
+
+#define COUNTER(metric, text, words, ...) [metric] = { .name = text, .kind = KIND_COUNTER, .label = { __VA_ARGS__ __VA_OPT__(,) NULL }, .help = words }
+#define GAUGE(metric, text, words, ...) [metric] = { .name = text, .kind = KIND_GAUGE, .label = { __VA_ARGS__ __VA_OPT__(,) NULL }, .help = words }
+#define HISTOGRAM(metric, text, words) [metric] = { .name = text, .kind = KIND_HISTOGRAM, .label = { NULL }, .help = words }
+
+const struct telemetry_row telemetry_table[METRICS] = {
+    COUNTER(METRIC_EVENTS, "events_total", "Records read, by topic and by what became of them.", "topic", "result"),
+    GAUGE(METRIC_EVENT_LAG, "event_lag_seconds", "Wall clock less the event time of the newest event joined."),
+    GAUGE(METRIC_CONSUMER_LAG, "consumer_lag", "Records between the next offset to be read and the partition's end.", "topic", "partition"),
+    GAUGE(METRIC_JOIN_PENDING, "join_pending", "Impressions and early clicks that the joiner holds."),
+    COUNTER(METRIC_JOIN, "join_total", "Outcomes of the join: matched, expired, late, duplicate, orphan.", "result"),
+    COUNTER(METRIC_EXAMPLES, "examples_total", "Examples learned.", "users"),
+    COUNTER(METRIC_STEPS, "steps_total", "Batches learned."),
+    HISTOGRAM(METRIC_STEP_SECONDS, "step_seconds", "Time of a step: scoring and learning one batch."),
+    GAUGE(METRIC_LOG_LOSS, "progressive_logloss", "Log loss of scores given before their examples were learned.", "users", "window"),
+    GAUGE(METRIC_AUC, "progressive_auc", "AUC of scores given before their examples were learned.", "users", "window"),
+    GAUGE(METRIC_GAUC, "progressive_gauc", "AUC within each user, weighted by the user's impressions.", "users", "window"),
+    GAUGE(METRIC_CALIBRATION, "calibration_ratio", "Sum of scores over the number of clicks; 1 is right.", "users", "window"),
+    GAUGE(METRIC_LOSS, "loss", "Loss of the last step, by part.", "part"),
+    GAUGE(METRIC_ROWS, "embedding_rows", "Rows in an embedding table.", "table"),
+    COUNTER(METRIC_ADMITTED, "embedding_admitted_total", "Rows made.", "table"),
+    COUNTER(METRIC_EVICTED, "embedding_evicted_total", "Rows that expired or were pushed out.", "table"),
+    COUNTER(METRIC_NONFINITE, "nonfinite_skipped_total", "Updates skipped because a gradient was not finite."),
+    HISTOGRAM(METRIC_SNAPSHOT_SECONDS, "snapshot_seconds", "Time from asking for a snapshot to its commit."),
+    HISTOGRAM(METRIC_SNAPSHOT_STALL, "snapshot_stall_seconds", "Time for which a snapshot held up learning."),
+    GAUGE(METRIC_SNAPSHOT_SUCCESS, "snapshot_last_success_timestamp_seconds", "When the last snapshot was committed."),
+    GAUGE(METRIC_SNAPSHOT_BYTES, "snapshot_bytes", "Bytes that the last snapshot wrote."),
+    COUNTER(METRIC_SNAPSHOT_FAILURES, "snapshot_failures_total", "Snapshots that failed."),
+    COUNTER(METRIC_PUBLISH, "publish_total", "Versions published, or not.", "result"),
+    GAUGE(METRIC_PUBLISHED_VERSION, "published_version", "The newest version published."),
+    GAUGE(METRIC_SERVING_VERSION, "serving_version", "The version that scores."),
+    HISTOGRAM(METRIC_FRESHNESS, "freshness_seconds", "Age of the newest event in a version when it is published."),
+    COUNTER(METRIC_RELOADS, "config_reloads_total", "Reloads of the configuration: applied or refused.", "result"),
+    COUNTER(METRIC_DEAD_LETTERS, "dead_letters_total", "Records sent to the dead letters.", "topic", "reason"),
+    COUNTER(METRIC_REQUESTS, "requests_total", "Requests answered, by HTTP status.", "code"),
+    HISTOGRAM(METRIC_REQUEST_SECONDS, "request_seconds", "Time to answer a request."),
+    COUNTER(METRIC_SCORES, "scores_total", "Scores given."),
+    GAUGE(METRIC_BUILD_INFO, "build_info", "1, with what this program was built from.", "version", "commit"),
+    GAUGE(METRIC_START_TIME, "process_start_time_seconds", "When the program started."),
+};

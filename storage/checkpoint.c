@@ -1,0 +1,427 @@
+/* Checkpoints, the writing side: a version is built under a temporary name, flushed, renamed, named by `current`, and the
+ * oldest versions are removed. Reading: checkpoint_read.c.
+ *
+ *   .new-XXXXXX/   being written; its directory is held by flock, so that what a crash left behind is told from it
+ *   .old-<20 digits>-XXXXXX   being removed */
+#include "storage/checkpoint.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <limits.h>
+#include <lmdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "storage/checkpoint_file.h"
+#include "storage/environment.h"
+#include "storage/format.h"
+
+enum { DATABASES_MAX = 1024, TABLE_NAME_MAX = 200 };
+/* One write transaction holds this much at most: its pages are in memory until it commits. */
+static const size_t transaction_bytes = (size_t)64 << 20;
+
+struct written_table { char *name; uint64_t rows; };
+
+struct checkpoint_writer {
+    char *directory, *temporary;
+    int lock;                           /* flock on the temporary directory */
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi meta, dense, rows;
+    size_t pending;                     /* bytes put in the open transaction */
+    struct written_table *table;        /* the last one is being written */
+    size_t table_count;
+};
+
+/* -- names ---------------------------------------------------------------------------------------------------------- */
+
+bool checkpoint_version_parse(const char *name, uint64_t *version)
+{
+    if (strlen(name) != CHECKPOINT_DIGITS || strspn(name, "0123456789") != CHECKPOINT_DIGITS) return false;
+    errno = 0;
+    *version = strtoull(name, NULL, 10);
+    return errno == 0 && *version > 0;
+}
+
+static bool join(char path[PATH_MAX], const char *directory, const char *name, struct cs_error *err)
+{
+    if (snprintf(path, PATH_MAX, "%s/%s", directory, name) < PATH_MAX) return true;
+    return cs_fail(err, CS_FAILED, "the path of %s is too long", directory);
+}
+
+static bool version_path(char path[PATH_MAX], const char *directory, uint64_t version, struct cs_error *err)
+{
+    char name[CHECKPOINT_DIGITS + 1];
+    snprintf(name, sizeof name, "%020" PRIu64, version);
+    return join(path, directory, name, err);
+}
+
+uint64_t checkpoint_current(const char *directory)
+{
+    char path[PATH_MAX], target[CHECKPOINT_DIGITS + 2];
+    uint64_t version;
+    if (!join(path, directory, "current", NULL)) return 0;
+    ssize_t length = readlink(path, target, sizeof target);
+    if (length != CHECKPOINT_DIGITS) return 0;          /* what leads elsewhere is not followed */
+    target[length] = 0;
+    return checkpoint_version_parse(target, &version) ? version : 0;
+}
+
+static int ascending(const void *left, const void *right)
+{
+    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+    return a < b ? -1 : a > b;
+}
+
+bool checkpoint_list(const char *directory, uint64_t **version, size_t *count, struct cs_error *err)
+{
+    DIR *stream = opendir(directory);
+    struct dirent *entry;
+
+    *version = NULL;
+    *count = 0;
+    if (!stream) return cs_fail_errno(err, errno, "opening %s", directory);
+    while ((entry = readdir(stream))) {
+        uint64_t found;
+        char path[PATH_MAX];
+        if (!checkpoint_version_parse(entry->d_name, &found)) continue;
+        if (snprintf(path, sizeof path, "%s/%s/manifest.json", directory, entry->d_name) >= (int)sizeof path || access(path, F_OK)) continue;
+        if ((*count & (*count + 1)) == 0) *version = realloc(*version, (2 * *count + 2) * sizeof **version);
+        if (!*version) abort();
+        (*version)[(*count)++] = found;
+    }
+    closedir(stream);
+    if (*count) qsort(*version, *count, sizeof **version, ascending);
+    return true;
+}
+
+bool checkpoint_repoint(const char *directory, uint64_t version, struct cs_error *err)
+{
+    char path[PATH_MAX], current[PATH_MAX], temporary[PATH_MAX], manifest[PATH_MAX], name[64];
+
+    if (!version_path(path, directory, version, err) || !join(manifest, path, "manifest.json", err) ||
+        !join(current, directory, "current", err)) return false;
+    if (access(manifest, R_OK)) return cs_fail(err, CS_FAILED, "%s has no version %" PRIu64, directory, version);
+    snprintf(name, sizeof name, ".current-%ld-%p", (long)getpid(), (void *)name);       /* other threads' names differ */
+    if (!join(temporary, directory, name, err)) return false;
+    snprintf(name, sizeof name, "%020" PRIu64, version);
+    unlink(temporary);
+    if (symlink(name, temporary)) return cs_fail_errno(err, errno, "making a link in %s", directory);
+    if (rename(temporary, current)) {
+        cs_fail_errno(err, errno, "naming version %" PRIu64 " current in %s", version, directory);
+        unlink(temporary);
+        return false;
+    }
+    return environment_sync_directory(directory, err);
+}
+
+/* -- removing ------------------------------------------------------------------------------------------------------- */
+
+static void remove_tree(const char *path)
+{
+    static const char *const file[] = { "manifest.json", "data.mdb" };
+    for (size_t i = 0; i < sizeof file / sizeof *file; i++) {
+        char inside[PATH_MAX];
+        if (join(inside, path, file[i], NULL)) unlink(inside);
+    }
+    rmdir(path);
+}
+
+/* What crashes left behind: a temporary directory that nobody holds. */
+static void clean(const char *directory)
+{
+    DIR *stream = opendir(directory);
+    struct dirent *entry;
+    if (!stream) return;
+    while ((entry = readdir(stream))) {
+        char path[PATH_MAX];
+        if (strncmp(entry->d_name, ".new-", 5) && strncmp(entry->d_name, ".old-", 5)) continue;
+        if (!join(path, directory, entry->d_name, NULL)) continue;
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0) continue;
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) remove_tree(path);
+        close(fd);
+    }
+    closedir(stream);
+}
+
+static void prune(const char *directory, uint64_t current, uint64_t predecessor, uint64_t keep)
+{
+    uint64_t *version;
+    size_t count;
+    if (!checkpoint_list(directory, &version, &count, NULL)) return;
+    for (size_t i = 0; i < count && count - i > keep; i++) {
+        char path[PATH_MAX], old[PATH_MAX], name[64];
+        if (version[i] == current || version[i] == predecessor) continue;
+        snprintf(name, sizeof name, ".old-%020" PRIu64, version[i]);
+        if (!version_path(path, directory, version[i], NULL) || !join(old, directory, name, NULL)) continue;
+        if (rename(path, old) == 0) remove_tree(old);       /* never a half version under a version's name */
+    }
+    free(version);
+}
+
+/* -- writing -------------------------------------------------------------------------------------------------------- */
+
+static bool failed(struct checkpoint_writer *writer, int code, struct cs_error *err)
+{
+    return environment_fail(err, code, writer->directory, writer->pending, "writing the checkpoint");
+}
+
+static bool commit(struct checkpoint_writer *writer, struct cs_error *err)
+{
+    if (!writer->txn) return true;
+    int code = mdb_txn_commit(writer->txn);
+    writer->txn = NULL;
+    if (code) return failed(writer, code, err);
+    writer->pending = 0;
+    return true;
+}
+
+/* A transaction with room for `bytes` more. The map follows the file, so that readers map no more than that. */
+static bool reserve(struct checkpoint_writer *writer, size_t bytes, struct cs_error *err)
+{
+    MDB_envinfo info;
+    MDB_stat stat_;
+
+    if (writer->txn && writer->pending + bytes <= transaction_bytes) {
+        writer->pending += bytes;
+        return true;
+    }
+    if (!commit(writer, err)) return false;
+    int code = mdb_env_info(writer->env, &info);
+    if (!code) code = mdb_env_stat(writer->env, &stat_);
+    /* Rows fill more than half of each page when appended; a large value fills its pages. */
+    size_t wanted = ((info.me_last_pgno + 1) * stat_.ms_psize) + 3 * (transaction_bytes > bytes ? transaction_bytes : bytes) + (1 << 20);
+    if (!code && wanted > info.me_mapsize) code = mdb_env_set_mapsize(writer->env, wanted);
+    if (!code) code = mdb_txn_begin(writer->env, NULL, 0, &writer->txn);
+    if (code) return failed(writer, code, err);
+    writer->pending = bytes;
+    return true;
+}
+
+struct checkpoint_writer *checkpoint_begin(const char *directory, struct cs_error *err)
+{
+    struct checkpoint_writer *writer = calloc(1, sizeof *writer);
+    char data[PATH_MAX];
+    int code;
+
+    if (!writer) abort();
+    writer->lock = -1;
+    writer->directory = strdup(directory);
+    if (mkdir(directory, 0750) && errno != EEXIST) {
+        cs_fail_errno(err, errno, "making %s", directory);
+        goto fail;
+    }
+    clean(directory);
+    if (asprintf(&writer->temporary, "%s/.new-XXXXXX", directory) < 0) abort();
+    if (!mkdtemp(writer->temporary)) {
+        environment_fail(err, errno, directory, 0, "making a directory");
+        free(writer->temporary);
+        writer->temporary = NULL;
+        goto fail;
+    }
+    writer->lock = open(writer->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (writer->lock < 0 || flock(writer->lock, LOCK_EX | LOCK_NB) || fchmod(writer->lock, 0750)) {
+        cs_fail_errno(err, errno, "holding %s", writer->temporary);
+        goto fail;
+    }
+    if (!join(data, writer->temporary, "data.mdb", err)) goto fail;
+    code = mdb_env_create(&writer->env);
+    if (!code) code = mdb_env_set_maxdbs(writer->env, DATABASES_MAX);
+    if (!code) code = mdb_env_open(writer->env, data, MDB_NOSUBDIR | MDB_NOLOCK, 0640);
+    if (code) {
+        failed(writer, code, err);
+        goto fail;
+    }
+    if (!reserve(writer, 0, err)) goto fail;
+    code = mdb_dbi_open(writer->txn, "meta", MDB_CREATE, &writer->meta);
+    if (!code) code = mdb_dbi_open(writer->txn, "dense", MDB_CREATE, &writer->dense);
+    if (code) {
+        failed(writer, code, err);
+        goto fail;
+    }
+    char format[16];
+    snprintf(format, sizeof format, "%d", FORMAT_CHECKPOINT_VERSION);
+    if (checkpoint_meta(writer, "format", format, err)) return writer;
+fail:
+    checkpoint_abandon(writer);
+    return NULL;
+}
+
+bool checkpoint_meta(struct checkpoint_writer *writer, const char *name, const char *text, struct cs_error *err)
+{
+    assert(*name && strlen(name) <= TABLE_NAME_MAX);
+    MDB_val key = { strlen(name), (void *)(uintptr_t)name }, value = { strlen(text), (void *)(uintptr_t)text };
+    if (!reserve(writer, value.mv_size, err)) return false;
+    int code = mdb_put(writer->txn, writer->meta, &key, &value, 0);
+    return code ? failed(writer, code, err) : true;
+}
+
+bool checkpoint_tensor(struct checkpoint_writer *writer, const struct tensor *tensor, struct cs_error *err)
+{
+    size_t size = tensor_bytes(tensor);
+    assert(*tensor->name && tensor->rank <= TENSOR_RANK_MAX);
+    if (size > UINT32_MAX - FORMAT_DENSE_HEADER)
+        return cs_fail(err, CS_FAILED, "tensor %s: %zu bytes are too many for one value", tensor->name, size);
+    MDB_val key = { strlen(tensor->name), (void *)(uintptr_t)tensor->name }, value = { FORMAT_DENSE_HEADER + size, NULL };
+    if (!reserve(writer, value.mv_size, err)) return false;
+    int code = mdb_put(writer->txn, writer->dense, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
+    if (code == MDB_KEYEXIST) return cs_fail(err, CS_FAILED, "two tensors are called %s", tensor->name);
+    if (code) return failed(writer, code, err);
+    format_dense_header(value.mv_data, tensor);
+    if (size) memcpy((char *)value.mv_data + FORMAT_DENSE_HEADER, tensor->data, size);
+    return true;
+}
+
+static bool begin_table(struct checkpoint_writer *writer, const char *table, struct cs_error *err)
+{
+    char name[TABLE_NAME_MAX + 8];
+    if (!*table || strlen(table) > TABLE_NAME_MAX) return cs_fail(err, CS_FAILED, "'%.40s' can't be a table's name", table);
+    for (size_t i = 0; i < writer->table_count; i++)
+        if (!strcmp(writer->table[i].name, table)) return cs_fail(err, CS_FAILED, "rows of table %s come in two pieces", table);
+    if (!reserve(writer, 0, err)) return false;
+    snprintf(name, sizeof name, "rows.%s", table);
+    int code = mdb_dbi_open(writer->txn, name, MDB_CREATE, &writer->rows);
+    if (code) return failed(writer, code, err);
+    writer->table = realloc(writer->table, (writer->table_count + 1) * sizeof *writer->table);
+    if (!writer->table) abort();
+    writer->table[writer->table_count++] = (struct written_table){ .name = strdup(table) };
+    return true;
+}
+
+bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_t key, const float *row, size_t dimension, struct cs_error *err)
+{
+    struct written_table *last = writer->table_count ? &writer->table[writer->table_count - 1] : NULL;
+    if (!last || strcmp(last->name, table)) {
+        if (!begin_table(writer, table, err)) return false;
+        last = &writer->table[writer->table_count - 1];
+    }
+    uint64_t bytes = format_big_endian(key);
+    MDB_val name = { sizeof bytes, &bytes }, value = { dimension * sizeof *row, (void *)(uintptr_t)row };
+    if (!reserve(writer, value.mv_size + 32, err)) return false;
+    int code = mdb_put(writer->txn, writer->rows, &name, &value, MDB_APPEND);
+    if (code == MDB_KEYEXIST)
+        return cs_fail(err, CS_FAILED, "row %016" PRIx64 " of table %s does not ascend", key, table);
+    if (code) return failed(writer, code, err);
+    last->rows++;
+    return true;
+}
+
+/* The caller's manifest with what the writer alone knows. Returns its text, malloc'd. */
+static char *complete_manifest(struct checkpoint_writer *writer, const char *manifest, uint64_t version, const char *sha256, uint64_t size,
+                               struct cs_error *err)
+{
+    json_error_t where;
+    struct timespec now;
+    json_t *root = json_loads(manifest, JSON_REJECT_DUPLICATES, &where), *rows = json_object();
+    char *text = NULL;
+
+    if (!json_is_object(root)) {
+        cs_fail(err, CS_FAILED, "the manifest handed in is not a JSON object: %s", root ? "another type" : where.text);
+        goto out;
+    }
+    clock_gettime(CLOCK_REALTIME, &now);
+    for (size_t i = 0; i < writer->table_count; i++)
+        json_object_set_new(rows, writer->table[i].name, json_integer((json_int_t)writer->table[i].rows));
+    json_object_set_new(root, "version", json_integer((json_int_t)version));
+    json_object_set_new(root, "created", json_integer((json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000));
+    json_object_set_new(root, "format", json_integer(FORMAT_CHECKPOINT_VERSION));
+    json_object_set(root, "rows", rows);
+    json_object_set_new(root, "sha256", json_string(sha256));
+    json_object_set_new(root, "size", json_integer((json_int_t)size));
+    if (!(text = json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER))) abort();
+out:
+    json_decref(root);
+    json_decref(rows);
+    return text;
+}
+
+static bool write_manifest(const char *directory, const char *text, struct cs_error *err)
+{
+    char path[PATH_MAX];
+    if (!join(path, directory, "manifest.json", err)) return false;
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    if (fd < 0) return environment_fail(err, errno, directory, 0, "writing the manifest");
+    size_t length = strlen(text);
+    ssize_t written = write(fd, text, length);
+    int number = written < 0 ? errno : (size_t)written < length ? ENOSPC : 0;
+    if (!number && (write(fd, "\n", 1) != 1 || fsync(fd))) number = errno;
+    close(fd);
+    return number ? environment_fail(err, number, directory, 0, "writing the manifest") : true;
+}
+
+/* Flushed, measured and hashed: *size, *sha256. */
+static bool seal_data(struct checkpoint_writer *writer, uint64_t *size, char sha256[65], struct cs_error *err)
+{
+    char path[PATH_MAX];
+    bool ok = false;
+    if (!commit(writer, err)) return false;
+    mdb_env_close(writer->env);
+    writer->env = NULL;
+    if (!join(path, writer->temporary, "data.mdb", err)) return false;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd)) cs_fail_errno(err, errno, "flushing %s", path);
+    else ok = checkpoint_sha256(fd, size, sha256) || cs_fail_errno(err, errno, "reading %s", path);
+    if (fd >= 0) close(fd);
+    return ok;
+}
+
+/* One more than any there is; another writer may take it first: then the next. */
+static bool take_version(struct checkpoint_writer *writer, const char *manifest, uint64_t size, const char *sha256, uint64_t *version,
+                         struct cs_error *err)
+{
+    uint64_t *existing;
+    size_t count;
+    if (!checkpoint_list(writer->directory, &existing, &count, err)) return false;
+    uint64_t next = count ? existing[count - 1] + 1 : 1, current = checkpoint_current(writer->directory);
+    free(existing);
+    if (next <= current) next = current + 1;
+    for (;; next++) {
+        char path[PATH_MAX];
+        char *text = complete_manifest(writer, manifest, next, sha256, size, err);
+        bool ok = text && write_manifest(writer->temporary, text, err) && environment_sync_directory(writer->temporary, err) &&
+                  version_path(path, writer->directory, next, err);
+        free(text);
+        if (!ok) return false;
+        if (rename(writer->temporary, path) == 0) break;
+        if (errno != EEXIST && errno != ENOTEMPTY) return cs_fail_errno(err, errno, "naming version %" PRIu64 " in %s", next, writer->directory);
+    }
+    *version = next;
+    free(writer->temporary);
+    writer->temporary = NULL;
+    return environment_sync_directory(writer->directory, err);
+}
+
+bool checkpoint_finish(struct checkpoint_writer *writer, const char *manifest, uint64_t keep, uint64_t *version, struct cs_error *err)
+{
+    uint64_t size, predecessor = checkpoint_current(writer->directory);
+    char sha256[65];
+    bool ok = seal_data(writer, &size, sha256, err) && take_version(writer, manifest, size, sha256, version, err) &&
+              checkpoint_repoint(writer->directory, *version, err);
+    if (ok) prune(writer->directory, *version, predecessor, keep);
+    checkpoint_abandon(writer);
+    return ok;
+}
+
+void checkpoint_abandon(struct checkpoint_writer *writer)
+{
+    if (!writer) return;
+    if (writer->txn) mdb_txn_abort(writer->txn);
+    if (writer->env) mdb_env_close(writer->env);
+    if (writer->temporary) remove_tree(writer->temporary);
+    if (writer->lock >= 0) close(writer->lock);
+    for (size_t i = 0; i < writer->table_count; i++) free(writer->table[i].name);
+    free(writer->table);
+    free(writer->temporary);
+    free(writer->directory);
+    free(writer);
+}

@@ -1,0 +1,15 @@
+/* What the writing and the reading side of a checkpoint share. */
+#ifndef STORAGE_CHECKPOINT_FILE_H
+#define STORAGE_CHECKPOINT_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { CHECKPOINT_DIGITS = 20 };
+
+/* A version's directory name: twenty decimal digits, more than zero. */
+bool checkpoint_version_parse(const char *name, uint64_t *version);
+/* Of the whole file from its beginning; text: 64 hexadecimal digits. False with errno. */
+bool checkpoint_sha256(int fd, uint64_t *size, char text[65]);
+
+#endif
