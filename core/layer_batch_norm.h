@@ -1,0 +1,24 @@
+/* Batch normalisation with the LeakyReLU after it (numerics.md, section 4).
+ *   x, y [n, width], both dense; statistics over the n rows, biased variance, epsilon 1e-3
+ * A batch of one row has variance 0. Columns are independent and split over processors. */
+#ifndef CORE_LAYER_BATCH_NORM_H
+#define CORE_LAYER_BATCH_NORM_H
+
+#include "core/gemm.h"
+#include "core/parameter.h"
+
+struct batch_norm { struct parameter *gamma, *beta, *mean, *variance; size_t width; };
+
+void batch_norm_add(struct batch_norm *norm, struct parameter_set *set, size_t width, const char *prefix, size_t index);
+/* By the running statistics. */
+void batch_norm_score(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x, float *y);
+/* By the batch's own: mean, variance [width] are filled. */
+void batch_norm_forward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x, float *y, float *mean,
+                        float *variance);
+/* dy = dL/dy becomes dL/dx in place; gamma's and beta's gradients are set. */
+void batch_norm_backward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x, const float *y,
+                         const float *mean, const float *variance, float *dy);
+/* running = 0.995 running + 0.005 batch. */
+void batch_norm_update_running(struct batch_norm *norm, const float *mean, const float *variance);
+
+#endif
