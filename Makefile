@@ -22,7 +22,8 @@ LDLIBS  := $(packages_libs) -lpthread -lm
 
 sources  = $(wildcard core/*.c storage/*.c config/*.c) $(filter-out daemon/main.c daemon/serve.c,$(wildcard daemon/*.c)) \
            tools/generate.c tools/generate_kafka.c
-objects  = $(sources:%.c=$(BUILD)/%.o)
+schema   = $(BUILD)/core/coldstream_event.pb-c
+objects  = $(sources:%.c=$(BUILD)/%.o) $(schema).o
 archive  = $(BUILD)/libinternal.a
 unit     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c tests/gradient/test_*.c))
 flow     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/flow/test_*.c tests/crash/test_*.c))
@@ -53,6 +54,14 @@ $(versioned): $(BUILD)/.version
 $(BUILD)/%.o: %.c $(BUILD)/.flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+# protoc-c's own code is not held to our warnings.
+$(schema).c $(schema).h &: core/coldstream_event.proto
+	@mkdir -p $(@D)
+	protoc-c --c_out=$(BUILD) $<
+$(schema).o: $(schema).c $(BUILD)/.flags
+	$(CC) $(CPPFLAGS) $(filter-out -W%,$(CFLAGS)) -MMD -MP -c $< -o $@
+$(BUILD)/core/decode_protobuf.o $(BUILD)/tests/unit/test_decode_protobuf.o: $(schema).h
 
 $(archive): $(objects)
 	@rm -f $@
