@@ -63,9 +63,10 @@ static void example(struct ingest *ingest, const char *id, int64_t time) { push(
 static void assert_batch(struct ingest *ingest, const char *ids)
 {
     char found[200] = "";
+    size_t used = 0;
     struct batch *batch = ingest_pop(ingest, arena);
     if (batch) assert_true(batch_check(features, batch));
-    for (size_t i = 0; batch && i < batch->size; i++) strcat(found, batch->id[i]);
+    for (size_t i = 0; batch && i < batch->size; i++) used += (size_t)snprintf(found + used, sizeof found - used, "%s", batch->id[i]);
     assert_string_equal(found, ids);
 }
 
