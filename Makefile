@@ -15,7 +15,7 @@ HARDEN  := $(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2) -fstack-prot
 PACKAGES := rdkafka lmdb yaml-0.1 jansson libxxhash libmicrohttpd libsystemd libcurl libcrypto yajl libprotobuf-c openblas
 packages_cflags := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 packages_libs   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
-CFLAGS  += -std=gnu11 -g $(OPTIMIZE) $(WARN) $(HARDEN) -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno \
+CFLAGS  += -std=gnu11 -g $(OPTIMIZE) $(WARN) $(HARDEN) -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -fno-trapping-math \
            -I. -I$(BUILD) $(packages_cflags) -D_GNU_SOURCE $(SANITIZE)
 LDFLAGS += $(SANITIZE) -Wl,--as-needed -Wl,-z,relro,-z,now
 LDLIBS  := $(packages_libs) -lpthread -lm
