@@ -185,7 +185,8 @@ static int bind_socket(const char *address, int *port, struct cs_error *err)
     const char *colon = strrchr(address, ':'), *begin = address;
     size_t length = colon ? (size_t)(colon - address) : 0;
     if (length > 1 && *address == '[' && colon[-1] == ']') begin++, length -= 2;
-    if (!colon || !colon[1] || length >= sizeof host) {
+    bool numeric = colon && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1) && strtoul(colon + 1, NULL, 10) <= UINT16_MAX;
+    if (!numeric || length >= sizeof host) {
         cs_fail(err, CS_USAGE, "--listen: \"%s\" is no address:port, like 127.0.0.1:9465 or [::1]:9465", address);
         return -1;
     }
