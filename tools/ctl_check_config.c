@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "config/config.h"
-#include "daemon/kafka_config.h"
 #include "tools/ctl_verbs.h"
 
 const struct ctl_option ctl_check_config_options[] = {
@@ -14,8 +13,7 @@ const struct ctl_option ctl_check_config_options[] = {
 int ctl_check_config(const struct ctl_arguments *arguments)
 {
     struct config_problems problems = { 0 };
-    enum config_use use = ctl_flag(arguments, "train") ? CONFIG_FOR_TRAIN : CONFIG_FOR_DAEMON;
-    struct cs_config *config = config_load_checked(arguments->position[0], use, use == CONFIG_FOR_DAEMON ? kafka_property_check : NULL, &problems);
+    struct cs_config *config = config_load(arguments->position[0], ctl_flag(arguments, "train") ? CONFIG_FOR_TRAIN : CONFIG_FOR_DAEMON, &problems);
     char *text;
 
     if (config) {
