@@ -15,14 +15,15 @@ HARDEN  := $(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2) -fstack-prot
 PACKAGES := rdkafka lmdb yaml-0.1 jansson libxxhash libmicrohttpd libsystemd libcurl libcrypto yajl libprotobuf-c openblas
 packages_cflags := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 packages_libs   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
-CFLAGS  += -std=gnu11 -g $(OPTIMIZE) $(WARN) $(HARDEN) -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno \
+CFLAGS  += -std=gnu11 -g $(OPTIMIZE) $(WARN) $(HARDEN) -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -fno-trapping-math \
            -I. -I$(BUILD) $(packages_cflags) -D_GNU_SOURCE $(SANITIZE)
 LDFLAGS += $(SANITIZE) -Wl,--as-needed -Wl,-z,relro,-z,now
 LDLIBS  := $(packages_libs) -lpthread -lm
 
 sources  = $(wildcard core/*.c storage/*.c config/*.c) $(filter-out daemon/main.c daemon/serve.c,$(wildcard daemon/*.c)) \
            tools/generate.c tools/generate_kafka.c
-objects  = $(sources:%.c=$(BUILD)/%.o)
+schema   = $(BUILD)/core/coldstream_event.pb-c
+objects  = $(sources:%.c=$(BUILD)/%.o) $(schema).o
 archive  = $(BUILD)/libinternal.a
 unit     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c tests/gradient/test_*.c))
 flow     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/flow/test_*.c tests/crash/test_*.c))
@@ -54,6 +55,14 @@ $(BUILD)/%.o: %.c $(BUILD)/.flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
+# protoc-c's own code is not held to our warnings.
+$(schema).c $(schema).h &: core/coldstream_event.proto
+	@mkdir -p $(@D)
+	protoc-c --c_out=$(BUILD) $<
+$(schema).o: $(schema).c $(BUILD)/.flags
+	$(CC) $(CPPFLAGS) $(filter-out -W%,$(CFLAGS)) -MMD -MP -c $< -o $@
+$(BUILD)/core/decode_protobuf.o $(BUILD)/tests/unit/test_decode_protobuf.o: $(schema).h
+
 $(archive): $(objects)
 	@rm -f $@
 	ar rcs $@ $^
@@ -69,8 +78,7 @@ $(BUILD)/coldstreamctl: $(patsubst %.c,$(BUILD)/%.o,tools/coldstreamctl.c $(wild
 $(BUILD)/bench $(BUILD)/demo: $(BUILD)/%: $(BUILD)/tools/%.o $(archive) $(thrd_shim)
 	$(CC) $(LDFLAGS) $(program_flags) $^ $(LDLIBS) -o $@
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(archive) $(thrd_shim)
-	$(CC) $(LDFLAGS) $(program_flags) $(filter %.o,$^) $(archive) -lcmocka $(LDLIBS) -o $@
-$(flow): $(BUILD)/tests/flow/mock_broker.o
+	$(CC) $(LDFLAGS) $(program_flags) $^ -lcmocka $(LDLIBS) -o $@
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(archive)
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
 

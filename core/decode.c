@@ -320,33 +320,6 @@ static const yajl_callbacks callbacks = {
 
 /* ---- one record ---- */
 
-/* Strictly UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF (yajl's own check lets these through).
- * Returns the first byte that is not, or size. */
-static size_t utf8_valid_until(const unsigned char *s, size_t size)
-{
-    size_t i = 0;
-    while (i < size) {
-        uint64_t eight;
-        if (size - i >= 8 && (memcpy(&eight, s + i, 8), !(eight & UINT64_C(0x8080808080808080)))) {
-            i += 8;
-            continue;
-        }
-        unsigned char c = s[i];
-        if (c < 0x80) {
-            i++;
-            continue;
-        }
-        size_t more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
-        if (c < 0xc2 || c > 0xf4 || size - i <= more) return i;
-        unsigned char low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-        if (s[i + 1] < low || s[i + 1] > high) return i;
-        for (size_t j = 2; j <= more; j++)
-            if ((s[i + j] & 0xc0) != 0x80) return i;
-        i += more + 1;
-    }
-    return size;
-}
-
 /* Some writers put NaN and Infinity where JSON has no word for them: told apart from what is no JSON at all. */
 static bool stops_at_not_finite(const char *text, size_t size, size_t at)
 {
@@ -396,6 +369,11 @@ struct decoder *decoder_create(const struct features *features, const struct dec
     decoder->max_bytes = options->max_bytes ? options->max_bytes : SIZE_MAX;
     if (!fields_create(&decoder->fields, features, options, err)) goto fail;
     if (options->format == DECODE_PROTOBUF) {
+        for (size_t i = 0; i < FIELDS; i++)
+            if (options->field[i] && strcmp(options->field[i], decode_field_name[i]) != 0) {
+                cs_fail(err, CS_CONFIG, "events.fields.%s: with events.format protobuf the schema says where fields are", decode_field_name[i]);
+                goto fail;
+            }
         decoder->protobuf = decode_protobuf_create(&decoder->fields, err);
         if (!decoder->protobuf) goto fail;
     } else if (!build_tree(decoder, err)) {

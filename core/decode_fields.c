@@ -103,6 +103,32 @@ void fields_feature_mistyped(struct fields *fields, size_t index, const char *fo
     note_in(fields, &fields->shown, DECODE_MISTYPED, "%s.%s is %s, %s is allowed", group_field[feature->group], feature->name, found, needed);
 }
 
+size_t utf8_valid_until(const void *bytes, size_t size)
+{
+    const unsigned char *s = bytes;
+    size_t i = 0;
+    while (i < size) {
+        uint64_t eight;
+        if (size - i >= 8 && (memcpy(&eight, s + i, 8), !(eight & UINT64_C(0x8080808080808080)))) {
+            i += 8;
+            continue;
+        }
+        unsigned char c = s[i];
+        if (c < 0x80) {
+            i++;
+            continue;
+        }
+        size_t more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
+        if (c < 0xc2 || c > 0xf4 || size - i <= more) return i;
+        unsigned char low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+        if (s[i + 1] < low || s[i + 1] > high) return i;
+        for (size_t j = 2; j <= more; j++)
+            if ((s[i + j] & 0xc0) != 0x80) return i;
+        i += more + 1;
+    }
+    return size;
+}
+
 /* The parts of a number as JSON writes it: its digits without the point, and the power of ten that they are multiplied by. */
 struct decimal { bool negative, integral; uint64_t digits; size_t significant; int64_t exponent; };
 

@@ -62,6 +62,10 @@ size_t number_key_text(const char *text, size_t length, char out[32], bool *fini
 /* True where the text is a number as JSON writes it; *number may be infinite. */
 bool number_of_text(const char *text, size_t length, double *number);
 
+/* Strictly UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF (yajl's own check lets these through).
+ * The first byte that is not, or size. */
+size_t utf8_valid_until(const void *bytes, size_t size);
+
 struct decode_protobuf;
 struct decode_protobuf *decode_protobuf_create(struct fields *fields, struct cs_error *err);
 void decode_protobuf_destroy(struct decode_protobuf *decoder);

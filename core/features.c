@@ -153,7 +153,7 @@ static void round_to_digits(double value, int count, char digits[20], int *used,
     const char *at = text;
     for (; *at != 'e'; at++)
         if (*at >= '0' && *at <= '9') digits[n++] = *at;
-    *exponent = atoi(at + 1);
+    *exponent = (int)strtol(at + 1, NULL, 10);
     while (n > 1 && digits[n - 1] == '0') n--;
     digits[n] = '\0';
     *used = n;
@@ -223,7 +223,7 @@ size_t number_text(double value, char text[32])
             memcpy(out, digits + 1, (size_t)(k - 1));
             out += k - 1;
         }
-        out += sprintf(out, "e%c%d", n - 1 < 0 ? '-' : '+', abs(n - 1));
+        out += snprintf(out, 8, "e%c%d", n - 1 < 0 ? '-' : '+', abs(n - 1));
     }
     *out = '\0';
     return (size_t)(out - text);

@@ -88,7 +88,7 @@ static void energies_part(void *argument, size_t part, size_t parts)
     }
 }
 
-enum { STRIP = 32 };
+enum { STRIP = 128, GRAIN = 16 };
 
 /* By columns: hidden becomes dL/d(weight x + bias); query's and bias's gradients. */
 static void hidden_part(void *argument, size_t part, size_t parts)
@@ -96,7 +96,7 @@ static void hidden_part(void *argument, size_t part, size_t parts)
     const struct task *t = argument;
     const struct attention_pass *pass = t->pass;
     size_t begin, end;
-    parallel_share(t->size, STRIP, part, parts, &begin, &end);
+    parallel_share(t->size, GRAIN, part, parts, &begin, &end);
     for (size_t strip = begin; strip < end; strip += STRIP) {
         size_t width = end - strip < STRIP ? end - strip : STRIP;
         const float *query = t->attention->query->value + strip;

@@ -28,6 +28,7 @@ struct learner {
     struct embedding_table **table;             /* [features->table_count] */
     struct moments moments[PARAMETER_STATISTIC];
     uint64_t ranking_steps, zero_shot_steps, skipped;
+    uint64_t learned;                           /* batches since this learner was made, skipped ones included */
     struct arena *scratch;
     /* The batch between learner_score and learner_learn. */
     struct table_step *step;
@@ -249,7 +250,7 @@ static size_t draw_old_users(const struct learner *l, uint32_t *example, size_t 
 struct learner_losses learner_learn(struct learner *l, const struct batch *batch)
 {
     struct parameter_set *set = model_parameters(l->model);
-    struct learner_losses losses = { .step = l->ranking_steps, .examples = batch->size };
+    struct learner_losses losses = { .step = l->learned++, .examples = batch->size };
     uint32_t *example = arena_take(l->scratch, batch->size * sizeof *example);
     l->batch = batch;
     size_t drawn = draw_old_users(l, example, &losses.old_examples);

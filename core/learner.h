@@ -17,7 +17,7 @@ struct learner_options {
 };
 
 struct learner_losses {
-    uint64_t step;                  /* number of this step, from 0 */
+    uint64_t step;                  /* number of this step, from 0 where the learner was made: an import or load does not count */
     size_t examples, old_examples;  /* of which old users' */
     double ranking, reconstruct_user, reconstruct_behavior, mmd;    /* means over the batch; L_a, L_v, L_d; 0 where not trained */
     bool zero_shot_trained;

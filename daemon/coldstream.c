@@ -23,6 +23,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/coldstream_internal.h"
 #include "daemon/scoring.h"
 
 enum { SEATS = 256, NOBODY_WAITS_NANOSECONDS = 200000 };
@@ -52,10 +53,9 @@ struct coldstream {
     bool stop;
 };
 
-static bool say(char *error, size_t size, const struct cs_error *err)
+static void say(char *error, size_t size, const struct cs_error *err)
 {
     if (error && size) snprintf(error, size, "%s", err->message);
-    return false;
 }
 
 /* -- versions ------------------------------------------------------------------------------------------------------- */
@@ -210,16 +210,15 @@ static void *follow(void *argument)
 
 /* -- the interface -------------------------------------------------------------------------------------------------- */
 
-struct coldstream *coldstream_open(const char *directory, const struct coldstream_options *options, char *error, size_t error_size)
+struct coldstream *coldstream_open_explained(const char *directory, const struct coldstream_options *options, struct cs_error *err)
 {
-    struct cs_error err = { 0 };
     struct coldstream *cs = aligned_alloc(64, (sizeof *cs + 63) / 64 * 64);
     pthread_condattr_t attribute;
 
     if (!cs) abort();
     memset(cs, 0, sizeof *cs);
     cs->options = (struct coldstream_options){ .follow = 1, .verify = 1 };
-    if (options) {          /* a caller of an older header knows fewer fields: those keep what they start with */
+    if (options) {          /* a caller of an older header knows fewer fields: the others keep what they start with */
         size_t known = options->size < sizeof cs->options ? options->size : sizeof cs->options;
         memcpy(&cs->options, options, known);
     }
@@ -230,22 +229,27 @@ struct coldstream *coldstream_open(const char *directory, const struct coldstrea
     pthread_condattr_setclock(&attribute, CLOCK_MONOTONIC);
     pthread_cond_init(&cs->wake, &attribute);
     pthread_condattr_destroy(&attribute);
-    struct version *version = version_open(cs, &err);
-    if (!version) {
-        say(error, error_size, &err);
-        coldstream_close(cs);
-        return NULL;
-    }
+    struct version *version = version_open(cs, err);
+    if (!version) goto fail;
     atomic_store(&cs->current, version);
     if (cs->options.follow && checkpoint_current(directory)) {
         cs->following = pthread_create(&cs->follower, NULL, follow, cs) == 0;
         if (!cs->following) {
-            cs_fail(&err, CS_FAILED, "no thread to follow %s with", directory);
-            say(error, error_size, &err);
-            coldstream_close(cs);
-            return NULL;
+            cs_fail(err, CS_FAILED, "no thread to follow %s with", directory);
+            goto fail;
         }
     }
+    return cs;
+fail:
+    coldstream_close(cs);
+    return NULL;
+}
+
+struct coldstream *coldstream_open(const char *directory, const struct coldstream_options *options, char *error, size_t error_size)
+{
+    struct cs_error err = { 0 };
+    struct coldstream *cs = coldstream_open_explained(directory, options, &err);
+    if (!cs) say(error, error_size, &err);
     return cs;
 }
 
@@ -298,15 +302,21 @@ static int result(bool ok, const struct cs_error *err, char *error, size_t error
     return err->code == CS_USAGE ? -1 : -2;
 }
 
+bool coldstream_score_explained(struct coldstream *cs, const char *request, size_t length, char **response, size_t *scores,
+                                struct cs_error *err)
+{
+    struct seat *seat = sit(cs);
+    struct scoring *scoring = seat_scoring(seat, err);
+    *response = NULL;
+    bool ok = scoring && scoring_json(scoring, request, length, response, scores, err);
+    stand_up(seat);
+    return ok;
+}
+
 int coldstream_score_json(struct coldstream *cs, const char *request, size_t length, char **response, char *error, size_t error_size)
 {
     struct cs_error err = { 0 };
-    struct seat *seat = sit(cs);
-    struct scoring *scoring = seat_scoring(seat, &err);
-    *response = NULL;
-    bool ok = scoring && scoring_json(scoring, request, length, response, NULL, &err);
-    stand_up(seat);
-    return result(ok, &err, error, error_size);
+    return result(coldstream_score_explained(cs, request, length, response, NULL, &err), &err, error, error_size);
 }
 
 int coldstream_score(struct coldstream *cs, const struct coldstream_request *request, float *score, uint64_t *version, int *is_new,

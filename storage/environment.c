@@ -76,11 +76,6 @@ bool environment_sync_directory(const char *directory, struct cs_error *err)
     return failed ? cs_fail_errno(err, failed, "flushing %s", directory) : true;
 }
 
-int environment_set_map(MDB_env *env, size_t bytes)
-{
-    return mdb_env_set_mapsize(env, bytes);
-}
-
 bool environment_check_size(MDB_env *env, const char *file, struct cs_error *err)
 {
     MDB_envinfo info;
@@ -104,7 +99,7 @@ static int open_mapped(MDB_env **env, const char *path, unsigned flags, unsigned
         int code = mdb_env_create(env);
         if (code) return code;
         code = mdb_env_set_maxdbs(*env, max);
-        if (!code && bytes) code = environment_set_map(*env, bytes);
+        if (!code && bytes) code = mdb_env_set_mapsize(*env, bytes);
         if (!code) code = mdb_env_open(*env, path, flags, 0640);
         if (!code) return 0;
         mdb_env_close(*env);

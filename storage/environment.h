@@ -35,8 +35,6 @@ bool environment_check_size(MDB_env *env, const char *file, struct cs_error *err
 
 /* Says what LMDB's code means, returns false. wanted: bytes that were being written (0: none), to tell a full disk. */
 bool environment_fail(struct cs_error *err, int code, const char *directory, size_t wanted, const char *doing);
-/* Sets the map to `bytes`, or to as much less as the address space allows. */
-int environment_set_map(MDB_env *env, size_t bytes);
 /* Flushes a directory's entries. */
 bool environment_sync_directory(const char *directory, struct cs_error *err);
 

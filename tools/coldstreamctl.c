@@ -17,6 +17,8 @@ const struct ctl_verb ctl_verb_table[] = {
     { "resume", running, NULL, "Go on learning.", ctl_client_options, ctl_client },
     { "log-level", running, "LEVEL", "Change what is logged: error, warning, notice, info or debug.", ctl_client_options, ctl_client },
     { "check-config", files, "FILE", "Say all that is wrong with a configuration.", ctl_check_config_options, ctl_check_config },
+    { "sample", files, NULL, "Print a configuration with every setting, its default and what it does.", ctl_manual_options, ctl_sample },
+    { "manual", files, NULL, "Print the manual of all settings, as Markdown.", ctl_manual_options, ctl_manual },
     { "train", files, NULL, "Learn from a file of events as the daemon would from Kafka: the same code, the same numbers.", ctl_train_options, ctl_train },
     { "export", files, "FILE", "Write a snapshot's or a checkpoint's tensors, for other programs to read.", ctl_export_options, ctl_export },
     { "import", files, "FILE", "Make a snapshot from a safetensors file, for a daemon to start from.", ctl_import_options, ctl_import },

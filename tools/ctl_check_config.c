@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "config/config.h"
+#include "daemon/kafka_config.h"
 #include "tools/ctl_verbs.h"
 
 const struct ctl_option ctl_check_config_options[] = {
@@ -13,7 +14,8 @@ const struct ctl_option ctl_check_config_options[] = {
 int ctl_check_config(const struct ctl_arguments *arguments)
 {
     struct config_problems problems = { 0 };
-    struct cs_config *config = config_load(arguments->position[0], ctl_flag(arguments, "train") ? CONFIG_FOR_TRAIN : CONFIG_FOR_DAEMON, &problems);
+    enum config_use use = ctl_flag(arguments, "train") ? CONFIG_FOR_TRAIN : CONFIG_FOR_DAEMON;
+    struct cs_config *config = config_load_checked(arguments->position[0], use, use == CONFIG_FOR_DAEMON ? kafka_property_check : NULL, &problems);
     char *text;
 
     if (config) {

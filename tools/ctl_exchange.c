@@ -37,6 +37,8 @@ bool exchange_announce_table(struct exchange_writer *writer, const char *table, 
 }
 
 enum part { PART_KEYS, PART_ROWS, PART_M, PART_V, PART_STEP, PARTS };
+static bool write_zeros(struct exchange_writer *writer, size_t bytes, struct cs_error *err);
+
 struct pass { struct exchange_writer *writer; enum part part; size_t dimension; };
 
 static bool write_row(void *self, const struct embedding_row *row, struct cs_error *err)
@@ -46,46 +48,108 @@ static bool write_row(void *self, const struct embedding_row *row, struct cs_err
     switch (pass->part) {
     case PART_KEYS: return exchange_data(pass->writer, &row->key, sizeof row->key, err);
     case PART_ROWS: return exchange_data(pass->writer, row->row, pass->dimension * sizeof(float), err);
-    case PART_M: return exchange_data(pass->writer, row->m, pass->dimension * sizeof(float), err);
-    case PART_V: return exchange_data(pass->writer, row->v, pass->dimension * sizeof(float), err);
+    case PART_M:
+    case PART_V: {
+        const float *moment = pass->part == PART_M ? row->m : row->v;
+        size_t bytes = pass->dimension * sizeof(float);
+        return moment ? exchange_data(pass->writer, moment, bytes, err) : write_zeros(pass->writer, bytes, err);
+    }
     default: return exchange_data(pass->writer, &row->step, sizeof row->step, err);
     }
 }
 
-static bool announce_tensor(void *self, const struct tensor *tensor, struct cs_error *err) { return exchange_announce(self, tensor, err); }
-static bool write_tensor(void *self, const struct tensor *tensor, struct cs_error *err)
+/* The learner's dense tensors; then, with data NULL, zeros for the moments that an optimizer other than Adam does not keep: the
+ * names of the interchange are the same whichever optimizer it was. */
+struct dense { struct tensor *tensor; size_t count, room; };
+
+static bool collect_tensor(void *self, const struct tensor *tensor, struct cs_error *err)
 {
-    return exchange_data(self, tensor->data, tensor_bytes(tensor), err);
+    struct dense *dense = self;
+
+    if (dense->count == dense->room) {
+        size_t room = dense->room ? 2 * dense->room : 256;
+        struct tensor *more = realloc(dense->tensor, room * sizeof *more);
+        if (!more) return cs_fail(err, CS_FAILED, "out of memory");
+        dense->tensor = more;
+        dense->room = room;
+    }
+    dense->tensor[dense->count++] = *tensor;
+    return true;
 }
 
-/* Which moments the optimizer keeps: adagrad has its sum of squares alone, in v. */
-static bool keeps_m(enum optimizer_kind kind) { return optimizer_state_count(kind) == 2; }
-static bool keeps_v(enum optimizer_kind kind) { return optimizer_state_count(kind) >= 1; }
+static const struct tensor *find_tensor(const struct dense *dense, const char *name)
+{
+    for (size_t i = 0; i < dense->count; i++)
+        if (strcmp(dense->tensor[i].name, name) == 0) return &dense->tensor[i];
+    return NULL;
+}
 
-bool exchange_from_learner(struct learner *learner, const struct features *features, enum optimizer_kind embedding_optimizer,
-                           const char *file, enum exchange_format format, struct cs_error *err)
+static bool has_ending(const char *name, const char *ending)
+{
+    size_t n = strlen(name), e = strlen(ending);
+    return n >= e && strcmp(name + n - e, ending) == 0;
+}
+
+/* Statistics are no parameters: no optimizer has moments for them. */
+static bool is_parameter(const struct tensor *tensor)
+{
+    return tensor->role != TENSOR_OPTIMIZER && strncmp(tensor->name, "features.", 9) != 0 &&
+           !(strncmp(tensor->name, "ranking.norm.", 13) == 0 && (has_ending(tensor->name, ".mean") || has_ending(tensor->name, ".variance")));
+}
+
+static bool collect_dense(struct learner *learner, struct dense *dense, struct cs_error *err)
+{
+    static const char *const part[] = { "m", "v" };
+
+    if (!learner_tensors(learner, collect_tensor, dense, err)) return false;
+    for (size_t i = 0, n = dense->count; i < n; i++)
+        for (size_t k = 0; k < 2; k++) {
+            struct tensor zeros = dense->tensor[i];
+            if (!is_parameter(&zeros)) continue;
+            snprintf(zeros.name, sizeof zeros.name, "optimizer.%.*s.%s", TENSOR_NAME_MAX - 20, dense->tensor[i].name, part[k]);
+            zeros.role = TENSOR_OPTIMIZER;
+            zeros.data = NULL;
+            if (!find_tensor(dense, zeros.name) && !collect_tensor(dense, &zeros, err)) return false;
+        }
+    return true;
+}
+
+static bool write_zeros(struct exchange_writer *writer, size_t bytes, struct cs_error *err)
+{
+    static const char zeros[4096];
+    for (; bytes; bytes -= bytes < sizeof zeros ? bytes : sizeof zeros)
+        if (!exchange_data(writer, zeros, bytes < sizeof zeros ? bytes : sizeof zeros, err)) return false;
+    return true;
+}
+
+bool exchange_from_learner(struct learner *learner, const struct features *features, const char *file, enum exchange_format format,
+                           struct cs_error *err)
 {
     struct exchange_writer *writer = exchange_create(file, format, err);
-    bool m = keeps_m(embedding_optimizer), v = keeps_v(embedding_optimizer);
+    struct dense dense = { 0 };
 
-    if (!writer) return false;
+    if (!writer || !collect_dense(learner, &dense, err)) goto fail;
     for (size_t t = 0; t < features->table_count; t++) {
         const struct embedding_table *table = learner_table(learner, t);
-        if (!exchange_announce_table(writer, embedding_name(table), embedding_rows(table), embedding_dimension(table), m, v, true, err)) goto fail;
+        if (!exchange_announce_table(writer, embedding_name(table), embedding_rows(table), embedding_dimension(table), true, true, true, err)) goto fail;
     }
-    if (!learner_tensors(learner, announce_tensor, writer, err)) goto fail;
+    for (size_t i = 0; i < dense.count; i++)
+        if (!exchange_announce(writer, &dense.tensor[i], err)) goto fail;
     for (size_t t = 0; t < features->table_count; t++) {
         const struct embedding_table *table = learner_table(learner, t);
         struct pass pass = { writer, PART_KEYS, embedding_dimension(table) };
-        for (; pass.part < PARTS; pass.part++) {
-            if ((pass.part == PART_M && !m) || (pass.part == PART_V && !v)) continue;
+        for (; pass.part < PARTS; pass.part++)
             if (!embedding_each(table, write_row, &pass, err)) goto fail;
-        }
     }
-    if (!learner_tensors(learner, write_tensor, writer, err)) goto fail;
+    for (size_t i = 0; i < dense.count; i++) {
+        const struct tensor *tensor = &dense.tensor[i];
+        if (!(tensor->data ? exchange_data(writer, tensor->data, tensor_bytes(tensor), err) : write_zeros(writer, tensor_bytes(tensor), err))) goto fail;
+    }
+    free(dense.tensor);
     return exchange_finish(writer, err);
 fail:
-    exchange_abandon(writer);
+    free(dense.tensor);
+    if (writer) exchange_abandon(writer);
     return false;
 }
 
@@ -149,8 +213,9 @@ static bool import_tensor(void *self, const struct tensor *tensor, struct cs_err
     if (in->copy) {
         found = exchange_find(in->file, tensor->name);
         if (found) memcpy(tensor->data, found->data, tensor_bytes(tensor));
+        else if (tensor->role == TENSOR_OPTIMIZER) memset(tensor->data, 0, tensor_bytes(tensor));     /* numerics.md, section 8 */
     } else {
-        take(in, tensor, !(in->stateless && tensor->role == TENSOR_OPTIMIZER));
+        take(in, tensor, !(in->stateless && (tensor->role == TENSOR_OPTIMIZER || strncmp(tensor->name, "features.", 9) == 0)));
     }
     return true;
 }
@@ -180,10 +245,10 @@ static bool import_table(struct import *in, struct embedding_table *table, bool 
     steps = take(in, &wanted, !in->stateless);
     if (!in->copy || !keys || !rows) return true;
 
-    row = malloc(3 * dimension * sizeof *row);
+    row = calloc(3 * dimension, sizeof *row);   /* moments that the file does not have are zero */
     if (!row) return cs_fail(err, CS_FAILED, "out of memory");
     for (size_t i = 0; ok && i < n; i++) {
-        struct embedding_row one = { .row = row, .m = m ? row + dimension : NULL, .v = v ? row + 2 * dimension : NULL, .seen = seen };
+        struct embedding_row one = { .row = row, .m = m_kept ? row + dimension : NULL, .v = v_kept ? row + 2 * dimension : NULL, .seen = seen };
         size_t bytes = dimension * sizeof *row;
         uint64_t before = 0;
         memcpy(&one.key, (const char *)keys->data + i * sizeof one.key, sizeof one.key);
@@ -199,33 +264,43 @@ static bool import_table(struct import *in, struct embedding_table *table, bool 
     return ok;
 }
 
-/* Says which tensors of the file nobody asked for. */
-static void find_unknown(struct import *in, struct learner *learner, const struct features *features);
+/* Which moments the optimizer keeps: adagrad has its sum of squares alone, in v. */
+static bool keeps_m(enum optimizer_kind kind) { return optimizer_state_count(kind) == 2; }
+static bool keeps_v(enum optimizer_kind kind) { return optimizer_state_count(kind) >= 1; }
 
-struct search { const char *name; bool found; };
-static bool match(void *self, const struct tensor *tensor, struct cs_error *err)
+static bool all_zero(const struct tensor *tensor)
 {
-    struct search *search = self;
-    (void)err;
-    if (strcmp(tensor->name, search->name) == 0) search->found = true;
+    const unsigned char *bytes = tensor->data;
+    for (size_t i = 0; i < tensor_bytes(tensor); i++)
+        if (bytes[i]) return false;
     return true;
 }
 
-static void find_unknown(struct import *in, struct learner *learner, const struct features *features)
+/* Says which tensors of the file nobody asked for. Moments that this optimizer does not keep are fine while they are zero. */
+static bool find_unknown(struct import *in, struct learner *learner, const struct features *features, bool m_kept, bool v_kept, struct cs_error *err)
 {
     static const char *const part[] = { "keys", "rows", "m", "v", "step" };
+    struct dense dense = { 0 };
 
-    for (size_t i = 0; i < exchange_count(in->file); i++) {
-        struct search search = { .name = exchange_tensor(in->file, i)->name };
-        char name[TENSOR_NAME_MAX];
-        learner_tensors(learner, match, &search, NULL);
-        for (size_t t = 0; !search.found && t < features->table_count; t++)
-            for (size_t p = 0; p < sizeof part / sizeof *part; p++) {
-                snprintf(name, sizeof name, "embedding.%s.%s", features->table[t], part[p]);
-                if (strcmp(name, search.name) == 0) search.found = true;
-            }
-        if (!search.found) complain(&in->complaints, "%s is not known to this configuration", search.name);
+    if (!collect_dense(learner, &dense, err)) {
+        free(dense.tensor);
+        return false;
     }
+    for (size_t i = 0; i < exchange_count(in->file); i++) {
+        const struct tensor *there = exchange_tensor(in->file, i), *here = find_tensor(&dense, there->name);
+        bool known = here != NULL, kept = known && here->data;
+        char name[TENSOR_NAME_MAX];
+        for (size_t t = 0; !known && t < features->table_count; t++)
+            for (size_t p = 0; !known && p < sizeof part / sizeof *part; p++) {
+                snprintf(name, sizeof name, "embedding.%s.%s", features->table[t], part[p]);
+                known = strcmp(name, there->name) == 0;
+                kept = !(p == 2 && !m_kept) && !(p == 3 && !v_kept);
+            }
+        if (!known) complain(&in->complaints, "%s is not known to this configuration", there->name);
+        else if (!kept && !all_zero(there)) complain(&in->complaints, "%s is state that this configuration's optimizer does not keep", there->name);
+    }
+    free(dense.tensor);
+    return true;
 }
 
 bool exchange_into_learner(struct learner *learner, const struct features *features, enum optimizer_kind embedding_optimizer,
@@ -238,15 +313,15 @@ bool exchange_into_learner(struct learner *learner, const struct features *featu
     if (!opened) return false;
     for (size_t i = 0; i < exchange_count(opened); i++) {
         const char *name = exchange_tensor(opened, i)->name, *end = strrchr(name, '.');
-        if (strncmp(name, "optimizer.", 10) == 0) in.stateless = false;
-        if (strncmp(name, "embedding.", 10) == 0 && end && strcmp(end, ".keys") != 0 && strcmp(end, ".rows") != 0) in.stateless = false;
+        bool state = strncmp(name, "optimizer.", 10) == 0 || strncmp(name, "embedding.", 10) == 0;
+        if (state && end && (strcmp(end, ".m") == 0 || strcmp(end, ".v") == 0)) in.stateless = false;
     }
     for (int visit = 0; visit < 2; visit++) {       /* first look at all, then copy */
         in.copy = visit == 1;
         if (!learner_tensors(learner, import_tensor, &in, err)) goto out;
         for (size_t t = 0; t < features->table_count; t++)
             if (!import_table(&in, learner_table(learner, t), m, v, seen, err)) goto out;
-        if (visit == 0 && in.known < exchange_count(opened)) find_unknown(&in, learner, features);
+        if (visit == 0 && in.known < exchange_count(opened) && !find_unknown(&in, learner, features, m, v, err)) goto out;
         if (in.complaints.count) {
             cs_fail(err, CS_REFUSED, "%zu tensors do not fit this configuration: %s%s", in.complaints.count, in.complaints.text,
                     in.complaints.used + 2 < sizeof in.complaints.text && in.complaints.used ? "" : " ...");

@@ -5,9 +5,9 @@
 #include "core/learner.h"
 #include "storage/exchange.h"
 
-/* Writes every table (keys ascending, rows, and what the optimizer keeps), then the dense tensors. */
-bool exchange_from_learner(struct learner *learner, const struct features *features, enum optimizer_kind embedding_optimizer,
-                           const char *file, enum exchange_format format, struct cs_error *err);
+/* Writes every table (keys ascending), then the dense tensors. All moments are there; those that an optimizer does not keep are 0. */
+bool exchange_from_learner(struct learner *learner, const struct features *features, const char *file, enum exchange_format format,
+                           struct cs_error *err);
 /* Reads such a file into a fresh learner; CS_REFUSED names what is missing, unknown or of another shape. A file without
  * optimizer state leaves zero moments and step 0. seen: event time that the rows are given as their last sighting. */
 bool exchange_into_learner(struct learner *learner, const struct features *features, enum optimizer_kind embedding_optimizer,

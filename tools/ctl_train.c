@@ -82,7 +82,7 @@ static void learn_batch(struct training *t, const struct batch *batch)
         }
     losses = learner_learn(t->learner, batch);
     if (t->losses)
-        fprintf(t->losses, "%" PRIu64 ",%zu,%.9g,%.9g,%.9g,%.9g\n", losses.step, losses.examples, losses.ranking, losses.reconstruct_user,
+        fprintf(t->losses, "%" PRIu64 ",%zu,%.9g,%.9g,%.9g,%.9g\n", t->steps, losses.examples, losses.ranking, losses.reconstruct_user,
                 losses.reconstruct_behavior, losses.mmd);
     t->examples += batch->size;
     t->steps++;
@@ -354,8 +354,7 @@ int ctl_train(const struct ctl_arguments *arguments)
     if (!close_output(&t.predictions, ctl_value(arguments, "predictions"), &err)) goto out;
     if (!close_output(&t.losses, ctl_value(arguments, "losses"), &err)) goto out;
     if (ctl_value(arguments, "export")
-        && !exchange_from_learner(t.learner, t.features, t.config->model.embedding_optimizer.kind, ctl_value(arguments, "export"),
-                                  EXCHANGE_SAFETENSORS, &err))
+        && !exchange_from_learner(t.learner, t.features, ctl_value(arguments, "export"), EXCHANGE_SAFETENSORS, &err))
         goto out;
     if (ctl_value(arguments, "checkpoint")
         && !checkpoint_from_learner(t.learner, t.features, t.config, t.metrics, ingest_clock(t.ingest), t.examples, ctl_value(arguments, "checkpoint"), &version, &err))

@@ -6,7 +6,7 @@ set -eu
 packages() {
     case $1 in
     build) echo gcc libc6-dev make pkg-config librdkafka-dev liblmdb-dev libyaml-dev libjansson-dev libxxhash-dev \
-                libmicrohttpd-dev libsystemd-dev libcurl4-openssl-dev libssl-dev libyajl-dev libprotobuf-c-dev \
+                libmicrohttpd-dev libsystemd-dev libcurl4-openssl-dev libssl-dev libyajl-dev libprotobuf-c-dev protobuf-c-compiler \
                 libopenblas-pthread-dev ;;
     test)  echo libcmocka-dev python3 python3-numpy curl ;;
     fuzz)  echo clang llvm ;;

@@ -25,7 +25,10 @@ def every_user_is_new(tests):
     tests.broker.create("obd.impressions:2", "obd.clicks:2", "obd.impressions.dlq:1", "obd.clicks.dlq:1")
     for kind in ("impressions", "clicks"):
         tests.broker.produce_file(f"obd.{kind}", os.path.join(events, f"{kind}.jsonl"))
-    daemon = tests.daemon("bandit", "obd.impressions", "obd.clicks", features=FEATURES).start().drained(4)
+    daemon = tests.daemon("bandit", "obd.impressions", "obd.clicks", features=FEATURES,
+                          # A week of a thinned log: an impression a minute, so that batches close by size, and come out even.
+                          batch="size: 50, max_delay: 0")
+    daemon.start().drained(4)
     metrics = daemon.metrics()
     assert daemon.examples() == 10000, daemon.examples()
     assert daemon.sum("examples_total", users="new") == 10000 and daemon.sum("examples_total", users="old") == 0

@@ -8,6 +8,8 @@ build=${1:?usage: run.sh BUILD [CASE...]}; shift
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0 number=0
+# The first python that has numpy: the one in the path need not be the system's.
+for python in python3 /usr/bin/python3; do "$python" -c 'import numpy' 2>/dev/null && break; done
 [ $# -gt 0 ] && cases=("$@") || { cases=(tests/golden/*/config.yaml); cases=("${cases[@]%/config.yaml}"); cases=("${cases[@]##*/}"); }
 
 run() {     # CASE NAME THREADS [VARIABLE=VALUE...]
@@ -17,7 +19,7 @@ run() {     # CASE NAME THREADS [VARIABLE=VALUE...]
     { cat "$case/config.yaml"; echo "compute: {threads: $threads}"; } >"$work/config.yaml"
     if env "$@" "$build/coldstreamctl" train --config "$work/config.yaml" --events "$case/events.jsonl" --import "$case/initial.safetensors" \
             --export "$work/export.safetensors" --predictions "$work/predictions.csv" --losses "$work/losses.csv" --strict >"$log" 2>&1 &&
-       python3 tests/golden/compare.py "$case" "$work/export.safetensors" "$work/predictions.csv" "$work/losses.csv" >>"$log" 2>&1; then
+       "$python" tests/golden/compare.py "$case" "$work/export.safetensors" "$work/predictions.csv" "$work/losses.csv" >>"$log" 2>&1; then
         echo "ok $number - $name"
     else
         echo "not ok $number - $name"

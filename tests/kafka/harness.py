@@ -112,7 +112,7 @@ model:
 class Daemon:
     """coldstreamd on a configuration of its own; state stays in the folder between starts."""
 
-    def __init__(self, broker, folder, name, impressions, clicks, features=FEATURES, extra="", window="2s"):
+    def __init__(self, broker, folder, name, impressions, clicks, features=FEATURES, window="2s", batch="size: 64, max_delay: 1s"):
         self.folder = os.path.join(folder, name)
         os.makedirs(self.folder, exist_ok=True)
         self.port, self.process, self.starts, self.name = free_port(), None, 0, name
@@ -131,13 +131,13 @@ source:
     properties: {{bootstrap.servers: "{broker.address}", reconnect.backoff.max.ms: 500}}
 join: {{window: {window}}}
 {features}{MODEL}
-batch: {{size: 64, max_delay: 1s}}
+batch: {{{batch}}}
 snapshot: {{directory: {self.snapshot}, interval: 200ms}}
 checkpoint: {{directory: {self.checkpoints}, interval: 1h}}
 control: {{socket: {self.socket}}}
 http: {{listen: 127.0.0.1:{self.port}}}
 compute: {{threads: 1, seed: 7}}
-{extra}""")
+""")
 
     @property
     def log(self):
@@ -179,14 +179,21 @@ compute: {{threads: 1, seed: 7}}
     def examples(self):
         return int(self.sum("examples_total", users="all"))
 
+    def steps(self):
+        return self.metrics().get("steps_total", 0)
+
+    def caught_up(self, partitions):
+        """All that is at the broker was taken into learning: no lag on any partition."""
+        lags = [value for name, value in self.metrics().items() if name.startswith("consumer_lag{")]
+        return len(lags) == partitions and not any(lags)
+
     def drained(self, partitions):
         """Everything read, joined and learned: no lag on any partition, nothing pending, and no more steps for a while."""
         quiet = [None, 0.0]
 
         def still():
             now = self.metrics()
-            lags = [value for name, value in now.items() if name.startswith("consumer_lag{")]
-            if len(lags) != partitions or any(lags) or now.get("join_pending", 1) != 0:
+            if not self.caught_up(partitions) or now.get("join_pending", 1) != 0:
                 return False
             steps = now.get("steps_total")
             if steps != quiet[0]:

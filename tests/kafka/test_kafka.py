@@ -8,7 +8,7 @@ import time
 from harness import BUILD, Tests, ctl, jitter, until
 
 PARTITIONS = 3
-EVENTS = 24000
+EVENTS = 60000
 STREAM = ["generate", "--profile", "small", "--users", "2000", "--items", "500", "--span", "30m", "--click-delay", "500ms", "--window", "2s"]
 
 state = {}      # what later tests take from earlier ones
@@ -56,12 +56,16 @@ def killed_daemon_resumes(tests):
     """kill -9 again and again: the resumed daemon ends with the very bytes of an uninterrupted one"""
     daemon = tests.daemon("killed", *state["names"])
     kills = 0
-    for _ in range(6):
+    while kills < 8:
         daemon.start()
-        until(lambda: daemon.metrics().get("steps_total", 0) > 0, "first steps", 30)
-        time.sleep(jitter(0.05, 0.4))
+        until(lambda: daemon.steps() > 0 or daemon.caught_up(2 * PARTITIONS), "first steps", 30)
+        time.sleep(jitter(0.0, 0.3))
+        if daemon.caught_up(2 * PARTITIONS):
+            break
         daemon.stop(signal.SIGKILL)
         kills += 1
+    assert kills >= 2, f"killed {kills} times before all was learned: a longer backlog is needed"
+    daemon.stop(signal.SIGKILL)
     daemon.start().drained(2 * PARTITIONS)
     assert daemon.stop() == 0, daemon.log_text()[-2000:]
     export = daemon.export()
@@ -101,7 +105,7 @@ GARBAGE = [
     (b'{"event":"impression","impression_id":"g1","ts":"yesterday","user_id":"u","item_id":"i"}', "mistyped"),
     (b'{"event":"impression","impression_id":"g2","ts":-5,"user_id":"u","item_id":"i"}', "time_out_of_bounds"),
     (b'{"event":"dance","impression_id":"g3","ts":1700006500000}', "unknown_event"),
-    (b"[" * 5000, "not_json"),
+    (b"[" * 5000, "mistyped"),
 ]
 
 

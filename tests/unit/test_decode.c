@@ -94,6 +94,14 @@ static struct cs_error impression_fails(struct decoder *decoder, const char *cha
     return decode_fails(decoder, impression_with(text, sizeof text, change), expected);
 }
 
+/* out = part, count times. */
+static void repeat(char *out, const char *part, size_t count)
+{
+    size_t length = strlen(part);
+    for (size_t i = 0; i < count; i++) memcpy(out + i * length, part, length);
+    out[count * length] = '\0';
+}
+
 static uint64_t key(const char *text) { return key_of_text(text, strlen(text)); }
 
 static const uint64_t *column(const struct example *example, size_t wanted, size_t *count)
@@ -206,16 +214,15 @@ static void test_lists(void **state)
     assert_true(keys[0] == key("0") && keys[1] == key("3"));
     event_release(&event);
 
-    char many[3000] = "\"user\":{\"city\":[0";
-    for (int i = 1; i < 255; i++) strcat(many, ",1");
-    char too_many[3100];
-    snprintf(too_many, sizeof too_many, "%s,1]}", many);
-    strcat(many, "]}");
+    char ones[600], many[700];
+    repeat(ones, ",1", 254);
+    snprintf(many, sizeof many, "\"user\":{\"city\":[0%s]}", ones);
     event = impression_ok(fixture->decoder, many);
     column(event.example, CITY, &count);
     assert_int_equal(count, 255);
     event_release(&event);
-    impression_fails(fixture->decoder, too_many, DECODE_TOO_LARGE);
+    snprintf(many, sizeof many, "\"user\":{\"city\":[0,1%s]}", ones);
+    impression_fails(fixture->decoder, many, DECODE_TOO_LARGE);
 }
 
 static void test_other_kinds(void **state)
@@ -332,14 +339,14 @@ static void test_limits(void **state)
     snprintf(text, sizeof text, "{\"event\":\"click\",\"impression_id\":\"%s\",\"ts\":1}", id);
     decode_fails(fixture->decoder, text, DECODE_TOO_LARGE);
 
-    char deep[400] = "\"x\":";
-    for (int i = 0; i < 63; i++) strcat(deep, "[");
-    for (int i = 0; i < 63; i++) strcat(deep, "]");
+    char open[65], close[65], deep[200];
+    repeat(open, "[", 63);
+    repeat(close, "]", 63);
+    snprintf(deep, sizeof deep, "\"x\":%s%s", open, close);
     event = impression_ok(fixture->decoder, deep);
     event_release(&event);
-    char deeper[400] = "\"x\":";
-    for (int i = 0; i < 64; i++) strcat(deeper, "[");
-    impression_fails(fixture->decoder, deeper, DECODE_NOT_JSON);
+    snprintf(deep, sizeof deep, "\"x\":[%s%s]", open, close);
+    impression_fails(fixture->decoder, deep, DECODE_NOT_JSON);
 
     char *large = malloc(100002);
     memset(large, ' ', 100001);
@@ -348,9 +355,9 @@ static void test_limits(void **state)
     assert_int_equal(decode(fixture->decoder, large, 100000, EVENT_CLICK, &event, NULL), DECODE_MISSING);
     assert_int_equal(decode(fixture->decoder, large, 100001, EVENT_CLICK, &event, NULL), DECODE_TOO_LARGE);
     /* Long escaped texts outgrow the parser's scratch memory. */
-    char *out = large + sprintf(large, "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":1,\"x\":\"");
-    while (out < large + 99000) out += sprintf(out, "\\u00e9\\n");
-    strcpy(out, "\"}");
+    size_t used = (size_t)snprintf(large, 100000, "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":1,\"x\":\"");
+    repeat(large + used, "\\u00e9\\n", 12000);
+    memcpy(large + strlen(large), "\"}", 3);
     event = decode_ok(fixture->decoder, large, DECODE_KIND_UNSAID);
     event_release(&event);
     free(large);

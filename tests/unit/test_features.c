@@ -129,7 +129,7 @@ static void test_table(void **state)
     assert_int_equal(err.code, CS_CONFIG);
     assert_non_null(strstr(err.message, "age"));
     bound[0] = 1;
-    strcpy(feature[1].name, "age");
+    memcpy(feature[1].name, "age", 4);
     assert_null(features_create(&options, &err));
     assert_non_null(strstr(err.message, "twice"));
 }

@@ -1,0 +1,195 @@
+/* coldstream-serve: the reference scorer of the serving fleet: HTTP/JSON over libcoldstream. */
+#include <getopt.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/clock.h"
+#include "daemon/coldstream_internal.h"
+#include "daemon/log.h"
+#include "daemon/notify.h"
+#include "daemon/serve_http.h"
+#include "daemon/version.h"
+
+static const char usage[] =
+    "usage: coldstream-serve --checkpoint DIR [--listen ADDRESS:PORT] [--poll 1s]\n"
+    "Scores with the current checkpoint of DIR, and moves to the next one without a pause.\n\n"
+    "  -C, --checkpoint DIR     directory of versions, or of one version\n"
+    "  -l, --listen ADDRESS     where to answer (default 127.0.0.1:9465; port 0 takes a free one and logs it)\n"
+    "  -p, --poll DURATION      how often `current` is looked at, 10ms to 1h (default 1s)\n"
+    "  -j, --threads N          that answer (default: one a processor)\n"
+    "  -m, --max-body BYTES     of a request (default 8388608)\n"
+    "  -v, --verbose            log debug messages\n"
+    "  -q, --quiet              log warnings and errors only\n"
+    "  -V, --version            versions of this program and of what it is linked to\n"
+    "  -h, --help               this text\n\n"
+    "POST /v1/score {\"requests\":[...]}; GET /livez, /readyz, /metrics. TERM and INT finish running requests, then end.\n"
+    "Exit: 0 done, 1 failed, 2 wrong usage, 65 checkpoint refused.\n";
+
+enum { DRAIN_MILLISECONDS = 10000 };
+
+struct arguments {
+    const char *checkpoint, *listen;
+    uint64_t poll, threads, max_body;
+    enum log_level level;
+};
+
+static int wrong(const char *format, const char *argument)
+{
+    fputs("coldstream-serve: ", stderr);
+    fprintf(stderr, format, argument);
+    fputs("; try coldstream-serve --help\n", stderr);
+    return cs_exit_code(CS_USAGE);
+}
+
+static bool read_number(const char *text, uint64_t least, uint64_t most, const char **rest, uint64_t *number)
+{
+    char *end;
+    if (*text < '0' || *text > '9') return false;
+    *number = strtoull(text, &end, 10);
+    *rest = end;
+    return *number >= least && *number <= most;
+}
+
+static bool read_duration(const char *text, uint64_t *milliseconds)
+{
+    static const struct { const char *unit; uint64_t milliseconds; } unit[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "h", 3600000 } };
+    const char *rest;
+    uint64_t number;
+    if (!read_number(text, 1, 3600000, &rest, &number)) return false;
+    for (size_t i = 0; i < sizeof unit / sizeof *unit; i++)
+        if (!strcmp(rest, unit[i].unit)) {
+            *milliseconds = number * unit[i].milliseconds;
+            return *milliseconds >= 10 && *milliseconds <= 3600000;
+        }
+    return false;
+}
+
+/* -1: go on; otherwise the exit code. */
+static int parse_arguments(int argc, char **argv, struct arguments *arguments)
+{
+    static const struct option option[] = {
+        { "checkpoint", required_argument, NULL, 'C' }, { "listen", required_argument, NULL, 'l' }, { "poll", required_argument, NULL, 'p' },
+        { "threads", required_argument, NULL, 'j' }, { "max-body", required_argument, NULL, 'm' }, { "verbose", no_argument, NULL, 'v' },
+        { "quiet", no_argument, NULL, 'q' }, { "version", no_argument, NULL, 'V' }, { "help", no_argument, NULL, 'h' }, { 0 },
+    };
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    *arguments = (struct arguments){ .listen = "127.0.0.1:9465", .poll = 1000, .threads = processors > 0 ? (uint64_t)processors : 1,
+                                     .max_body = 8 << 20, .level = LEVEL_INFO };
+    int letter;
+    const char *rest = "";
+    while ((letter = getopt_long(argc, argv, "C:l:p:j:m:vqVh", option, NULL)) != -1) {
+        switch (letter) {
+        case 'C': arguments->checkpoint = optarg; break;
+        case 'l': arguments->listen = optarg; break;
+        case 'p':
+            if (!read_duration(optarg, &arguments->poll)) return wrong("--poll: \"%s\" is no duration from 10ms to 1h", optarg);
+            break;
+        case 'j':
+            if (!read_number(optarg, 1, 1024, &rest, &arguments->threads) || *rest) return wrong("--threads: \"%s\" is not in 1 to 1024", optarg);
+            break;
+        case 'm':
+            if (!read_number(optarg, 1, UINT32_MAX, &rest, &arguments->max_body) || *rest)
+                return wrong("--max-body: \"%s\" is not a number of bytes", optarg);
+            break;
+        case 'v': arguments->level = LEVEL_DEBUG; break;
+        case 'q': arguments->level = LEVEL_WARNING; break;
+        case 'V': version_print("coldstream-serve", stdout); return 0;
+        case 'h': fputs(usage, stdout); return 0;
+        default: return wrong("%s", "what is it to do?");
+        }
+    }
+    if (optind < argc) return wrong("unexpected argument \"%s\"", argv[optind]);
+    if (!arguments->checkpoint) return wrong("%s is missing", "--checkpoint DIR");
+    return -1;
+}
+
+struct serving { struct coldstream *cs; struct telemetry *telemetry; };
+
+/* How old the newest learned event is when its version begins to serve. */
+static void observe_freshness(const struct serving *serving)
+{
+    char *info = serving->cs ? coldstream_info(serving->cs) : NULL;
+    json_t *manifest = info ? json_loads(info, 0, NULL) : NULL;
+    json_int_t watermark = json_integer_value(json_object_get(manifest, "event_time_watermark"));
+    if (watermark > 0) telemetry_observe(serving->telemetry, METRIC_FRESHNESS, (double)(clock_wall() - watermark) / 1000);
+    json_decref(manifest);
+    free(info);
+}
+
+static void on_swap(void *argument, uint64_t version, const char *error)
+{
+    const struct serving *serving = argument;
+    if (error) {
+        log_error("version refused, the one before serves on", LOG_U("version", version), LOG_S("error", error));
+        return;
+    }
+    log_notice("version swapped", LOG_U("version", version));
+    notify_status("serving version %" PRIu64, version);
+    telemetry_set(serving->telemetry, METRIC_SERVING_VERSION, NULL, (double)version);
+}
+
+static void await_signal(struct serving *serving, const sigset_t *set)
+{
+    uint64_t seen = 0;
+    for (;;) {
+        uint64_t version = coldstream_version(serving->cs);
+        if (version != seen) observe_freshness(serving);
+        seen = version;
+        notify_alive();
+        int number = sigtimedwait(set, NULL, &(struct timespec){ .tv_nsec = 500000000 });
+        if (number > 0) {
+            log_notice("stopping: running requests are finished first", LOG_S("signal", strsignal(number)));
+            return;
+        }
+    }
+}
+
+static int serve(const struct arguments *arguments)
+{
+    struct cs_error err = { 0 };
+    struct serving serving = { .telemetry = telemetry_create() };
+    struct serve_http *server = NULL;
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);         /* before any thread: signals are this loop's alone */
+    signal(SIGPIPE, SIG_IGN);
+    telemetry_set(serving.telemetry, METRIC_BUILD_INFO, TELEMETRY_LABELS(version_number, version_commit), 1);
+    telemetry_set(serving.telemetry, METRIC_START_TIME, NULL, (double)clock_wall() / 1000);
+    struct coldstream_options options = { .size = sizeof options, .poll_milliseconds = (uint32_t)arguments->poll, .follow = 1, .verify = 1,
+                                          .on_swap = on_swap, .argument = &serving };
+    serving.cs = coldstream_open_explained(arguments->checkpoint, &options, &err);
+    if (!serving.cs) goto out;
+    struct serve_options pages = { .listen = arguments->listen, .threads = (unsigned)arguments->threads, .max_body = arguments->max_body };
+    server = serve_http_start(serving.cs, &pages, serving.telemetry, &err);
+    if (!server) goto out;
+    log_notice("serving", LOG_U("version", coldstream_version(serving.cs)), LOG_S("checkpoint", arguments->checkpoint),
+               LOG_S("listen", arguments->listen), LOG_I("port", serve_http_port(server)));
+    notify_ready("serving");
+    await_signal(&serving, &set);
+    notify_stopping();
+out:
+    if (err.code) log_error("coldstream-serve can't serve", LOG_S("error", err.message));
+    serve_http_stop(server, DRAIN_MILLISECONDS);
+    coldstream_close(serving.cs);
+    telemetry_destroy(serving.telemetry);
+    return cs_exit_code(err.code);
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments arguments;
+    umask(027);
+    int code = parse_arguments(argc, argv, &arguments);
+    if (code >= 0) return code;
+    log_open(arguments.level, LOG_TEXT);
+    return serve(&arguments);
+}
