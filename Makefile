@@ -134,6 +134,9 @@ check-layers: ## includes against ARCHITECTURE.md's table
 check-style: ## line lengths, blanks, banned calls, opening comments
 	@tools/check_style.sh
 
+wrap: ## wraps the source lines that are past 120 columns, and touches no other (needs clang-format)
+	@tools/wrap_lines.py $(wildcard core/*.[ch] config/*.[ch] storage/*.[ch] daemon/*.[ch] tools/*.[ch] tests/*/*.[ch])
+
 # ---- to look at
 
 bench: ## measures training, decoding, rows, snapshots and scoring, each beside its ideal
@@ -173,7 +176,7 @@ clean: ## removes what was built
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 18
 
-.PHONY: all build setup test run-test test-programs unit sanitize sanitized run-asan run-tsan fuzz run-fuzz check-layers check-style \
+.PHONY: all build setup test run-test test-programs unit sanitize sanitized run-asan run-tsan fuzz run-fuzz check-layers check-style wrap \
     bench demo demo-movielens helpers install clean help force
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -134,7 +134,7 @@ char *value_text_text(struct pool *pool, const char *text)
     *end++ = '"';
     for (const unsigned char *at = (const unsigned char *)text; *at; at++) {
         if (*at == '"' || *at == '\\') *end++ = '\\';
-        if (*at < 0x20 || *at == 0x7f) end += sprintf(end, "\\x%02x", *at);
+        if (*at < 0x20 || *at == 0x7f) end += snprintf(end, 5, "\\x%02x", *at);
         else *end++ = (char)*at;
     }
     *end++ = '"';

@@ -1,4 +1,6 @@
 /* The kinds of zero-shot tower, and the one that generates nothing. */
+#include <assert.h>
+#include <stdio.h>
 #include "core/zero_shot_tower.h"
 
 #include <stdlib.h>
@@ -9,10 +11,11 @@ static const struct zero_shot_ops *const kinds[] = { &zero_shot_mail, &zero_shot
 const struct zero_shot_ops *zero_shot_find(enum zero_shot_kind kind, struct cs_error *err)
 {
     char names[128] = "";
+    size_t length = 0;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (kinds[i]->kind == kind) return kinds[i];
-        if (i) strcat(names, ", ");
-        strcat(names, kinds[i]->name);
+        length += (size_t)snprintf(names + length, sizeof names - length, "%s%s", i ? ", " : "", kinds[i]->name);
+        assert(length < sizeof names);
     }
     cs_fail(err, CS_CONFIG, "model.zero_shot.kind: this kind is not built in yet; there are %s", names);
     return NULL;

@@ -263,7 +263,7 @@ static bool index_all(struct checkpoint *checkpoint, struct cs_error *err)
         if (!index_table(checkpoint, &checkpoint->table[i], err)) return false;
     }
     const char *format = checkpoint_meta_text(checkpoint, "format");
-    if (!format || atoi(format) != FORMAT_CHECKPOINT_VERSION)
+    if (!format || strtol(format, NULL, 10) != FORMAT_CHECKPOINT_VERSION)
         return cs_fail(err, CS_REFUSED, "%s has checkpoint format %s, this program reads %d", checkpoint->directory, format ? format : "(none)",
                        FORMAT_CHECKPOINT_VERSION);
     return true;

@@ -20,7 +20,9 @@ checks() {
     # Strings and comments may name them; a call is the name, then a parenthesis, not after a letter or a dot.
     code() { sed -E 's://.*$::; s:/\*.*\*/::; s/"(\\.|[^"\\])*"/""/g' "$1"; }
     banned='strcpy|strcat|sprintf|vsprintf|gets|system|alloca|rand|srand|strtok|tmpnam|mktemp|atoi|atof|atol'
+    # A test may take the short way: it breaks at once, in front of who wrote it.
     for file in "${c[@]}"; do
+        case $file in tests/*) continue ;; esac
         code "$file" | grep -nE "(^|[^A-Za-z0-9_.>])($banned)[[:space:]]*\(" | sed -E "s#^([0-9]+):.*#$file:\1: a banned call#"
         case $file in core/*) code "$file" | grep -nE '(^|[^A-Za-z0-9_.>])_?exit[[:space:]]*\(' | sed -E "s#^([0-9]+):.*#$file:\1: exit in core/#" ;; esac
     done
