@@ -99,4 +99,6 @@ void config_compare(const struct cs_config *running, const struct cs_config *wan
 char *config_sample(void);      /* commented YAML, valid as it stands */
 char *config_manual(void);      /* one entry a setting: type, bounds, default, reloadable, doc */
 
+const char *config_yaml_version(void);   /* of the libyaml that is linked */
+
 #endif

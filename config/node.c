@@ -2,6 +2,8 @@
  * which can stand for billions of nodes or for a loop. */
 #include "config/node.h"
 
+#include "config/config.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -281,3 +283,5 @@ const char *node_found(struct pool *pool, const struct node *node)
     shown[length] = 0;
     return pool_format(pool, "\"%s%s\"", shown, cut ? "..." : "");
 }
+
+const char *config_yaml_version(void) { return yaml_get_version_string(); }

@@ -312,3 +312,5 @@ MDB_env *environment_open_file(const char *file, unsigned max, struct cs_error *
     }
     return env;
 }
+
+const char *environment_lmdb_version(void) { return mdb_version(NULL, NULL, NULL); }

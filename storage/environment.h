@@ -14,6 +14,8 @@ enum environment_database { DATABASE_META, DATABASE_DENSE, DATABASE_BLOCKS, DATA
 
 struct environment;
 
+const char *environment_lmdb_version(void);     /* of the library that is linked */
+
 /* Opens, or shares what this process has open already. Writable: the three databases are made where they are missing.
  * Read-only: CS_REFUSED where there are none. map_bytes: at least this much address space, 0 for the default. */
 struct environment *environment_open(const char *directory, bool writable, size_t map_bytes, struct cs_error *err);
