@@ -1,5 +1,6 @@
-/* The configuration as plain values (interfaces.md, section 3). config_table.c has one row a setting: key, type, offset,
- * bounds, default, doc, reloadable or not; parsing, checks, defaults, the sample and the manual come from those rows. */
+/* The configuration as plain values (interfaces.md, section 3). config_table.c has one row a setting: key, type,
+ * offset, bounds, default, doc, reloadable or not; parsing, checks, defaults, the sample and the manual come from those
+ * rows. */
 #ifndef CONFIG_CONFIG_H
 #define CONFIG_CONFIG_H
 
@@ -44,7 +45,7 @@ struct cs_config {
     enum model_preset preset;               /* already applied to model */
     struct model_options model;             /* model.* and optimizer.* */
     struct batch_options batch;
-    bool batch_max_delay_given;             /* written in the file: `train` closes batches by size alone unless it was */
+    bool batch_max_delay_given;             /* in the file: else `train` closes batches by size alone */
     struct evaluation_options evaluation;
     struct { char *directory; int64_t interval; } snapshot;
     struct {
@@ -52,7 +53,10 @@ struct cs_config {
         int64_t interval;
         uint64_t keep;
         char *announce_topic, *delta_topic; /* NULL: none */
-        struct { double max_log_loss_rise, max_auc_drop, max_calibration_error; uint64_t min_examples; } gate;  /* 0: no bound */
+        struct {
+            double max_log_loss_rise, max_auc_drop, max_calibration_error;
+            uint64_t min_examples;
+        } gate; /* 0: no bound */
     } checkpoint;
     struct { char *socket; } control;
     struct { char *listen; } http;
@@ -74,17 +78,20 @@ typedef bool config_property_check(const char *key, const char *value, char *mes
 /* NULL where anything is wrong; all problems of the file are then in *problems, in order of line. */
 struct cs_config *config_load(const char *file, enum config_use use, struct config_problems *problems);
 /* The same from memory; name stands for the file in messages. */
-struct cs_config *config_parse(const char *name, const char *text, size_t length, enum config_use use, struct config_problems *problems);
+struct cs_config *config_parse(const char *name, const char *text, size_t length, enum config_use use,
+                               struct config_problems *problems);
 /* As config_load; every property of the source is shown to check as well (NULL: as config_load). */
-struct cs_config *config_load_checked(const char *file, enum config_use use, config_property_check *check, struct config_problems *problems);
+struct cs_config *config_load_checked(const char *file, enum config_use use, config_property_check *check,
+                                      struct config_problems *problems);
 void config_destroy(struct cs_config *config);              /* wipes secrets */
 /* One line a problem, "file:line:column: text\n", malloc'd. */
 char *config_problems_text(const struct config_problems *problems);
 void config_problems_release(struct config_problems *problems);
 
 /* What the learned state depends on, in its shape and its meaning, as YAML that config_parse reads back (for train), in
- * canonical order; malloc'd: features, embedding.dimension, the towers' kinds and widths, the optimizers' kinds. Not in it is what may
- * change between two runs: rates, dropout, init_std, rows' admission and expiry. Stored in snapshots and checkpoints. */
+ * canonical order; malloc'd: features, embedding.dimension, the towers' kinds and widths, the optimizers' kinds. Not in
+ * it is what may change between two runs: rates, dropout, init_std, rows' admission and expiry. Stored in snapshots and
+ * checkpoints. */
 char *config_model_text(const struct cs_config *config);
 /* Hexadecimal XXH3-128 of config_model_text: equal where state may be exchanged. text: >= 33 bytes. */
 void config_fingerprint(const struct cs_config *config, char text[33]);
@@ -93,7 +100,8 @@ void config_model_difference(const char *there, const char *here, char *text, si
 
 /* What a reload would change: calls changed for each setting that differs, saying whether it can be changed live. */
 typedef void config_changed(void *self, const char *key, const char *from, const char *to, bool live);
-void config_compare(const struct cs_config *running, const struct cs_config *wanted, config_changed *changed, void *self);
+void config_compare(const struct cs_config *running, const struct cs_config *wanted, config_changed *changed,
+                    void *self);
 
 /* From the table. Written to a file or a terminal by the caller; malloc'd. */
 char *config_sample(void);      /* commented YAML, valid as it stands */

@@ -1,4 +1,4 @@
-/* Checks across settings: what is missing as a whole, and what contradicts itself. Each says where in the file to look. */
+/* Checks across settings: what is missing as a whole, and what contradicts itself. Each says where to look. */
 #include "config/config_load.h"
 
 #include <string.h>
@@ -15,7 +15,8 @@ static void check_source(struct loader *loader)
     const struct cs_config *config = loader->config;
     if (!config->source.configured) {
         if (loader->use == CONFIG_FOR_DAEMON)
-            problem_near(loader, "source", "source: missing, allowed: kafka: {properties: {bootstrap.servers: host:port}}");
+            problem_near(loader, "source",
+                         "source: missing, allowed: kafka: {properties: {bootstrap.servers: host:port}}");
         return;
     }
     const struct node *properties = loader_given(loader, "source.kafka.properties");
@@ -23,36 +24,44 @@ static void check_source(struct loader *loader)
     if (properties && properties->kind == NODE_MAP)
         servers = node_member(properties, "bootstrap.servers") || node_member(properties, "metadata.broker.list");
     if (loader->use == CONFIG_FOR_DAEMON && !servers)
-        problem_near(loader, "source.kafka.properties", "source.kafka.properties: bootstrap.servers is missing, allowed: host:port, ...");
+        problem_near(loader, "source.kafka.properties",
+                     "source.kafka.properties: bootstrap.servers is missing, allowed: host:port, ...");
 }
 
 /* Impressions and clicks go together; a stream that is off takes with it the defaults of what needs it. */
 static void check_topics(struct loader *loader)
 {
     struct cs_config *config = loader->config;
-    char **const topic[] = { &config->source.topics.impressions, &config->source.topics.clicks, &config->source.topics.conversions,
-                             &config->source.topics.examples, &config->checkpoint.announce_topic };
-    static const char *const key[] = { "source.kafka.topics.impressions", "source.kafka.topics.clicks", "source.kafka.topics.conversions",
-                                       "source.kafka.topics.examples", "checkpoint.announce_topic" };
+    char **const topic[] = { &config->source.topics.impressions, &config->source.topics.clicks,
+                             &config->source.topics.conversions, &config->source.topics.examples,
+                             &config->checkpoint.announce_topic };
+    static const char *const key[] = { "source.kafka.topics.impressions", "source.kafka.topics.clicks",
+                                       "source.kafka.topics.conversions", "source.kafka.topics.examples",
+                                       "checkpoint.announce_topic" };
     enum { TOPICS = sizeof topic / sizeof *topic };
     const struct node *impressions = loader_given(loader, key[0]);
     if (impressions && node_is_null(impressions)) {
         for (size_t i = 1; i <= 2; i++) {
             if (!loader_given(loader, key[i])) *topic[i] = NULL;
             if (*topic[i])
-                problem_near(loader, key[i], pool_format(loader->pool, "%s: given without impressions, which it belongs to", key[i]));
+                problem_near(loader, key[i],
+                             pool_format(loader->pool, "%s: given without impressions, which it belongs to", key[i]));
         }
-    } else if (config->source.topics.impressions && !config->source.topics.clicks && node_is_null(loader_near(loader, key[1]))) {
+    } else if (config->source.topics.impressions && !config->source.topics.clicks &&
+               node_is_null(loader_near(loader, key[1]))) {
         problem_near(loader, key[1], "source.kafka.topics.clicks: impressions need clicks; turn both off, or none");
     }
     if (impressions && node_is_null(impressions) && !config->source.topics.examples)
-        problem_near(loader, "source.kafka.topics", "source.kafka.topics: nothing to learn from, allowed: impressions and clicks, or examples, or all");
+        problem_near(
+            loader, "source.kafka.topics",
+            "source.kafka.topics: nothing to learn from, allowed: impressions and clicks, or examples, or all");
     for (size_t i = 1; i < TOPICS; i++)
         for (size_t j = 0; j < i; j++)
             if (*topic[i] && *topic[j] && strcmp(*topic[i], *topic[j]) == 0) {
                 size_t at = loader_given(loader, key[i]) ? i : j;
-                problem_near(loader, key[at], pool_format(loader->pool, "%s: the topic \"%s\" already serves %s", key[at], *topic[at],
-                                                          key[at == i ? j : i]));
+                problem_near(loader, key[at],
+                             pool_format(loader->pool, "%s: the topic \"%s\" already serves %s", key[at], *topic[at],
+                                         key[at == i ? j : i]));
             }
 }
 
@@ -60,7 +69,8 @@ static bool table_is_used(const struct features_options *features, const char *t
 {
     if (strcmp(features->behavior_table, table) == 0) return true;
     for (size_t i = 0; i < features->feature_count; i++)
-        if (features->feature[i].kind == FEATURE_CATEGORICAL && strcmp(features->feature[i].table, table) == 0) return true;
+        if (features->feature[i].kind == FEATURE_CATEGORICAL && strcmp(features->feature[i].table, table) == 0)
+            return true;
     return false;
 }
 
@@ -70,17 +80,21 @@ static void check_features(struct loader *loader)
     const struct features_options *features = &config->features;
     if (loader->wrong_features) return;
     if (features->feature_count == 0) {
-        problem_near(loader, "features", "features: missing, allowed: lists of features under user, context and item, as item: [{name: item_id, table: item}]");
+        problem_near(loader, "features",
+                     "features: missing, allowed: lists of features under user, context and item, as item: [{name: "
+                     "item_id, table: item}]");
         return;
     }
     size_t attributes = 0;
     for (size_t i = 0; i < features->feature_count; i++)
         attributes += features->feature[i].group == GROUP_USER && features->feature[i].kind == FEATURE_CATEGORICAL;
     if (attributes == 0 && config->model.zero_shot.kind != ZERO_SHOT_NONE)
-        problem_near(loader, "model.zero_shot.kind", "model.zero_shot.kind: works from the user's attributes, but features.user has no categorical "
-                                                     "feature; add one, or choose none");
+        problem_near(loader, "model.zero_shot.kind",
+                     "model.zero_shot.kind: works from the user's attributes, but features.user has no categorical "
+                     "feature; add one, or choose none");
     const struct node *tables = loader_given(loader, "embedding.tables");
-    for (const struct node *table = tables && tables->kind == NODE_MAP ? tables->first : NULL; table; table = table->next) {
+    for (const struct node *table = tables && tables->kind == NODE_MAP ? tables->first : NULL; table;
+         table = table->next) {
         if (table_is_used(features, table->key->text)) continue;
         const char *name[256];
         size_t count = 0;
@@ -88,8 +102,9 @@ static void check_features(struct loader *loader)
         for (size_t i = 0; i < features->feature_count && count < sizeof name / sizeof *name; i++)
             if (features->feature[i].kind == FEATURE_CATEGORICAL) name[count++] = features->feature[i].table;
         const char *meant = near_miss(table->key->text, name, count);
-        problem_add(loader->problems, table->key->line, table->key->column, "embedding.tables: no feature uses a table %s%s%s%s",
-                    node_found(loader->pool, table->key), meant ? ", did you mean \"" : "", meant ? meant : "", meant ? "\"?" : "");
+        problem_add(loader->problems, table->key->line, table->key->column,
+                    "embedding.tables: no feature uses a table %s%s%s%s", node_found(loader->pool, table->key),
+                    meant ? ", did you mean \"" : "", meant ? meant : "", meant ? "\"?" : "");
     }
 }
 
@@ -99,9 +114,11 @@ static void check_model(struct loader *loader)
     struct ranking_options *ranking = &config->model.ranking;
     if (ranking->tower != RANKING_EMB_LR) return;
     if (loader_given(loader, "model.ranking.hidden"))
-        problem_near(loader, "model.ranking.hidden", "model.ranking.hidden: the tower emb_lr has no hidden layers; leave it out, or choose base_dnn");
+        problem_near(loader, "model.ranking.hidden",
+                     "model.ranking.hidden: the tower emb_lr has no hidden layers; leave it out, or choose base_dnn");
     if (loader_given(loader, "model.ranking.dropout") && ranking->dropout > 0)
-        problem_near(loader, "model.ranking.dropout", "model.ranking.dropout: the tower emb_lr has no dropout; leave it out, or choose base_dnn");
+        problem_near(loader, "model.ranking.dropout",
+                     "model.ranking.dropout: the tower emb_lr has no dropout; leave it out, or choose base_dnn");
     memset(ranking->hidden, 0, sizeof ranking->hidden);
     ranking->hidden_count = 0;
     ranking->dropout = 0;
@@ -123,7 +140,8 @@ static void check_directories(struct loader *loader)
     const struct cs_config *config = loader->config;
     if (!config->snapshot.directory || !config->checkpoint.directory) return;
     if (same_directory(config->snapshot.directory, config->checkpoint.directory))
-        problem_near(loader, loader_given(loader, "checkpoint.directory") ? "checkpoint.directory" : "snapshot.directory",
+        problem_near(loader,
+                     loader_given(loader, "checkpoint.directory") ? "checkpoint.directory" : "snapshot.directory",
                      "checkpoint.directory: the same as snapshot.directory, allowed: one of its own");
 }
 
@@ -135,5 +153,6 @@ void config_check(struct loader *loader)
     check_model(loader);
     check_directories(loader);
     if (loader->config->events.format == FORMAT_PROTOBUF && loader->config->events.field_count)
-        problem_near(loader, "events.fields", "events.fields: the protobuf schema's fields are fixed; leave it out, or choose json");
+        problem_near(loader, "events.fields",
+                     "events.fields: the protobuf schema's fields are fixed; leave it out, or choose json");
 }

@@ -47,9 +47,11 @@ static char *map_text(struct pool *pool, const struct setting *row, const char *
     char *text = pool_copy(pool, "", 0);
     for (size_t i = 0; i < count; i++) {
         const struct config_pair *pair = row->type == SETTING_PAIRS ? (const struct config_pair *)first + i : NULL;
-        const struct table_options *table = row->type == SETTING_TABLES ? (const struct table_options *)first + i : NULL;
-        text = pool_format(pool, "%s%s%s: %s", text, i ? ", " : "", value_text_text(pool, pair ? pair->name : table->name),
-                           pair ? value_text_text(pool, pair->value) : record_text(pool, setting_record(SETTING_TABLES), table));
+        const struct table_options *table =
+            row->type == SETTING_TABLES ? (const struct table_options *)first + i : NULL;
+        text = pool_format(
+            pool, "%s%s%s: %s", text, i ? ", " : "", value_text_text(pool, pair ? pair->name : table->name),
+            pair ? value_text_text(pool, pair->value) : record_text(pool, setting_record(SETTING_TABLES), table));
     }
     return pool_format(pool, "{%s}", text);
 }
@@ -70,7 +72,8 @@ char *setting_text(struct pool *pool, const struct setting *row, const void *bas
         const char *text = *(char *const *)value;
         return text ? value_text_text(pool, text) : pool_copy(pool, "~", 1);
     }
-    case SETTING_NAME: return row->optional && !*(const char *)value ? pool_copy(pool, "~", 1) : value_text_text(pool, value);
+    case SETTING_NAME:
+        return row->optional && !*(const char *)value ? pool_copy(pool, "~", 1) : value_text_text(pool, value);
     case SETTING_DURATION: return value_duration_text(pool, *(const int64_t *)value);
     case SETTING_SIZE:
     case SETTING_COUNT: return pool_format(pool, "%" PRIu64, *(const uint64_t *)value);

@@ -1,4 +1,4 @@
-/* From YAML to values, through the table. Every problem is noted and reading goes on, so that one run shows them all. */
+/* From YAML to values, through the table. Every problem is noted and reading goes on, so that one run shows all. */
 #include "config/config_load.h"
 
 #include <errno.h>
@@ -29,7 +29,8 @@ static size_t edit_distance(const char *a, const char *b)
         now[0] = i;
         for (size_t j = 1; j <= b_length; j++) {
             now[j] = least(least(last[j] + 1, now[j - 1] + 1), last[j - 1] + (a[i - 1] != b[j - 1]));
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) now[j] = least(now[j], before[j - 2] + 1);
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                now[j] = least(now[j], before[j - 2] + 1);
         }
         size_t *free_row = before;
         before = last;
@@ -64,30 +65,37 @@ static void unknown(struct loader *loader, const struct node *key, const char *w
 {
     const char *meant = near_miss(key->text, names->name, names->count), *list = "";
     const char *found = node_found(loader->pool, key);
-    for (size_t i = 0; i < names->count; i++) list = pool_format(loader->pool, "%s%s%s", list, i ? ", " : "", names->name[i]);
-    if (meant) problem_add(loader->problems, key->line, key->column, "unknown %s %s, did you mean \"%s\"? Allowed: %s", what, found, meant, list);
+    for (size_t i = 0; i < names->count; i++)
+        list = pool_format(loader->pool, "%s%s%s", list, i ? ", " : "", names->name[i]);
+    if (meant)
+        problem_add(loader->problems, key->line, key->column, "unknown %s %s, did you mean \"%s\"? Allowed: %s", what,
+                    found, meant, list);
     else problem_add(loader->problems, key->line, key->column, "unknown %s %s, allowed: %s", what, found, list);
 }
 
 /* ---- single values ---- */
 
-static void wrong(struct loader *loader, const struct setting *row, const char *path, const struct node *node, const char *hint)
+static void wrong(struct loader *loader, const struct setting *row, const char *path, const struct node *node,
+                  const char *hint)
 {
     /* What stands behind a reference, or where secrets stand, is never shown. */
     const char *found = row->secret ? "a value" : node_found(loader->pool, node);
     problem_add(loader->problems, node->line, node->column, "%s: found %s, allowed: %s%s%s%s", path, found,
-                setting_allowed(loader->pool, row), hint && *hint ? " (" : "", hint ? hint : "", hint && *hint ? ")" : "");
+                setting_allowed(loader->pool, row), hint && *hint ? " (" : "", hint ? hint : "",
+                hint && *hint ? ")" : "");
 }
 
 /* The scalar's text with references resolved; NULL when there is none (reported). */
-static const char *scalar(struct loader *loader, const struct setting *row, const char *path, const struct node *node, bool whole, bool *referenced)
+static const char *scalar(struct loader *loader, const struct setting *row, const char *path, const struct node *node,
+                          bool whole, bool *referenced)
 {
     if (node->broken) return NULL;
     if (node->kind != NODE_SCALAR || node_is_null(node)) {
         wrong(loader, row, path, node, NULL);
         return NULL;
     }
-    if (loader->use != CONFIG_FOR_DAEMON && strncmp(path, "source.", 7) == 0) return node->text;   /* not used: its secrets need not be here */
+    if (loader->use != CONFIG_FOR_DAEMON && strncmp(path, "source.", 7) == 0)
+        return node->text;      /* not used: its secrets need not be here */
     const char *why = NULL, *value = value_resolve(loader->pool, node->text, whole, referenced, &why);
     if (!value) problem_add(loader->problems, node->line, node->column, "%s: %s", path, why);
     return value;
@@ -120,7 +128,8 @@ static bool in_range_whole(const struct setting *row, uint64_t value)
     return value >= min && value <= max;
 }
 
-static bool set_choice(struct loader *loader, const struct setting *row, const char *path, const struct node *node, const char *text, int *to)
+static bool set_choice(struct loader *loader, const struct setting *row, const char *path, const struct node *node,
+                       const char *text, int *to)
 {
     struct names names = { 0 };
     const char *word;
@@ -129,8 +138,9 @@ static bool set_choice(struct loader *loader, const struct setting *row, const c
         if (strcmp(word, text) == 0) {
             *to = (int)i;
             if (!available)
-                problem_add(loader->problems, node->line, node->column, "%s: \"%s\" is not available in this version; available: %s", path,
-                            word, setting_allowed(loader->pool, row));
+                problem_add(loader->problems, node->line, node->column,
+                            "%s: \"%s\" is not available in this version; available: %s", path, word,
+                            setting_allowed(loader->pool, row));
             return available;
         }
         if (available) names_add(&names, word);
@@ -140,7 +150,8 @@ static bool set_choice(struct loader *loader, const struct setting *row, const c
     return false;
 }
 
-static void set_list(struct loader *loader, const struct setting *row, const char *path, const struct node *node, char *base)
+static void set_list(struct loader *loader, const struct setting *row, const char *path, const struct node *node,
+                     char *base)
 {
     bool widths = row->type == SETTING_WIDTHS;
     if (node->kind != NODE_LIST || (widths && (node->count < row->least || node->count > row->most))) {
@@ -151,19 +162,23 @@ static void set_list(struct loader *loader, const struct setting *row, const cha
     double *bound = widths || !node->count ? NULL : pool_take(loader->pool, node->count * sizeof *bound);
     for (const struct node *element = node->first; element; element = element->next, i++) {
         bool referenced = false;
-        const char *here = pool_format(loader->pool, "%s[%zu]", path, i), *text = scalar(loader, row, here, element, false, &referenced);
+        const char *here = pool_format(loader->pool, "%s[%zu]", path, i),
+                   *text = scalar(loader, row, here, element, false, &referenced);
         if (!text) continue;
         uint64_t value = 0;
-        if (widths && (value_count(text, &value) || !in_range_whole(row, value))) wrong(loader, row, here, element, NULL);
+        if (widths && (value_count(text, &value) || !in_range_whole(row, value)))
+            wrong(loader, row, here, element, NULL);
         else if (widths) width[i] = value;
         else if (value_number(text, &bound[i])) wrong(loader, row, here, element, NULL);
-        else if (i > 0 && !(bound[i] > bound[i - 1])) wrong(loader, row, here, element, "each greater than the one before");
+        else if (i > 0 && !(bound[i] > bound[i - 1]))
+            wrong(loader, row, here, element, "each greater than the one before");
     }
     if (!widths) *(double **)(void *)(base + row->offset) = bound;
     *(size_t *)(void *)(base + row->count_offset) = node->count;
 }
 
-static void set_pairs(struct loader *loader, const struct setting *row, const char *path, const struct node *node, char *base)
+static void set_pairs(struct loader *loader, const struct setting *row, const char *path, const struct node *node,
+                      char *base)
 {
     struct config_pair *pair = NULL;
     size_t count = 0;
@@ -189,14 +204,17 @@ static void set_pairs(struct loader *loader, const struct setting *row, const ch
         const char *text = scalar(loader, row, here, value, row->secret, &referenced);
         if (text && !row->secret && !*text) wrong(loader, row, here, value, NULL);
         if (row->secret) config_check_property(loader, value, text, referenced);
-        if (text) pair[count++] = (struct config_pair){ pool_copy(loader->pool, value->key->text, strlen(value->key->text)),
-                                                        pool_copy(loader->pool, text, strlen(text)), value->key->line, value->key->column };
+        if (text)
+            pair[count++] = (struct config_pair){ pool_copy(loader->pool, value->key->text, strlen(value->key->text)),
+                                                  pool_copy(loader->pool, text, strlen(text)), value->key->line,
+                                                  value->key->column };
     }
     *(struct config_pair **)(void *)(base + row->offset) = pair;
     *(size_t *)(void *)(base + row->count_offset) = count;
 }
 
-static void set_record(struct loader *loader, struct setting_list rows, const char *path, const struct node *node, void *record);
+static void set_record(struct loader *loader, struct setting_list rows, const char *path, const struct node *node,
+                       void *record);
 
 /* Elements are added to what the groups before it gave: user, context and item stand in this order in the table. */
 static void set_features(struct loader *loader, const struct setting *row, const char *path, const struct node *node)
@@ -218,19 +236,24 @@ static void set_features(struct loader *loader, const struct setting *row, const
         feature->group = (enum feature_group)row->group;
         set_record(loader, setting_record(SETTING_FEATURES), here, element, feature);
         if (element->kind != NODE_MAP || !feature->name[0]) continue;
-        const struct node *name = node_member(element, "name"), *table = node_member(element, "table"), *bucket = node_member(element, "bucketize");
+        const struct node *name = node_member(element, "name"), *table = node_member(element, "table"),
+                          *bucket = node_member(element, "bucketize");
         for (size_t other = first; other < features->feature_count; other++)
             if (strcmp(grown[other].name, feature->name) == 0)
-                problem_add(loader->problems, name->line, name->column, "%s.name: a feature \"%s\" is already in %s", here, feature->name, path);
+                problem_add(loader->problems, name->line, name->column, "%s.name: a feature \"%s\" is already in %s",
+                            here, feature->name, path);
         if (feature->kind == FEATURE_DENSE && table && !node_is_null(table))
-            problem_add(loader->problems, table->line, table->column, "%s.table: a dense feature has no table; leave it out, or make it categorical", here);
+            problem_add(loader->problems, table->line, table->column,
+                        "%s.table: a dense feature has no table; leave it out, or make it categorical", here);
         if (feature->kind == FEATURE_DENSE && bucket && feature->bucket_count)
             problem_add(loader->problems, bucket->line, bucket->column,
-                        "%s.bucketize: a dense feature is used as it is; leave bucketize out, or make it categorical", here);
+                        "%s.bucketize: a dense feature is used as it is; leave bucketize out, or make it categorical",
+                        here);
         if (feature->kind == FEATURE_CATEGORICAL && !feature->table[0]) {
             if (!settings[setting_index("features.behavior.table")].check(feature->name))
-                problem_add(loader->problems, name->line, name->column, "%s: the name \"%s\" can't name its table: give one, as table: %s", here,
-                            feature->name, "t1");
+                problem_add(loader->problems, name->line, name->column,
+                            "%s: the name \"%s\" can't name its table: give one, as table: %s", here, feature->name,
+                            "t1");
             snprintf(feature->table, sizeof feature->table, "%s", feature->name);
         }
         if (feature->kind == FEATURE_DENSE) feature->table[0] = 0;
@@ -250,12 +273,14 @@ static void set_tables(struct loader *loader, const struct setting *row, const c
     for (const struct node *value = node->first; value; value = value->next) {
         struct table_options *table = &embedding->table[embedding->table_count++];
         snprintf(table->name, sizeof table->name, "%s", value->key->text);
-        set_record(loader, setting_record(SETTING_TABLES), pool_format(loader->pool, "%s.%s", path, value->key->text), value, table);
+        set_record(loader, setting_record(SETTING_TABLES), pool_format(loader->pool, "%s.%s", path, value->key->text),
+                   value, table);
     }
 }
 
 /* Writes the node's value where the row says, or notes what is wrong with it. */
-static void set_value(struct loader *loader, const struct setting *row, const char *path, const struct node *node, void *base)
+static void set_value(struct loader *loader, const struct setting *row, const char *path, const struct node *node,
+                      void *base)
 {
     char *to = (char *)base + row->offset;
     bool referenced = false;
@@ -268,7 +293,8 @@ static void set_value(struct loader *loader, const struct setting *row, const ch
     case SETTING_TABLES: set_tables(loader, row, path, node); return;
     case SETTING_LATER:
         if (!node_is_null(node) && (node->kind == NODE_SCALAR || node->count))
-            problem_add(loader->problems, node->line, node->column, "%s: not available in this version; allowed: %s", path, row->preset);
+            problem_add(loader->problems, node->line, node->column, "%s: not available in this version; allowed: %s",
+                        path, row->preset);
         return;
     default: break;
     }
@@ -310,17 +336,19 @@ static void set_value(struct loader *loader, const struct setting *row, const ch
     if (hint) wrong(loader, row, path, node, hint);
 }
 
-static void set_default(struct loader *loader, const struct setting *row, const char *path, const char *preset, void *base)
+static void set_default(struct loader *loader, const struct setting *row, const char *path, const char *preset,
+                        void *base)
 {
     struct node *node = node_parse(loader->pool, preset, strlen(preset), loader->problems);
     set_value(loader, row, path, node, base);
 }
 
-static void set_record(struct loader *loader, struct setting_list rows, const char *path, const struct node *node, void *record)
+static void set_record(struct loader *loader, struct setting_list rows, const char *path, const struct node *node,
+                       void *record)
 {
     if (node->kind != NODE_MAP && !node_is_null(node)) {
-        problem_add(loader->problems, node->line, node->column, "%s: found %s, allowed: a map as {%s: ...}", path, node_found(loader->pool, node),
-                    rows.row[0].key);
+        problem_add(loader->problems, node->line, node->column, "%s: found %s, allowed: a map as {%s: ...}", path,
+                    node_found(loader->pool, node), rows.row[0].key);
         return;
     }
     struct names names = { 0 };
@@ -336,7 +364,9 @@ static void set_record(struct loader *loader, struct setting_list rows, const ch
         const char *here = pool_format(loader->pool, "%s.%s", path, row->key);
         if (value) set_value(loader, row, here, value, record);
         else if (row->preset) set_default(loader, row, here, row->preset, record);
-        else problem_add(loader->problems, node->line, node->column, "%s: missing, allowed: %s", here, setting_allowed(loader->pool, row));
+        else
+            problem_add(loader->problems, node->line, node->column, "%s: missing, allowed: %s", here,
+                        setting_allowed(loader->pool, row));
     }
 }
 
@@ -360,7 +390,8 @@ const struct node *loader_near(const struct loader *loader, const char *key)
     return node;
 }
 
-/* Matches the map at path (with its last dot; "" is the root) against the table: rows get their nodes, sections are entered. */
+/* Matches the map at path (with its last dot; "" is the root) against the table: rows get their nodes, sections are
+ * entered. */
 static void walk(struct loader *loader, const struct node *map, const char *path)
 {
     size_t path_length = strlen(path);
@@ -371,7 +402,8 @@ static void walk(struct loader *loader, const struct node *map, const char *path
         names_add(&names, pool_copy(loader->pool, rest, strcspn(rest, ".")));
     }
     for (struct node *value = map->first; value; value = value->next) {
-        const char *here = pool_format(loader->pool, "%s%s", path, value->key->text), *section = pool_format(loader->pool, "%s.", here);
+        const char *here = pool_format(loader->pool, "%s%s", path, value->key->text),
+                   *section = pool_format(loader->pool, "%s.", here);
         bool is_row = false, is_section = false;
         bool dotted = strchr(value->key->text, '.') != NULL;       /* "batch.size: 3" is not how it is written */
         for (size_t i = 0; i < setting_count && !is_row && !dotted; i++) {
@@ -384,7 +416,8 @@ static void walk(struct loader *loader, const struct node *map, const char *path
         if (!is_section) unknown(loader, value->key, "key", &names);
         else if (value->kind == NODE_MAP) walk(loader, value, section);
         else if (!node_is_null(value))
-            problem_add(loader->problems, value->line, value->column, "%s: found %s, allowed: a map of settings", here, node_found(loader->pool, value));
+            problem_add(loader->problems, value->line, value->column, "%s: found %s, allowed: a map of settings", here,
+                        node_found(loader->pool, value));
     }
 }
 
@@ -393,7 +426,8 @@ static void load(struct loader *loader)
     struct cs_config *config = loader->config;
     loader->given = pool_take(loader->pool, setting_count * sizeof *loader->given);
     walk(loader, loader->root, "");
-    config->source.configured = node_member(loader->root, "source") && !node_is_null(node_member(loader->root, "source"));
+    config->source.configured =
+        node_member(loader->root, "source") && !node_is_null(node_member(loader->root, "source"));
     config->batch_max_delay_given = loader_given(loader, "batch.max_delay") != NULL;
     const struct node *preset = loader_given(loader, "model.preset");
     bool paper = preset && preset->kind == NODE_SCALAR && strcmp(preset->text, "paper") == 0;
@@ -405,17 +439,21 @@ static void load(struct loader *loader)
     config_check(loader);
 }
 
-static struct cs_config *parse(const char *name, const char *text, size_t length, enum config_use use, config_property_check *check,
-                               struct config_problems *problems)
+static struct cs_config *parse(const char *name, const char *text, size_t length, enum config_use use,
+                               config_property_check *check, struct config_problems *problems)
 {
     problems_begin(problems, name);
     struct pool *pool = pool_create();
-    struct loader loader = { .config = pool_take(pool, sizeof(struct cs_config)), .pool = pool, .problems = problems, .use = use,
+    struct loader loader = { .config = pool_take(pool, sizeof(struct cs_config)),
+                             .pool = pool,
+                             .problems = problems,
+                             .use = use,
                              .check_property = check };
     loader.config->memory = pool;
     loader.root = node_parse(pool, text, length, problems);
     if (loader.root && loader.root->kind != NODE_MAP && !node_is_null(loader.root)) {
-        problem_add(problems, loader.root->line, loader.root->column, "found %s, allowed: a map of settings", node_found(pool, loader.root));
+        problem_add(problems, loader.root->line, loader.root->column, "found %s, allowed: a map of settings",
+                    node_found(pool, loader.root));
     } else if (loader.root) {
         if (loader.root->kind == NODE_SCALAR) loader.root->kind = NODE_MAP;     /* a file of comments alone, or ~ */
         load(&loader);
@@ -426,7 +464,8 @@ static struct cs_config *parse(const char *name, const char *text, size_t length
     return NULL;
 }
 
-struct cs_config *config_parse(const char *name, const char *text, size_t length, enum config_use use, struct config_problems *problems)
+struct cs_config *config_parse(const char *name, const char *text, size_t length, enum config_use use,
+                               struct config_problems *problems)
 {
     return parse(name, text, length, use, NULL, problems);
 }
@@ -436,7 +475,8 @@ struct cs_config *config_load(const char *file, enum config_use use, struct conf
     return config_load_checked(file, use, NULL, problems);
 }
 
-struct cs_config *config_load_checked(const char *file, enum config_use use, config_property_check *check, struct config_problems *problems)
+struct cs_config *config_load_checked(const char *file, enum config_use use, config_property_check *check,
+                                      struct config_problems *problems)
 {
     struct cs_config *config = NULL;
     struct stat status;

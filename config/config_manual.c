@@ -26,8 +26,9 @@ static void write_record_comment(struct pool *pool, FILE *out, int indent, enum 
     struct setting_list rows = setting_record(type);
     for (size_t i = 0; i < rows.count; i++) {
         const struct setting *row = &rows.row[i];
-        write_comment(out, indent, pool_format(pool, "  %s: %s %s%s", row->key, row->doc, row->preset ? "Default " : "Required",
-                                               row->preset ? row->preset : ""));
+        write_comment(out, indent,
+                      pool_format(pool, "  %s: %s %s%s", row->key, row->doc, row->preset ? "Default " : "Required",
+                                  row->preset ? row->preset : ""));
     }
 }
 
@@ -38,8 +39,11 @@ char *config_sample(void)
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     if (!out) abort();
-    fputs("# Coldstream: every setting with its default. Only features and source must be given; delete what you don't change.\n"
-          "# `coldstreamd --check-config` checks a file; `coldstreamctl reload` applies changes of the settings marked (live).\n", out);
+    fputs("# Coldstream: every setting with its default. Only features and source must be given; delete what you don't "
+          "change.\n"
+          "# `coldstreamd --check-config` checks a file; `coldstreamctl reload` applies changes of the settings marked "
+          "(live).\n",
+          out);
     const char *previous = NULL;
     for (size_t i = 0; i < setting_count; i++) {
         const struct setting *row = &settings[i];
@@ -48,9 +52,10 @@ char *config_sample(void)
         if (!previous || strncmp(previous, row->key, top + 1) != 0) fputs("\n", out);
         const char *name = open_sections(out, previous, row->key, &depth);
         write_comment(out, 2 * depth, row->doc);
-        write_comment(out, 2 * depth, pool_format(pool, "Allowed: %s.%s%s", setting_allowed(pool, row),
-                                                  row->paper ? pool_format(pool, " With preset paper: %s.", row->paper) : "",
-                                                  row->live ? " (live)" : ""));
+        write_comment(out, 2 * depth,
+                      pool_format(pool, "Allowed: %s.%s%s", setting_allowed(pool, row),
+                                  row->paper ? pool_format(pool, " With preset paper: %s.", row->paper) : "",
+                                  row->live ? " (live)" : ""));
         if (row->type == SETTING_TABLES || (row->type == SETTING_FEATURES && row->group == GROUP_USER))
             write_record_comment(pool, out, 2 * depth, row->type);
         fprintf(out, "%*s%s: %s\n", 2 * depth, "", name, row->sample ? row->sample : row->preset);
@@ -79,9 +84,12 @@ char *config_manual(void)
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     if (!out) abort();
-    fputs("# Settings\n\nWritten from the table of settings by `coldstreamctl manual`. Durations are written `500ms` `10s` `5m` `1h` `30d`,\n"
+    fputs("# Settings\n\nWritten from the table of settings by `coldstreamctl manual`. Durations are written `500ms` "
+          "`10s` `5m` `1h` `30d`,\n"
           "sizes `64MiB` or in bytes. `${VARIABLE}` anywhere in a value is taken from the environment; under\n"
-          "`source.kafka.properties`, a value `file:PATH` is that file's content and `credential:NAME` a systemd credential's.\n\n", out);
+          "`source.kafka.properties`, a value `file:PATH` is that file's content and `credential:NAME` a systemd "
+          "credential's.\n\n",
+          out);
     const char *previous = NULL;
     for (size_t i = 0; i < setting_count; i++) {
         const struct setting *row = &settings[i];
@@ -94,7 +102,8 @@ char *config_manual(void)
         const char *element = row->type == SETTING_FEATURES ? "[]." : ".<table>.";
         for (size_t of = 0; of < rows.count; of++)
             if (row->type == SETTING_TABLES || row->group == GROUP_USER)
-                write_entry(pool, out, pool_format(pool, "%s%s%s", row->key, element, rows.row[of].key), &rows.row[of], true);
+                write_entry(pool, out, pool_format(pool, "%s%s%s", row->key, element, rows.row[of].key), &rows.row[of],
+                            true);
     }
     fclose(out);
     pool_destroy(pool);

@@ -80,8 +80,8 @@ static const char *pair_value(const struct config_pair *pair, size_t count, cons
 }
 
 /* Properties one by one, their values never shown: any may be a secret. */
-static void compare_properties(struct pool *pool, const struct setting *row, const struct cs_config *running, const struct cs_config *wanted,
-                               config_changed *changed, void *self)
+static void compare_properties(struct pool *pool, const struct setting *row, const struct cs_config *running,
+                               const struct cs_config *wanted, config_changed *changed, void *self)
 {
     const struct cs_config *side[] = { running, wanted };
     for (int of = 0; of < 2; of++) {
@@ -90,13 +90,16 @@ static void compare_properties(struct pool *pool, const struct setting *row, con
             const struct config_pair *pair = &side[of]->source.property[i];
             const char *value = pair_value(other->source.property, other->source.property_count, pair->name);
             const char *key = pool_format(pool, "%s.%s", row->key, pair->name);
-            if (!value) changed(self, key, of == 0 ? "(not shown)" : "none", of == 0 ? "none" : "(not shown)", row->live);
-            else if (of == 0 && strcmp(value, pair->value) != 0) changed(self, key, "(not shown)", "(not shown)", row->live);
+            if (!value)
+                changed(self, key, of == 0 ? "(not shown)" : "none", of == 0 ? "none" : "(not shown)", row->live);
+            else if (of == 0 && strcmp(value, pair->value) != 0)
+                changed(self, key, "(not shown)", "(not shown)", row->live);
         }
     }
 }
 
-void config_compare(const struct cs_config *running, const struct cs_config *wanted, config_changed *changed, void *self)
+void config_compare(const struct cs_config *running, const struct cs_config *wanted, config_changed *changed,
+                    void *self)
 {
     struct pool *pool = pool_create();
     for (size_t i = 0; i < setting_count; i++) {

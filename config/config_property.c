@@ -1,18 +1,20 @@
-/* librdkafka's properties: what the daemon itself must decide and what runs code is refused here; whether a key exists and
- * its value is right is asked of librdkafka, through the caller's check. */
+/* librdkafka's properties: what the daemon itself must decide and what runs code is refused here; whether a key exists
+ * and its value is right is asked of librdkafka, through the caller's check. */
 #include "config/config_load.h"
 
 #include <stdio.h>
 #include <string.h>
 
 /* key: a whole name, or the beginning of names where it ends in "." or "*". */
-static const struct { const char *key, *why; } refused[] = {
+static const struct { const char *key, *why;
+} refused[] = {
     { "enable.auto.commit", "offsets are committed after each snapshot, never by themselves" },
     { "auto.commit.enable", "offsets are committed after each snapshot, never by themselves" },
     { "auto.commit.interval.ms", "offsets are committed after each snapshot, never by themselves" },
     { "enable.auto.offset.store", "offsets are committed after each snapshot, never by themselves" },
     { "offset.store.*", "offsets are in the snapshot" },
-    { "auto.offset.reset", "a lost position is an error, never a jump; use source.kafka.start for partitions without one" },
+    { "auto.offset.reset",
+      "a lost position is an error, never a jump; use source.kafka.start for partitions without one" },
     { "group.id", "use source.kafka.group" },
     { "group.instance.id", "all partitions are assigned to this daemon; it joins no group" },
     { "group.protocol.type", "all partitions are assigned to this daemon; it joins no group" },
@@ -47,18 +49,22 @@ void config_check_property(struct loader *loader, const struct node *node, const
     int line = node->key->line, column = node->key->column;
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         if (!matches(refused[i].key, key)) continue;
-        problem_add(loader->problems, line, column, "source.kafka.properties: \"%s\" is refused: %s", key, refused[i].why);
+        problem_add(loader->problems, line, column, "source.kafka.properties: \"%s\" is refused: %s", key,
+                    refused[i].why);
         return;
     }
     size_t length = strlen(key);
     if (length > 3 && strcmp(key + length - 3, "_cb") == 0) {
-        problem_add(loader->problems, line, column, "source.kafka.properties: \"%s\" is refused: it is for programs, not for configurations", key);
+        problem_add(loader->problems, line, column,
+                    "source.kafka.properties: \"%s\" is refused: it is for programs, not for configurations", key);
         return;
     }
     char message[512] = "";
     if (!value || !loader->check_property || loader->check_property(key, value, message, sizeof message)) return;
     /* librdkafka quotes the value that it refuses: a secret's must not come out that way. */
-    if (*value && (referenced || strstr(key, "password") || strstr(key, "secret") || strstr(key, ".pem")) && strstr(message, value))
+    if (*value && (referenced || strstr(key, "password") || strstr(key, "secret") || strstr(key, ".pem")) &&
+        strstr(message, value))
         snprintf(message, sizeof message, "its value is refused (not shown: it may be a secret)");
-    problem_add(loader->problems, line, column, "source.kafka.properties: \"%s\": %s", key, *message ? message : "refused");
+    problem_add(loader->problems, line, column, "source.kafka.properties: \"%s\": %s", key,
+                *message ? message : "refused");
 }

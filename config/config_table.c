@@ -78,130 +78,182 @@ static bool is_listen(const char *text)
 /* ---- the rows ---- */
 
 #define OPTIMIZER_ROWS(name, member, what) \
-    { .key = "optimizer." name ".kind", .type = SETTING_CHOICE, AT(model.member.kind), .choices = "adam adagrad ftrl sgd", \
-      .preset = "adam", .model = true, \
-      .doc = "The rule by which " what " learn. Its moments are part of the state: another kind needs a new start." }, \
-    { .key = "optimizer." name ".learning_rate", .type = SETTING_NUMBER, AT(model.member.learning_rate), .preset = "0.001", \
-      .min = ">0", .max = "10", .live = true, .doc = "Step size of " what "." }, \
-    { .key = "optimizer." name ".beta1", .type = SETTING_NUMBER, AT(model.member.beta1), .preset = "0.9", .min = "0", .max = "<1", \
+    { .key = "optimizer." name ".kind", .type = SETTING_CHOICE, AT(model.member.kind), \
+      .choices = "adam adagrad ftrl sgd", .preset = "adam", .model = true, \
+      .doc = "The rule by which " what " learn. Its moments are part of the state: another kind needs a new " \
+             "start." }, \
+    { .key = "optimizer." name ".learning_rate", .type = SETTING_NUMBER, AT(model.member.learning_rate), \
+      .preset = "0.001", .min = ">0", .max = "10", .live = true, \
+      .doc = "Step size of " what "." }, \
+    { .key = "optimizer." name ".beta1", .type = SETTING_NUMBER, AT(model.member.beta1), .preset = "0.9", \
+      .min = "0", .max = "<1", \
       .doc = "Adam: how much of the mean gradient is kept from step to step." }, \
-    { .key = "optimizer." name ".beta2", .type = SETTING_NUMBER, AT(model.member.beta2), .preset = "0.999", .min = "0", .max = "<1", \
+    { .key = "optimizer." name ".beta2", .type = SETTING_NUMBER, AT(model.member.beta2), .preset = "0.999", \
+      .min = "0", .max = "<1", \
       .doc = "Adam: how much of the mean squared gradient is kept from step to step." }, \
-    { .key = "optimizer." name ".epsilon", .type = SETTING_NUMBER, AT(model.member.epsilon), .preset = "1e-8", .min = ">0", .max = "1", \
+    { .key = "optimizer." name ".epsilon", .type = SETTING_NUMBER, AT(model.member.epsilon), .preset = "1e-8", \
+      .min = ">0", .max = "1", \
       .doc = "Adam, Adagrad: added to the divisor, so that it is never zero." }, \
-    { .key = "optimizer." name ".initial_accumulator", .type = SETTING_NUMBER, AT(model.member.initial_accumulator), .preset = "0.1", \
-      .min = "0", .max = "1000", .doc = "Adagrad, FTRL: what the sum of squared gradients starts from." }, \
-    { .key = "optimizer." name ".l1", .type = SETTING_NUMBER, AT(model.member.l1), .preset = "0", .min = "0", .max = "1000", \
+    { .key = "optimizer." name ".initial_accumulator", .type = SETTING_NUMBER, \
+      AT(model.member.initial_accumulator), .preset = "0.1", .min = "0", .max = "1000", \
+      .doc = "Adagrad, FTRL: what the sum of squared gradients starts from." }, \
+    { .key = "optimizer." name ".l1", .type = SETTING_NUMBER, AT(model.member.l1), .preset = "0", .min = "0", \
+      .max = "1000", \
       .doc = "FTRL: strength of the L1 term, which sets small parameters to zero." }, \
-    { .key = "optimizer." name ".l2", .type = SETTING_NUMBER, AT(model.member.l2), .preset = "0", .min = "0", .max = "1000", \
+    { .key = "optimizer." name ".l2", .type = SETTING_NUMBER, AT(model.member.l2), .preset = "0", .min = "0", \
+      .max = "1000", \
       .doc = "FTRL: strength of the L2 term, which keeps parameters small." }, \
-    { .key = "optimizer." name ".beta", .type = SETTING_NUMBER, AT(model.member.beta), .preset = "1", .min = "0", .max = "1000", \
+    { .key = "optimizer." name ".beta", .type = SETTING_NUMBER, AT(model.member.beta), .preset = "1", .min = "0", \
+      .max = "1000", \
       .doc = "FTRL: smoothing of the learning rate at the start." }
 
 const struct setting settings[] = {
-    { .key = "source.kafka.topics.impressions", .type = SETTING_TEXT, AT(source.topics.impressions), TOPIC, .optional = true,
-      .preset = "impressions", .doc = "Topic of impressions: what was shown to whom. ~ where examples arrive already joined." },
+    { .key = "source.kafka.topics.impressions", .type = SETTING_TEXT, AT(source.topics.impressions), TOPIC,
+      .optional = true, .preset = "impressions",
+      .doc = "Topic of impressions: what was shown to whom. ~ where examples arrive already joined." },
     { .key = "source.kafka.topics.clicks", .type = SETTING_TEXT, AT(source.topics.clicks), TOPIC, .optional = true,
-      .preset = "clicks", .doc = "Topic of clicks, which name the impression they belong to." },
-    { .key = "source.kafka.topics.conversions", .type = SETTING_TEXT, AT(source.topics.conversions), TOPIC, .optional = true,
-      .preset = "conversions", .doc = "Topic of conversions. ~ where there are none." },
-    { .key = "source.kafka.topics.examples", .type = SETTING_TEXT, AT(source.topics.examples), TOPIC, .optional = true,
-      .preset = "~", .doc = "Topic of examples that were joined elsewhere: impressions with \"clicked\". They skip the joiner." },
-    { .key = "source.kafka.mode", .type = SETTING_CHOICE, AT(source.mode), .choices = "assign -group", .preset = "assign",
+      .preset = "clicks",
+      .doc = "Topic of clicks, which name the impression they belong to." },
+    { .key = "source.kafka.topics.conversions", .type = SETTING_TEXT, AT(source.topics.conversions), TOPIC,
+      .optional = true, .preset = "conversions",
+      .doc = "Topic of conversions. ~ where there are none." },
+    { .key = "source.kafka.topics.examples", .type = SETTING_TEXT, AT(source.topics.examples), TOPIC,
+      .optional = true, .preset = "~",
+      .doc = "Topic of examples that were joined elsewhere: impressions with \"clicked\". They skip the "
+             "joiner." },
+    { .key = "source.kafka.mode", .type = SETTING_CHOICE, AT(source.mode), .choices = "assign -group",
+      .preset = "assign",
       .doc = "assign: this daemon owns all partitions of its topics, without a consumer group's rebalances." },
     { .key = "source.kafka.group", .type = SETTING_TEXT, AT(source.group), .check = is_filled, .allowed = "a name",
-      .preset = "coldstream", .doc = "Name under which offsets are committed, for lag tools. The truth is in the snapshot, never in these offsets." },
-    { .key = "source.kafka.start", .type = SETTING_START, AT(source.start), COUNT_AT(source.start_time), .preset = "earliest",
-      .doc = "Where to begin in a partition that no snapshot knows: earliest, latest, or a time as 2026-01-31T12:00:00Z or in milliseconds "
-             "since the epoch. A position that is known but no longer at the broker is an error, never a jump." },
-    { .key = "source.kafka.idle_after", .type = SETTING_DURATION, AT(source.idle_after), .preset = "5s", .min = "10ms", .max = "1h",
-      .doc = "Events are learned in order of time over all partitions. A partition that was read to its end and brings nothing for this "
-             "long is no longer waited for." },
-    { .key = "source.kafka.discover", .type = SETTING_DURATION, AT(source.discover), .preset = "60s", .min = "100ms", .max = "1d",
+      .preset = "coldstream",
+      .doc = "Name under which offsets are committed, for lag tools. The truth is in the snapshot, never in "
+             "these offsets." },
+    { .key = "source.kafka.start", .type = SETTING_START, AT(source.start), COUNT_AT(source.start_time),
+      .preset = "earliest",
+      .doc = "Where to begin in a partition that no snapshot knows: earliest, latest, or a time as "
+             "2026-01-31T12:00:00Z or in milliseconds since the epoch. A position that is known but no longer "
+             "at the broker is an error, never a jump." },
+    { .key = "source.kafka.idle_after", .type = SETTING_DURATION, AT(source.idle_after), .preset = "5s",
+      .min = "10ms", .max = "1h",
+      .doc = "Events are learned in order of time over all partitions. A partition that was read to its end "
+             "and brings nothing for this long is no longer waited for." },
+    { .key = "source.kafka.discover", .type = SETTING_DURATION, AT(source.discover), .preset = "60s", .min = "100ms",
+      .max = "1d",
       .doc = "How often new partitions are looked for. They are read from their beginning." },
-    { .key = "source.kafka.properties", .type = SETTING_PAIRS, AT(source.property), COUNT_AT(source.property_count), .preset = "{}",
-      .secret = true, .sample = "{bootstrap.servers: 127.0.0.1:9092}",
-      .doc = "librdkafka's own properties, passed on as they are: brokers, TLS, SASL. Secrets as ${VARIABLE}, file:/path or "
-             "credential:NAME (systemd's LoadCredential). Refused is what the daemon itself must decide and what runs code." },
+    { .key = "source.kafka.properties", .type = SETTING_PAIRS, AT(source.property), COUNT_AT(source.property_count),
+      .preset = "{}", .secret = true, .sample = "{bootstrap.servers: 127.0.0.1:9092}",
+      .doc = "librdkafka's own properties, passed on as they are: brokers, TLS, SASL. Secrets as ${VARIABLE}, "
+             "file:/path or credential:NAME (systemd's LoadCredential). Refused is what the daemon itself "
+             "must decide and what runs code." },
 
-    { .key = "events.format", .type = SETTING_CHOICE, AT(events.format), .choices = "json protobuf", .preset = "json",
+    { .key = "events.format", .type = SETTING_CHOICE, AT(events.format), .choices = "json protobuf",
+      .preset = "json",
       .doc = "How records are written: JSON objects, or the protobuf schema with the same fields." },
     { .key = "events.fields", .type = SETTING_PAIRS, AT(events.field), COUNT_AT(events.field_count), .preset = "{}",
       .choices = "event impression_id ts user_id user behaviors context item_id item clicked converted",
-      .doc = "Where a field stands when it is not where it is expected: field: dotted.path. For instance {ts: meta.time}." },
-    { .key = "events.max_bytes", .type = SETTING_SIZE, AT(events.max_bytes), .preset = "1048576", .min = "64", .max = "64MiB",
+      .doc = "Where a field stands when it is not where it is expected: field: dotted.path. For instance {ts: "
+             "meta.time}." },
+    { .key = "events.max_bytes", .type = SETTING_SIZE, AT(events.max_bytes), .preset = "1048576", .min = "64",
+      .max = "64MiB",
       .doc = "A record larger than this goes to the dead letters." },
 
-    { .key = "join.window", .type = SETTING_DURATION, AT(join.window), .preset = "10m", .min = "1ms", .max = "30d", .live = true,
+    { .key = "join.window", .type = SETTING_DURATION, AT(join.window), .preset = "10m", .min = "1ms", .max = "30d",
+      .live = true,
       .doc = "How long, in event time, an impression waits for its click before it becomes an example." },
     { .key = "join.release", .type = SETTING_CHOICE, AT(join.release), .choices = "window click", .preset = "window",
-      .doc = "window: every example is released at the same age, so that early clicks carry no bias. click: a positive is released at its click." },
-    { .key = "join.late_click", .type = SETTING_CHOICE, AT(join.late_click), .choices = "drop correct", .preset = "drop",
-      .doc = "A click after the window: drop counts it; correct learns a positive with the fake negative's weight taken back." },
-    { .key = "join.max_pending", .type = SETTING_COUNT, AT(join.max_pending), .preset = "5000000", .min = "1", .max = "1000000000",
+      .doc = "window: every example is released at the same age, so that early clicks carry no bias. click: a "
+             "positive is released at its click." },
+    { .key = "join.late_click", .type = SETTING_CHOICE, AT(join.late_click), .choices = "drop correct",
+      .preset = "drop",
+      .doc = "A click after the window: drop counts it; correct learns a positive with the fake negative's "
+             "weight taken back." },
+    { .key = "join.max_pending", .type = SETTING_COUNT, AT(join.max_pending), .preset = "5000000", .min = "1",
+      .max = "1000000000",
       .doc = "Impressions and early clicks held at once. Beyond it reading waits: this bounds memory." },
 
-    { .key = "history.max_length", .type = SETTING_COUNT, AT(history.max_length), .preset = "100", .min = "1", .max = "65535",
+    { .key = "history.max_length", .type = SETTING_COUNT, AT(history.max_length), .preset = "100", .min = "1",
+      .max = "65535",
       .doc = "Clicked items kept of each user, for events that carry no \"behaviors\"." },
-    { .key = "history.max_users", .type = SETTING_COUNT, AT(history.max_users), .preset = "1000000", .min = "1", .max = "1000000000",
+    { .key = "history.max_users", .type = SETTING_COUNT, AT(history.max_users), .preset = "1000000", .min = "1",
+      .max = "1000000000",
       .doc = "Users whose clicks are kept. The least recently active leave first." },
 
-    { .key = "features.user", .type = SETTING_FEATURES, AT(features), .group = GROUP_USER, .preset = "[]", .model = true,
+    { .key = "features.user", .type = SETTING_FEATURES, AT(features), .group = GROUP_USER, .preset = "[]",
+      .model = true,
       .sample = "[{name: age, bucketize: [18, 25, 35, 45, 55]}, {name: gender}, {name: city, table: city}]",
       .doc = "Attributes of the user, from the event's \"user\". What a new user is known by." },
-    { .key = "features.context", .type = SETTING_FEATURES, AT(features), .group = GROUP_CONTEXT, .preset = "[]", .model = true,
-      .sample = "[{name: hour}]", .doc = "Features of the request, from the event's \"context\"." },
-    { .key = "features.item", .type = SETTING_FEATURES, AT(features), .group = GROUP_ITEM, .preset = "[]", .model = true,
-      .sample = "[{name: item_id, table: item}, {name: category}]",
+    { .key = "features.context", .type = SETTING_FEATURES, AT(features), .group = GROUP_CONTEXT, .preset = "[]",
+      .model = true, .sample = "[{name: hour}]",
+      .doc = "Features of the request, from the event's \"context\"." },
+    { .key = "features.item", .type = SETTING_FEATURES, AT(features), .group = GROUP_ITEM, .preset = "[]",
+      .model = true, .sample = "[{name: item_id, table: item}, {name: category}]",
       .doc = "Features of the item, from the event's \"item\". item_id is the event's own item id." },
-    { .key = "features.behavior.table", .type = SETTING_NAME, AT(features.behavior_table), TABLE_NAME, .preset = "item", .model = true,
-      .doc = "Embedding table of the items in a user's behaviors; by default it is shared with the target's item_id." },
-    { .key = "features.behavior.max_length", .type = SETTING_COUNT, AT(features.behavior_max_length), .preset = "100", .min = "1",
-      .max = "65535", .model = true, .doc = "The last so many behaviors count." },
+    { .key = "features.behavior.table", .type = SETTING_NAME, AT(features.behavior_table), TABLE_NAME,
+      .preset = "item", .model = true,
+      .doc = "Embedding table of the items in a user's behaviors; by default it is shared with the target's "
+             "item_id." },
+    { .key = "features.behavior.max_length", .type = SETTING_COUNT, AT(features.behavior_max_length),
+      .preset = "100", .min = "1", .max = "65535", .model = true,
+      .doc = "The last so many behaviors count." },
 
-    { .key = "embedding.dimension", .type = SETTING_COUNT, AT(embedding.dimension), .preset = "32", .min = "1", .max = "1024", .model = true,
+    { .key = "embedding.dimension", .type = SETTING_COUNT, AT(embedding.dimension), .preset = "32", .min = "1",
+      .max = "1024", .model = true,
       .doc = "Numbers in a row of every embedding table." },
-    { .key = "embedding.init_std", .type = SETTING_NUMBER, AT(embedding.init_std), .preset = "0.01", .min = "0", .max = "10",
+    { .key = "embedding.init_std", .type = SETTING_NUMBER, AT(embedding.init_std), .preset = "0.01", .min = "0",
+      .max = "10",
       .doc = "Standard deviation of a new row." },
-    { .key = "embedding.tables", .type = SETTING_TABLES, AT(embedding.table), COUNT_AT(embedding.table_count), .preset = "{}",
-      .sample = "{item: {admit_after: 1, expire_after: 0, max_rows: 0}}",
-      .doc = "When rows come and go, by table. A table that is not named here keeps a row for every value that it sees." },
+    { .key = "embedding.tables", .type = SETTING_TABLES, AT(embedding.table), COUNT_AT(embedding.table_count),
+      .preset = "{}", .sample = "{item: {admit_after: 1, expire_after: 0, max_rows: 0}}",
+      .doc = "When rows come and go, by table. A table that is not named here keeps a row for every value "
+             "that it sees." },
 
     { .key = "model.preset", .type = SETTING_CHOICE, AT(preset), .choices = "online paper", .preset = "online",
-      .doc = "Where the defaults of model come from: online serves a single pass over a stream; paper is the published setting "
-             "(dropout 0.5, target sequence)." },
-    { .key = "model.ranking.tower", .type = SETTING_CHOICE, AT(model.ranking.tower), .preset = "base_dnn", .model = true,
-      .choices = "emb_lr base_dnn -wide_deep -deep_fm -dmr -esmm",
-      .doc = "The model that ranks. emb_lr: one linear layer over the embeddings. base_dnn: hidden layers with batch normalisation." },
-    { .key = "model.ranking.hidden", .type = SETTING_WIDTHS, AT(model.ranking.hidden), COUNT_AT(model.ranking.hidden_count),
-      .preset = "[512, 256]", .min = "1", .max = "16384", .least = 1, .most = LAYERS_MAX, .model = true,
+      .doc = "Where the defaults of model come from: online serves a single pass over a stream; paper is the "
+             "published setting (dropout 0.5, target sequence)." },
+    { .key = "model.ranking.tower", .type = SETTING_CHOICE, AT(model.ranking.tower), .preset = "base_dnn",
+      .model = true, .choices = "emb_lr base_dnn -wide_deep -deep_fm -dmr -esmm",
+      .doc = "The model that ranks. emb_lr: one linear layer over the embeddings. base_dnn: hidden layers "
+             "with batch normalisation." },
+    { .key = "model.ranking.hidden", .type = SETTING_WIDTHS, AT(model.ranking.hidden),
+      COUNT_AT(model.ranking.hidden_count), .preset = "[512, 256]", .min = "1", .max = "16384", .least = 1,
+      .most = LAYERS_MAX, .model = true,
       .doc = "Widths of the hidden layers. Not for emb_lr, which has none." },
-    { .key = "model.ranking.dropout", .type = SETTING_NUMBER, AT(model.ranking.dropout), .preset = "0", .paper = "0.5", .min = "0", .max = "<1",
-      .doc = "Share of a hidden layer's inputs left out while learning. In one pass over a stream it costs accuracy. Not for emb_lr." },
-    { .key = "model.zero_shot.kind", .type = SETTING_CHOICE, AT(model.zero_shot.kind), .choices = "mail none linear -llae -meta_emb",
-      .preset = "mail", .model = true,
-      .doc = "What new users get in place of the behaviors that they lack. mail: generated by two auto-encoders aligned on old users. "
-             "linear: a linear map of their attributes. none: nothing." },
-    { .key = "model.zero_shot.losses", .type = SETTING_CHOICE, AT(model.zero_shot.losses), .choices = "full dual single", .preset = "full",
-      .model = true, .mail = true,
-      .doc = "mail: full is both reconstructions and the distance of the codes; dual leaves out the distance; single has the user side alone." },
-    { .key = "model.zero_shot.target", .type = SETTING_CHOICE, AT(model.zero_shot.target), .choices = "pooled sequence", .preset = "pooled",
-      .paper = "sequence", .model = true, .mail = true,
-      .doc = "mail: generate the sum of a user's behaviors (pooled) or the whole sequence, which costs more and which a tower that "
-             "reads only the sum does not need." },
-    { .key = "model.zero_shot.attention", .type = SETTING_COUNT, AT(model.zero_shot.attention), .preset = "128", .min = "1", .max = "16384",
-      .model = true, .mail = true, .doc = "mail: size of the attention that pools attributes and behaviors." },
-    { .key = "model.zero_shot.encoder", .type = SETTING_WIDTHS, AT(model.zero_shot.encoder), COUNT_AT(model.zero_shot.encoder_count),
-      .preset = "[1024, 512, 512]", .min = "1", .max = "16384", .least = 3, .most = 3, .model = true, .mail = true,
+    { .key = "model.ranking.dropout", .type = SETTING_NUMBER, AT(model.ranking.dropout), .preset = "0",
+      .paper = "0.5", .min = "0", .max = "<1",
+      .doc = "Share of a hidden layer's inputs left out while learning. In one pass over a stream it costs "
+             "accuracy. Not for emb_lr." },
+    { .key = "model.zero_shot.kind", .type = SETTING_CHOICE, AT(model.zero_shot.kind),
+      .choices = "mail none linear -llae -meta_emb", .preset = "mail", .model = true,
+      .doc = "What new users get in place of the behaviors that they lack. mail: generated by two "
+             "auto-encoders aligned on old users. linear: a linear map of their attributes. none: nothing." },
+    { .key = "model.zero_shot.losses", .type = SETTING_CHOICE, AT(model.zero_shot.losses),
+      .choices = "full dual single", .preset = "full", .model = true, .mail = true,
+      .doc = "mail: full is both reconstructions and the distance of the codes; dual leaves out the distance; "
+             "single has the user side alone." },
+    { .key = "model.zero_shot.target", .type = SETTING_CHOICE, AT(model.zero_shot.target),
+      .choices = "pooled sequence", .preset = "pooled", .paper = "sequence", .model = true, .mail = true,
+      .doc = "mail: generate the sum of a user's behaviors (pooled) or the whole sequence, which costs more "
+             "and which a tower that reads only the sum does not need." },
+    { .key = "model.zero_shot.attention", .type = SETTING_COUNT, AT(model.zero_shot.attention), .preset = "128",
+      .min = "1", .max = "16384", .model = true, .mail = true,
+      .doc = "mail: size of the attention that pools attributes and behaviors." },
+    { .key = "model.zero_shot.encoder", .type = SETTING_WIDTHS, AT(model.zero_shot.encoder),
+      COUNT_AT(model.zero_shot.encoder_count), .preset = "[1024, 512, 512]", .min = "1", .max = "16384", .least = 3,
+      .most = 3, .model = true, .mail = true,
       .doc = "mail: widths of the encoders' three layers." },
-    { .key = "model.zero_shot.decoder", .type = SETTING_WIDTHS, AT(model.zero_shot.decoder), COUNT_AT(model.zero_shot.decoder_count),
-      .preset = "[512, 1024]", .min = "1", .max = "16384", .least = 2, .most = 2, .model = true, .mail = true,
+    { .key = "model.zero_shot.decoder", .type = SETTING_WIDTHS, AT(model.zero_shot.decoder),
+      COUNT_AT(model.zero_shot.decoder_count), .preset = "[512, 1024]", .min = "1", .max = "16384", .least = 2,
+      .most = 2, .model = true, .mail = true,
       .doc = "mail: widths of the decoders' first two layers; the third's follows from what is decoded." },
-    { .key = "model.zero_shot.dropout", .type = SETTING_NUMBER, AT(model.zero_shot.dropout), .preset = "0", .paper = "0.5", .min = "0",
-      .max = "<1", .doc = "mail: share of the inputs of the encoders' and decoders' first two layers left out while learning." },
-    { .key = "model.zero_shot.bandwidth", .type = SETTING_NUMBER, AT(model.zero_shot.bandwidth), .preset = "1", .min = ">0", .max = "1000000",
+    { .key = "model.zero_shot.dropout", .type = SETTING_NUMBER, AT(model.zero_shot.dropout), .preset = "0",
+      .paper = "0.5", .min = "0", .max = "<1",
+      .doc = "mail: share of the inputs of the encoders' and decoders' first two layers left out while "
+             "learning." },
+    { .key = "model.zero_shot.bandwidth", .type = SETTING_NUMBER, AT(model.zero_shot.bandwidth), .preset = "1",
+      .min = ">0", .max = "1000000",
       .doc = "mail: width of the kernel by which the distance of the codes is measured." },
-    { .key = "model.zero_shot.sample", .type = SETTING_NUMBER, AT(model.zero_shot.sample), .preset = "1", .min = ">0", .max = "1",
+    { .key = "model.zero_shot.sample", .type = SETTING_NUMBER, AT(model.zero_shot.sample), .preset = "1",
+      .min = ">0", .max = "1",
       .doc = "mail: share of a batch's old-user examples that train the tower. Less is faster." },
 
     OPTIMIZER_ROWS("ranking", ranking_optimizer, "the ranking tower's parameters"),
@@ -210,49 +262,67 @@ const struct setting settings[] = {
 
     { .key = "batch.size", .type = SETTING_COUNT, AT(batch.size), .preset = "1024", .min = "1", .max = "65536",
       .doc = "Examples learned in one step." },
-    { .key = "batch.max_delay", .type = SETTING_DURATION, AT(batch.max_delay), .preset = "1s", .min = "0", .max = "1d",
-      .doc = "A batch closes this long, in event time, after its first example, even if it is not full. 0: by size alone. "
-             "coldstreamctl train closes batches by size alone unless this is given." },
+    { .key = "batch.max_delay", .type = SETTING_DURATION, AT(batch.max_delay), .preset = "1s", .min = "0",
+      .max = "1d",
+      .doc = "A batch closes this long, in event time, after its first example, even if it is not full. 0: by "
+             "size alone. coldstreamctl train closes batches by size alone unless this is given." },
 
-    { .key = "evaluation.window", .type = SETTING_COUNT, AT(evaluation.window), .preset = "100000", .min = "1", .max = "100000000",
+    { .key = "evaluation.window", .type = SETTING_COUNT, AT(evaluation.window), .preset = "100000", .min = "1",
+      .max = "100000000",
       .doc = "Examples that the windowed metrics look back on." },
-    { .key = "evaluation.hold_out_new", .type = SETTING_NUMBER, AT(evaluation.hold_out_new), .preset = "0", .min = "0", .max = "1",
-      .doc = "This share of users, by a hash of the user id, loses its behaviors: how well would new users be served?" },
+    { .key = "evaluation.hold_out_new", .type = SETTING_NUMBER, AT(evaluation.hold_out_new), .preset = "0",
+      .min = "0", .max = "1",
+      .doc = "This share of users, by a hash of the user id, loses its behaviors: how well would new users be "
+             "served?" },
 
-    { .key = "snapshot.directory", .type = SETTING_TEXT, AT(snapshot.directory), DIRECTORY, .preset = "/var/lib/coldstream/snapshot",
+    { .key = "snapshot.directory", .type = SETTING_TEXT, AT(snapshot.directory), DIRECTORY,
+      .preset = "/var/lib/coldstream/snapshot",
       .doc = "The daemon's own state, one LMDB database. Owned by one daemon at a time." },
-    { .key = "snapshot.interval", .type = SETTING_DURATION, AT(snapshot.interval), .preset = "60s", .min = "100ms", .max = "1d", .live = true,
+    { .key = "snapshot.interval", .type = SETTING_DURATION, AT(snapshot.interval), .preset = "60s", .min = "100ms",
+      .max = "1d", .live = true,
       .doc = "The longest stretch of the stream that a crash makes the daemon learn again." },
 
-    { .key = "checkpoint.directory", .type = SETTING_TEXT, AT(checkpoint.directory), DIRECTORY, .preset = "/var/lib/coldstream/checkpoints",
-      .doc = "Where versions for serving are published: <directory>/<version>, and current, a symbolic link to the newest." },
-    { .key = "checkpoint.interval", .type = SETTING_DURATION, AT(checkpoint.interval), .preset = "5m", .min = "100ms", .max = "30d", .live = true,
+    { .key = "checkpoint.directory", .type = SETTING_TEXT, AT(checkpoint.directory), DIRECTORY,
+      .preset = "/var/lib/coldstream/checkpoints",
+      .doc = "Where versions for serving are published: <directory>/<version>, and current, a symbolic link "
+             "to the newest." },
+    { .key = "checkpoint.interval", .type = SETTING_DURATION, AT(checkpoint.interval), .preset = "5m",
+      .min = "100ms", .max = "30d", .live = true,
       .doc = "How often a version is published." },
-    { .key = "checkpoint.keep", .type = SETTING_COUNT, AT(checkpoint.keep), .preset = "5", .min = "1", .max = "10000",
+    { .key = "checkpoint.keep", .type = SETTING_COUNT, AT(checkpoint.keep), .preset = "5", .min = "1",
+      .max = "10000",
       .doc = "Versions kept. Older ones are removed, but never the current one." },
     { .key = "checkpoint.gate", .type = SETTING_LATER, .preset = "{}",
-      .doc = "Bounds on quality below which a version is not published. Not available in this version: only {} is allowed." },
-    { .key = "checkpoint.announce_topic", .type = SETTING_TEXT, AT(checkpoint.announce_topic), TOPIC, .optional = true, .preset = "~",
+      .doc = "Bounds on quality below which a version is not published. Not available in this version: only "
+             "{} is allowed." },
+    { .key = "checkpoint.announce_topic", .type = SETTING_TEXT, AT(checkpoint.announce_topic), TOPIC,
+      .optional = true, .preset = "~",
       .doc = "Topic that is told of each published version." },
     { .key = "checkpoint.delta_topic", .type = SETTING_LATER, .preset = "~",
       .doc = "Topic of changed rows between versions. Not available in this version: only ~ is allowed." },
 
-    { .key = "control.socket", .type = SETTING_TEXT, AT(control.socket), .check = is_socket, .allowed = "a path of at most 107 bytes",
-      .preset = "/run/coldstream/control.sock", .doc = "Unix socket on which coldstreamctl talks to the daemon." },
+    { .key = "control.socket", .type = SETTING_TEXT, AT(control.socket), .check = is_socket,
+      .allowed = "a path of at most 107 bytes", .preset = "/run/coldstream/control.sock",
+      .doc = "Unix socket on which coldstreamctl talks to the daemon." },
 
     { .key = "http.listen", .type = SETTING_TEXT, AT(http.listen), .check = is_listen, .preset = "127.0.0.1:9464",
       .allowed = "address:port as 127.0.0.1:9464 or [::1]:9464, or \"\" for none",
-      .doc = "Address of the read-only pages: /metrics, /livez, /readyz, /status and /. They ask for no password: think before "
-             "leaving loopback. \"\" turns them off." },
+      .doc = "Address of the read-only pages: /metrics, /livez, /readyz, /status and /. They ask for no "
+             "password: think before leaving loopback. \"\" turns them off." },
 
-    { .key = "logging.level", .type = SETTING_CHOICE, AT(logging.level), .choices = "error warning notice info debug", .preset = "info",
-      .live = true, .doc = "The least important messages that are still logged." },
-    { .key = "logging.format", .type = SETTING_CHOICE, AT(logging.format), .choices = "text json", .preset = "text", .live = true,
-      .doc = "How a log line is written. Under systemd, messages go to the journal with their fields, whatever stands here." },
+    { .key = "logging.level", .type = SETTING_CHOICE, AT(logging.level),
+      .choices = "error warning notice info debug", .preset = "info", .live = true,
+      .doc = "The least important messages that are still logged." },
+    { .key = "logging.format", .type = SETTING_CHOICE, AT(logging.format), .choices = "text json", .preset = "text",
+      .live = true,
+      .doc = "How a log line is written. Under systemd, messages go to the journal with their fields, "
+             "whatever stands here." },
 
     { .key = "compute.threads", .type = SETTING_COUNT, AT(compute.threads), .preset = "0", .min = "0", .max = "256",
-      .doc = "Threads that compute. 0: as many as the processors that the daemon may use. What is learned does not depend on it." },
-    { .key = "compute.seed", .type = SETTING_COUNT, AT(compute.seed), .preset = "1", .min = "0", .max = "9223372036854775807",
+      .doc = "Threads that compute. 0: as many as the processors that the daemon may use. What is learned "
+             "does not depend on it." },
+    { .key = "compute.seed", .type = SETTING_COUNT, AT(compute.seed), .preset = "1", .min = "0",
+      .max = "9223372036854775807",
       .doc = "Where all randomness starts: the same seed and stream learn the same model." },
 };
 const size_t setting_count = sizeof settings / sizeof *settings;
@@ -260,10 +330,13 @@ const size_t setting_count = sizeof settings / sizeof *settings;
 /* One element of features.user, .context and .item. */
 const struct setting feature_settings[] = {
     { .key = "name", .type = SETTING_NAME, .offset = offsetof(struct feature_options, name), .check = is_feature,
-      .allowed = "a name of 1 to 63 bytes", .doc = "The field in the event's object." },
-    { .key = "kind", .type = SETTING_CHOICE, .offset = offsetof(struct feature_options, kind), .choices = "categorical dense",
-      .preset = "categorical", .doc = "categorical: a value, or a list of values, each with a row in a table. dense: a number as it is." },
-    { .key = "table", .type = SETTING_NAME, .offset = offsetof(struct feature_options, table), TABLE_NAME, .optional = true, .preset = "~",
+      .allowed = "a name of 1 to 63 bytes",
+      .doc = "The field in the event's object." },
+    { .key = "kind", .type = SETTING_CHOICE, .offset = offsetof(struct feature_options, kind),
+      .choices = "categorical dense", .preset = "categorical",
+      .doc = "categorical: a value, or a list of values, each with a row in a table. dense: a number as it is." },
+    { .key = "table", .type = SETTING_NAME, .offset = offsetof(struct feature_options, table), TABLE_NAME,
+      .optional = true, .preset = "~",
       .doc = "Embedding table; features may share one. By default the feature's name." },
     { .key = "bucketize", .type = SETTING_BOUNDS, .offset = offsetof(struct feature_options, bucket),
       .count_offset = offsetof(struct feature_options, bucket_count), .preset = "[]",
@@ -273,12 +346,15 @@ const size_t feature_setting_count = sizeof feature_settings / sizeof *feature_s
 
 /* One value of embedding.tables. */
 const struct setting table_settings[] = {
-    { .key = "admit_after", .type = SETTING_COUNT32, .offset = offsetof(struct table_options, admit_after), .preset = "1", .min = "1",
-      .max = "1000000", .doc = "A row is made when its value is seen for this many times." },
-    { .key = "expire_after", .type = SETTING_DURATION, .offset = offsetof(struct table_options, expire_after), .preset = "0", .min = "0",
-      .max = "3650d", .doc = "A row not seen for this long, in event time, goes. 0: never." },
-    { .key = "max_rows", .type = SETTING_COUNT, .offset = offsetof(struct table_options, max_rows), .preset = "0", .min = "0",
-      .max = "4000000000", .doc = "Rows beyond this push out the least recently seen. 0: no limit." },
+    { .key = "admit_after", .type = SETTING_COUNT32, .offset = offsetof(struct table_options, admit_after),
+      .preset = "1", .min = "1", .max = "1000000",
+      .doc = "A row is made when its value is seen for this many times." },
+    { .key = "expire_after", .type = SETTING_DURATION, .offset = offsetof(struct table_options, expire_after),
+      .preset = "0", .min = "0", .max = "3650d",
+      .doc = "A row not seen for this long, in event time, goes. 0: never." },
+    { .key = "max_rows", .type = SETTING_COUNT, .offset = offsetof(struct table_options, max_rows), .preset = "0",
+      .min = "0", .max = "4000000000",
+      .doc = "Rows beyond this push out the least recently seen. 0: no limit." },
 };
 const size_t table_setting_count = sizeof table_settings / sizeof *table_settings;
 
@@ -309,8 +385,8 @@ const char *choice_word(struct pool *pool, const char *choices, size_t index, bo
 static const char *range(struct pool *pool, const struct setting *row, const char *what)
 {
     bool above = row->min[0] == '>', below = row->max[0] == '<';
-    return pool_format(pool, "%s %s %s %s %s", what, above ? "greater than" : "from", row->min + above, below ? "to less than" : "to",
-                       row->max + below);
+    return pool_format(pool, "%s %s %s %s %s", what, above ? "greater than" : "from", row->min + above,
+                       below ? "to less than" : "to", row->max + below);
 }
 
 const char *setting_allowed(struct pool *pool, const struct setting *row)
@@ -320,7 +396,8 @@ const char *setting_allowed(struct pool *pool, const struct setting *row)
     case SETTING_TEXT:
     case SETTING_NAME: return pool_format(pool, "%s%s", row->allowed, none);
     case SETTING_DURATION: return pool_format(pool, "%s (units ms s m h d)", range(pool, row, "a duration"));
-    case SETTING_SIZE: return pool_format(pool, "%s, in bytes or as 64MiB (units KiB MiB GiB)", range(pool, row, "a size"));
+    case SETTING_SIZE:
+        return pool_format(pool, "%s, in bytes or as 64MiB (units KiB MiB GiB)", range(pool, row, "a size"));
     case SETTING_COUNT:
     case SETTING_COUNT32: return range(pool, row, "a whole number");
     case SETTING_NUMBER: return range(pool, row, "a number");
@@ -332,8 +409,10 @@ const char *setting_allowed(struct pool *pool, const struct setting *row)
         return text;
     }
     case SETTING_WIDTHS:
-        if (row->least == row->most) return pool_format(pool, "a list of %zu widths, each %s", row->least, range(pool, row, "a whole number"));
-        return pool_format(pool, "a list of %zu to %zu widths, each %s", row->least, row->most, range(pool, row, "a whole number"));
+        if (row->least == row->most)
+            return pool_format(pool, "a list of %zu widths, each %s", row->least, range(pool, row, "a whole number"));
+        return pool_format(pool, "a list of %zu to %zu widths, each %s", row->least, row->most,
+                           range(pool, row, "a whole number"));
     case SETTING_BOUNDS: return "a list of ascending numbers";
     case SETTING_START: return "earliest, latest, or a time as 2026-01-31T12:00:00Z or in milliseconds since the epoch";
     case SETTING_PAIRS: return "a map of names to texts";

@@ -33,7 +33,8 @@ struct setting {
     const char *preset;     /* default, as YAML; NULL: must be given */
     const char *paper;      /* default with model.preset: paper, where it differs */
     const char *min, *max;  /* inclusive, unless written ">0" or "<1"; of SETTING_WIDTHS: of each width */
-    const char *choices;    /* words in the order of the enum; "-word": known, not available in this version. Pairs: names allowed */
+    /* Words in the order of the enum; "-word": known, not available in this version. Of pairs: the names allowed. */
+    const char *choices;
     bool (*check)(const char *text);    /* of a text: may it stand? */
     const char *allowed;    /* what check allows, in words */
     bool optional;          /* ~ is a value: none */

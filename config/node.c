@@ -1,5 +1,5 @@
-/* libyaml's events become a tree. Events rather than its documents: a document resolves aliases silently, a few lines of
- * which can stand for billions of nodes or for a loop. */
+/* libyaml's events become a tree. Events rather than its documents: a document resolves aliases silently, a few lines
+ * of which can stand for billions of nodes or for a loop. */
 #include "config/node.h"
 
 #include "config/config.h"
@@ -82,7 +82,8 @@ char *config_problems_text(const struct config_problems *problems)
     return text;
 }
 
-static void at(struct reader *reader, const yaml_mark_t *mark, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void at(struct reader *reader, const yaml_mark_t *mark, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 static void at(struct reader *reader, const yaml_mark_t *mark, const char *format, ...)
 {
     va_list arguments;
@@ -106,8 +107,8 @@ static bool next_event(struct reader *reader, yaml_event_t *event)
         return false;
     }
     if (parser->context)
-        at(reader, &mark, "YAML syntax: %s, %s that begins at line %zu", parser->problem ? parser->problem : "wrong", parser->context,
-           parser->context_mark.line + 1);
+        at(reader, &mark, "YAML syntax: %s, %s that begins at line %zu", parser->problem ? parser->problem : "wrong",
+           parser->context, parser->context_mark.line + 1);
     else at(reader, &mark, "YAML syntax: %s", parser->problem ? parser->problem : "wrong");
     return false;
 }
@@ -121,9 +122,12 @@ static struct node *new_node(struct reader *reader, enum node_kind kind, const y
     return node;
 }
 
-static bool refuse_extras(struct reader *reader, const yaml_event_t *event, const yaml_char_t *anchor, const yaml_char_t *tag)
+static bool refuse_extras(struct reader *reader, const yaml_event_t *event, const yaml_char_t *anchor,
+                          const yaml_char_t *tag)
 {
-    if (anchor) at(reader, &event->start_mark, "found the anchor \"&%s\": anchors and aliases are not supported, write the value out", anchor);
+    if (anchor)
+        at(reader, &event->start_mark,
+           "found the anchor \"&%s\": anchors and aliases are not supported, write the value out", anchor);
     if (tag) at(reader, &event->start_mark, "found the tag \"%s\": tags are not supported", tag);
     return !anchor && !tag;
 }
@@ -140,12 +144,14 @@ static bool read_value(struct reader *reader, struct node *map, struct node ***e
     yaml_event_delete(&event);
     if (!ok) return false;
     if (key->kind != NODE_SCALAR) {
-        problem_add(reader->problems, key->line, key->column, "found %s as a key, allowed: a name", node_found(reader->pool, key));
+        problem_add(reader->problems, key->line, key->column, "found %s as a key, allowed: a name",
+                    node_found(reader->pool, key));
         return true;
     }
     const struct node *earlier = node_member(map, key->text);
     if (earlier) {
-        problem_add(reader->problems, key->line, key->column, "\"%s\" is given twice, first in line %d", key->text, earlier->key->line);
+        problem_add(reader->problems, key->line, key->column, "\"%s\" is given twice, first in line %d", key->text,
+                    earlier->key->line);
         return true;
     }
     value->key = key;
@@ -182,7 +188,8 @@ static bool read_children(struct reader *reader, struct node *parent, int depth)
 static bool read_node(struct reader *reader, yaml_event_t *event, int depth, struct node **node)
 {
     if (depth > DEPTH_MAX || ++reader->nodes > NODES_MAX) {
-        at(reader, &event->start_mark, depth > DEPTH_MAX ? "nested too deeply: no setting needs more than %d levels" : "more than %d values",
+        at(reader, &event->start_mark,
+           depth > DEPTH_MAX ? "nested too deeply: no setting needs more than %d levels" : "more than %d values",
            depth > DEPTH_MAX ? DEPTH_MAX : NODES_MAX);
         return false;
     }
@@ -207,7 +214,8 @@ static bool read_node(struct reader *reader, yaml_event_t *event, int depth, str
         refuse_extras(reader, event, event->data.mapping_start.anchor, event->data.mapping_start.tag);
         return read_children(reader, *node, depth);
     case YAML_ALIAS_EVENT:
-        at(reader, &event->start_mark, "found the alias \"*%s\": anchors and aliases are not supported, write the value out",
+        at(reader, &event->start_mark,
+           "found the alias \"*%s\": anchors and aliases are not supported, write the value out",
            event->data.alias.anchor);
         *node = new_node(reader, NODE_SCALAR, event);
         (*node)->text = "";
@@ -279,7 +287,8 @@ const char *node_found(struct pool *pool, const struct node *node)
     size_t length = strnlen(node->text, FOUND_MAX + 1);
     bool cut = length > FOUND_MAX;
     if (cut) for (length = FOUND_MAX; length > 0 && ((unsigned char)node->text[length] & 0xc0) == 0x80;) length--;
-    for (size_t i = 0; i < length; i++) shown[i] = (unsigned char)node->text[i] < 0x20 || node->text[i] == 0x7f ? '?' : node->text[i];
+    for (size_t i = 0; i < length; i++)
+        shown[i] = (unsigned char)node->text[i] < 0x20 || node->text[i] == 0x7f ? '?' : node->text[i];
     shown[length] = 0;
     return pool_format(pool, "\"%s%s\"", shown, cut ? "..." : "");
 }

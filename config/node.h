@@ -29,7 +29,8 @@ bool node_is_null(const struct node *node);                             /* ~, nu
 /* What stands there, for messages: "a list of 3", "abc" (quoted, cut when long). */
 const char *node_found(struct pool *pool, const struct node *node);
 
-void problem_add(struct config_problems *problems, int line, int column, const char *format, ...) __attribute__((format(printf, 4, 5)));
+void problem_add(struct config_problems *problems, int line, int column, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 void problems_begin(struct config_problems *problems, const char *file);
 void problems_sort(struct config_problems *problems);                   /* by line, then column */
 

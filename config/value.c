@@ -17,7 +17,10 @@ enum { SECRET_MAX = 64 * 1024 };
 static const struct { const char *name; int64_t milliseconds; } duration_units[] = {
     { "d", 86400000 }, { "h", 3600000 }, { "m", 60000 }, { "s", 1000 }, { "ms", 1 },
 };
-static const struct { const char *name; unsigned shift; } size_units[] = { { "GiB", 30 }, { "MiB", 20 }, { "KiB", 10 }, { "B", 0 } };
+static const struct {
+    const char *name;
+    unsigned shift;
+} size_units[] = { { "GiB", 30 }, { "MiB", 20 }, { "KiB", 10 }, { "B", 0 } };
 
 /* Leading decimal digits; *end is what follows. False: none, or beyond 64 bits. */
 static bool digits(const char *text, uint64_t *value, const char **end)
@@ -25,7 +28,8 @@ static bool digits(const char *text, uint64_t *value, const char **end)
     uint64_t sum = 0;
     const char *at = text;
     for (; *at >= '0' && *at <= '9'; at++)
-        if (__builtin_mul_overflow(sum, UINT64_C(10), &sum) || __builtin_add_overflow(sum, (uint64_t)(*at - '0'), &sum)) return false;
+        if (__builtin_mul_overflow(sum, UINT64_C(10), &sum) || __builtin_add_overflow(sum, (uint64_t)(*at - '0'), &sum))
+            return false;
     *value = sum;
     *end = at;
     return at > text;
@@ -58,7 +62,8 @@ const char *value_duration(const char *text, int64_t *milliseconds)
     for (size_t i = 0; i < sizeof duration_units / sizeof *duration_units; i++) {
         if (strcmp(unit, duration_units[i].name) != 0) continue;
         uint64_t product;
-        if (__builtin_mul_overflow(count, (uint64_t)duration_units[i].milliseconds, &product) || product > INT64_MAX) return "";
+        if (__builtin_mul_overflow(count, (uint64_t)duration_units[i].milliseconds, &product) || product > INT64_MAX)
+            return "";
         *milliseconds = (int64_t)product;
         return NULL;
     }
@@ -99,7 +104,9 @@ const char *value_time(const char *text, int64_t *milliseconds)
     if (strcmp(end, "Z") != 0) return "a time ends in Z (UTC)";
     struct tm checked = parts;
     time_t seconds = timegm(&checked);
-    if (checked.tm_mday != parts.tm_mday || checked.tm_hour != parts.tm_hour || checked.tm_sec != parts.tm_sec || seconds < 0) return "";
+    if (checked.tm_mday != parts.tm_mday || checked.tm_hour != parts.tm_hour || checked.tm_sec != parts.tm_sec ||
+        seconds < 0)
+        return "";
     *milliseconds = (int64_t)seconds * 1000 + part;
     return NULL;
 }
@@ -130,12 +137,19 @@ char *value_text_text(struct pool *pool, const char *text)
     for (const char *at = text; *at && plain; at++) plain = strchr(letters, *at) || strchr(others, *at);
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) plain = plain && strcmp(text, words[i]) != 0;
     if (plain) return pool_copy(pool, text, strlen(text));
+    static const char digit[] = "0123456789abcdef";
     char *quoted = pool_take(pool, 4 * strlen(text) + 3), *end = quoted;
     *end++ = '"';
     for (const unsigned char *at = (const unsigned char *)text; *at; at++) {
         if (*at == '"' || *at == '\\') *end++ = '\\';
-        if (*at < 0x20 || *at == 0x7f) end += snprintf(end, 5, "\\x%02x", *at);
-        else *end++ = (char)*at;
+        if (*at < 0x20 || *at == 0x7f) {
+            *end++ = '\\';
+            *end++ = 'x';
+            *end++ = digit[*at >> 4];
+            *end++ = digit[*at & 15];
+        } else {
+            *end++ = (char)*at;
+        }
     }
     *end++ = '"';
     return quoted;
@@ -151,8 +165,9 @@ static const char *read_secret(struct pool *pool, const char *path, const char *
     if (file < 0 || fstat(file, &status) != 0) *why = pool_format(pool, "%s can't be read: %s", path, strerror(errno));
     else if (!S_ISREG(status.st_mode)) *why = pool_format(pool, "%s is not a file", path);
     else if (status.st_mode & S_IWOTH) *why = pool_format(pool, "%s can be changed by everyone: chmod o-w it", path);
-    else if (status.st_size > SECRET_MAX) *why = pool_format(pool, "%s is too large for a secret: %lld bytes of at most %d", path,
-                                                             (long long)status.st_size, SECRET_MAX);
+    else if (status.st_size > SECRET_MAX)
+        *why = pool_format(pool, "%s is too large for a secret: %lld bytes of at most %d", path,
+                           (long long)status.st_size, SECRET_MAX);
     else {
         char *text = pool_take(pool, (size_t)status.st_size + 1);
         size_t length = 0;
@@ -210,7 +225,8 @@ const char *value_resolve(struct pool *pool, const char *text, bool whole, bool 
     if (whole && strncmp(text, "credential:", 11) == 0) {
         const char *directory = getenv("CREDENTIALS_DIRECTORY"), *name = text + 11;
         *referenced = true;
-        if (!directory) *why = "there are no credentials: CREDENTIALS_DIRECTORY is not set (systemd's LoadCredential sets it)";
+        if (!directory)
+            *why = "there are no credentials: CREDENTIALS_DIRECTORY is not set (systemd's LoadCredential sets it)";
         else if (!*name || strchr(name, '/')) *why = "a credential is named without directories";
         else return read_secret(pool, pool_format(pool, "%s/%s", directory, name), why);
         return NULL;

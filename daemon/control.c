@@ -38,7 +38,8 @@ static bool make_address(const char *path, struct sockaddr_un *address, struct c
     memset(address, 0, sizeof *address);
     address->sun_family = AF_UNIX;
     if (!*path || strlen(path) >= sizeof address->sun_path)
-        return cs_fail(err, CS_CONFIG, "control.socket: the path is empty or longer than %zu bytes: %s", sizeof address->sun_path - 1, path);
+        return cs_fail(err, CS_CONFIG, "control.socket: the path is empty or longer than %zu bytes: %s",
+                       sizeof address->sun_path - 1, path);
     memcpy(address->sun_path, path, strlen(path));
     return true;
 }
@@ -94,7 +95,8 @@ static bool may_change(const struct control_server *server, const struct connect
     return connection->peer.uid == 0 || connection->peer.uid == geteuid() || in_socket_group(server, connection);
 }
 
-static json_t *answer(struct control_server *server, const struct connection *connection, const char *line, size_t length)
+static json_t *answer(struct control_server *server, const struct connection *connection, const char *line,
+                      size_t length)
 {
     json_error_t why;
     json_t *request = json_loadb(line, length, JSON_REJECT_DUPLICATES, &why);
@@ -104,10 +106,12 @@ static json_t *answer(struct control_server *server, const struct connection *co
     json_t *reply;
     while (verb && found->name && strcmp(found->name, verb) != 0) found++;
     if (!verb) reply = failure(CS_USAGE, "a request is {\"verb\":\"...\"}, with \"argument\" where the verb takes one");
-    else if (argument && !json_is_string(argument) && !json_is_null(argument)) reply = failure(CS_USAGE, "\"argument\" is a text");
+    else if (argument && !json_is_string(argument) && !json_is_null(argument))
+        reply = failure(CS_USAGE, "\"argument\" is a text");
     else if (!found->name) reply = failure(CS_USAGE, "there is no such verb");
     else if (found->changes && !may_change(server, connection))
-        reply = failure(CS_FAILED, "not permitted: only the daemon's own user, root and the socket's group may change something");
+        reply = failure(CS_FAILED,
+                        "not permitted: only the daemon's own user, root and the socket's group may change something");
     else {
         struct cs_error err = { 0 };
         json_t *result = found->run(server->self, json_string_value(argument), &err);
@@ -130,7 +134,8 @@ static void close_connection(struct control_server *server, size_t i)
 /* Takes what came and answers each whole line. False: the connection is to be closed. */
 static bool serve(struct control_server *server, struct connection *connection)
 {
-    ssize_t got = recv(connection->handle, connection->text + connection->length, REQUEST_MAX - connection->length, MSG_DONTWAIT);
+    ssize_t got =
+        recv(connection->handle, connection->text + connection->length, REQUEST_MAX - connection->length, MSG_DONTWAIT);
     if (got < 0) return errno == EAGAIN || errno == EINTR;
     if (got == 0) return false;
     connection->length += (size_t)got;
@@ -168,7 +173,8 @@ static void *run(void *argument)
         bool room = server->connection_count < CONNECTIONS_MAX;      /* else who connects waits in the kernel's queue */
         size_t count = server->connection_count;
         wait[1] = (struct pollfd){ .fd = room ? server->listener : -1, .events = POLLIN };
-        for (size_t i = 0; i < count; i++) wait[i + 2] = (struct pollfd){ .fd = server->connection[i].handle, .events = POLLIN };
+        for (size_t i = 0; i < count; i++)
+            wait[i + 2] = (struct pollfd){ .fd = server->connection[i].handle, .events = POLLIN };
         if (poll(wait, count + 2, -1) < 0 && errno != EINTR) return NULL;
         if (wait[0].revents) return NULL;
         for (size_t i = count; i-- > 0;)        /* backwards: closing one moves the last into its place */
@@ -187,13 +193,16 @@ static bool remove_stale(const char *path, const struct sockaddr_un *address, st
     if (probe < 0) return cs_fail_errno(err, errno, "control.socket: no socket");
     int number = connect(probe, (const struct sockaddr *)address, sizeof *address) == 0 ? 0 : errno;
     close(probe);
-    if (number == 0 || number == EAGAIN) return cs_fail(err, CS_FENCED, "control.socket: another daemon answers on %s", path);
+    if (number == 0 || number == EAGAIN)
+        return cs_fail(err, CS_FENCED, "control.socket: another daemon answers on %s", path);
     if (number != ECONNREFUSED) return cs_fail_errno(err, number, "control.socket: %s", path);
-    if (unlink(path) != 0 && errno != ENOENT) return cs_fail_errno(err, errno, "control.socket: %s can't be removed", path);
+    if (unlink(path) != 0 && errno != ENOENT)
+        return cs_fail_errno(err, errno, "control.socket: %s can't be removed", path);
     return true;
 }
 
-struct control_server *control_start(const char *path, const struct control_verb *verb, void *self, struct cs_error *err)
+struct control_server *control_start(const char *path, const struct control_verb *verb, void *self,
+                                     struct cs_error *err)
 {
     struct sockaddr_un address;
     struct control_server *server = calloc(1, sizeof *server);
@@ -213,7 +222,8 @@ struct control_server *control_start(const char *path, const struct control_verb
         cs_fail_errno(err, errno, "control.socket: no socket");
         goto out;
     }
-    /* The mode is set before anybody can connect: nobody is listening yet. umask is the whole process's, so it is left alone. */
+    /* The mode is set before anybody can connect: nobody is listening yet. umask is the whole process's, so it is left
+     * alone. */
     if (bind(server->listener, (const struct sockaddr *)&address, sizeof address) != 0) {
         cs_fail_errno(err, errno, "control.socket: can't make %s", path);
         goto out;
@@ -317,7 +327,8 @@ json_t *control_request(const char *path, const char *verb, const char *argument
         if (result) json_incref(result);
         else cs_fail(err, CS_FAILED, "the daemon's answer has no result");
     } else if (json_is_false(json_object_get(reply, "ok")) && json_is_string(json_object_get(reply, "error"))) {
-        cs_fail(err, code_of_exit(json_integer_value(json_object_get(reply, "code"))), "%s", json_string_value(json_object_get(reply, "error")));
+        cs_fail(err, code_of_exit(json_integer_value(json_object_get(reply, "code"))), "%s",
+                json_string_value(json_object_get(reply, "error")));
     } else {
         cs_fail(err, CS_FAILED, "the daemon's answer is not what it should be: %.200s", line);
     }

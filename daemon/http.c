@@ -28,7 +28,9 @@ struct answer { unsigned code; const char *type; char *text; };
 
 static struct answer make(unsigned code, const char *type, char *text)
 {
-    if (!text) return (struct answer){ MHD_HTTP_INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", strdup("out of memory\n") };
+    if (!text)
+        return (struct answer){ MHD_HTTP_INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8",
+                                strdup("out of memory\n") };
     return (struct answer){ code, type, text };
 }
 
@@ -54,7 +56,9 @@ static struct answer page_ready(struct http_server *server)
 {
     char *reasons = NULL, *text = NULL;
     bool ready = server->pages.ready(server->pages.self, &reasons);
-    if (asprintf(&text, "{\"ready\":%s,\"reasons\":%s}\n", ready ? "true" : "false", !ready && reasons ? reasons : "[]") < 0) text = NULL;
+    if (asprintf(&text, "{\"ready\":%s,\"reasons\":%s}\n", ready ? "true" : "false",
+                 !ready && reasons ? reasons : "[]") < 0)
+        text = NULL;
     free(reasons);
     return make(ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, "application/json", text);
 }
@@ -64,13 +68,16 @@ static struct answer page_status(struct http_server *server)
     return make(MHD_HTTP_OK, "application/json", server->pages.status(server->pages.self));
 }
 
-static const struct { const char *path; struct answer (*make)(struct http_server *); } pages[] = {
-    { "/", page_person }, { "/metrics", page_metrics }, { "/livez", page_live }, { "/readyz", page_ready }, { "/status", page_status },
+static const struct { const char *path; struct answer (*make)(struct http_server *);
+} pages[] = {
+    { "/", page_person },      { "/metrics", page_metrics }, { "/livez", page_live },
+    { "/readyz", page_ready }, { "/status", page_status },
 };
 
 static enum MHD_Result send_answer(struct MHD_Connection *connection, struct answer answer)
 {
-    struct MHD_Response *response = MHD_create_response_from_buffer(answer.text ? strlen(answer.text) : 0, answer.text, MHD_RESPMEM_MUST_FREE);
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(answer.text ? strlen(answer.text) : 0, answer.text, MHD_RESPMEM_MUST_FREE);
     if (!response) {
         free(answer.text);
         return MHD_NO;
@@ -78,25 +85,29 @@ static enum MHD_Result send_answer(struct MHD_Connection *connection, struct ans
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, answer.type);
     MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    if (answer.code == MHD_HTTP_METHOD_NOT_ALLOWED) MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+    if (answer.code == MHD_HTTP_METHOD_NOT_ALLOWED)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
     if (strncmp(answer.type, "text/html", 9) == 0)
         MHD_add_response_header(response, "Content-Security-Policy",
-                                "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'");
+                                "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+                                "connect-src 'self'; frame-ancestors 'none'");
     enum MHD_Result result = MHD_queue_response(connection, answer.code, response);
     MHD_destroy_response(response);
     return result;
 }
 
-static enum MHD_Result answer_request(void *self, struct MHD_Connection *connection, const char *path, const char *method, const char *version,
-                                      const char *body, size_t *body_size, void **seen)
+static enum MHD_Result answer_request(void *self, struct MHD_Connection *connection, const char *path,
+                                      const char *method, const char *version, const char *body, size_t *body_size,
+                                      void **seen)
 {
     struct http_server *server = self;
     (void)version, (void)body;
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
         *body_size = 0;
-        return send_answer(connection, make(MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", strdup("these pages are read only\n")));
+        return send_answer(connection, make(MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain; charset=utf-8",
+                                            strdup("these pages are read only\n")));
     }
-    if (!*seen) {           /* the headers have come: answer at the next call, when a body, if any, has been passed over */
+    if (!*seen) { /* the headers have come: answer at the next call, when a body, if any, has been passed over */
         *seen = server;
         return MHD_YES;
     }
@@ -106,7 +117,8 @@ static enum MHD_Result answer_request(void *self, struct MHD_Connection *connect
     }
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
         if (strcmp(path, pages[i].path) == 0) return send_answer(connection, pages[i].make(server));
-    return send_answer(connection, make(MHD_HTTP_NOT_FOUND, "text/plain; charset=utf-8", strdup("no such page: / /metrics /livez /readyz /status\n")));
+    return send_answer(connection, make(MHD_HTTP_NOT_FOUND, "text/plain; charset=utf-8",
+                                        strdup("no such page: / /metrics /livez /readyz /status\n")));
 }
 
 /* "127.0.0.1:9464", "[::1]:9464", "localhost:9464". Returns the address' length, 0 where it is none of them. */
@@ -131,7 +143,8 @@ static socklen_t read_address(const char *listen_text, struct sockaddr_storage *
     }
     four->sin_family = AF_INET;
     four->sin_port = htons((uint16_t)port);
-    return inet_pton(AF_INET, strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, &four->sin_addr) == 1 ? sizeof *four : 0;
+    return inet_pton(AF_INET, strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, &four->sin_addr) == 1 ? sizeof *four
+                                                                                                         : 0;
 }
 
 /* We bind ourselves rather than let libmicrohttpd do it: its failure has no reason. -1 with err. */
@@ -156,11 +169,13 @@ static int bind_socket(const char *listen_text, int *port, struct cs_error *err)
         close(handle);
         return -1;
     }
-    *port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port : ((struct sockaddr_in *)&address)->sin_port);
+    *port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
+                                                : ((struct sockaddr_in *)&address)->sin_port);
     return handle;
 }
 
-struct http_server *http_start(const char *listen_text, struct telemetry *telemetry, const struct http_pages *callbacks, struct cs_error *err)
+struct http_server *http_start(const char *listen_text, struct telemetry *telemetry, const struct http_pages *callbacks,
+                               struct cs_error *err)
 {
     struct http_server *server = calloc(1, sizeof *server);
     if (!server) {
@@ -172,10 +187,11 @@ struct http_server *http_start(const char *listen_text, struct telemetry *teleme
     if (!*listen_text) return server;
     int handle = bind_socket(listen_text, &server->port, err);
     if (handle >= 0) {
-        server->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, 0, NULL, NULL, answer_request, server,
-                                          MHD_OPTION_LISTEN_SOCKET, handle, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
-                                          MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                                          (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+        server->daemon =
+            MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, 0, NULL, NULL, answer_request, server,
+                             MHD_OPTION_LISTEN_SOCKET, handle, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
+                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_SECONDS,
+                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
         if (!server->daemon) {
             close(handle);
             cs_fail(err, CS_FAILED, "http: the server's thread does not start");
@@ -196,6 +212,6 @@ int http_port(const struct http_server *server)
 void http_stop(struct http_server *server)
 {
     if (!server) return;
-    if (server->daemon) MHD_stop_daemon(server->daemon);       /* closes the listening socket and waits for its thread */
+    if (server->daemon) MHD_stop_daemon(server->daemon); /* closes the listening socket and waits for its thread */
     free(server);
 }

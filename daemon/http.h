@@ -1,5 +1,5 @@
-/* The daemon's read-only pages, on libmicrohttpd's own thread: /metrics /livez /readyz /status and / (a page for people).
- * GET and HEAD only; loopback unless configured; limits on connections, header size and time. */
+/* The daemon's read-only pages, on libmicrohttpd's own thread: /metrics /livez /readyz /status and / (a page for
+ * people). GET and HEAD only; loopback unless configured; limits on connections, header size and time. */
 #ifndef DAEMON_HTTP_H
 #define DAEMON_HTTP_H
 
@@ -19,7 +19,8 @@ struct http_pages {
 
 struct http_server;
 /* listen: "127.0.0.1:9464", "[::1]:9464" or "" (no pages). Port 0 takes a free one. */
-struct http_server *http_start(const char *listen, struct telemetry *telemetry, const struct http_pages *pages, struct cs_error *err);
+struct http_server *http_start(const char *listen, struct telemetry *telemetry, const struct http_pages *pages,
+                               struct cs_error *err);
 int http_port(const struct http_server *server);
 void http_stop(struct http_server *server);
 

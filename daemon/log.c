@@ -1,5 +1,5 @@
-/* Log lines: formatted into one buffer on the stack, written by one write(), so that threads never mix and no lock is held.
- * Level and format are the process's, like stderr itself: two atomics, nothing else is shared. */
+/* Log lines: formatted into one buffer on the stack, written by one write(), so that threads never mix and no lock is
+ * held. Level and format are the process's, like stderr itself: two atomics, nothing else is shared. */
 #include "daemon/log.h"
 
 #include <errno.h>
@@ -52,7 +52,10 @@ static void add(struct line *line, const char *text)
 static size_t character(const unsigned char *text)
 {
     if (text[0] < 0x80) return 1;
-    size_t count = text[0] >= 0xc2 && text[0] < 0xe0 ? 2 : text[0] >= 0xe0 && text[0] < 0xf0 ? 3 : text[0] >= 0xf0 && text[0] < 0xf5 ? 4 : 0;
+    size_t count = text[0] >= 0xc2 && text[0] < 0xe0   ? 2
+                   : text[0] >= 0xe0 && text[0] < 0xf0 ? 3
+                   : text[0] >= 0xf0 && text[0] < 0xf5 ? 4
+                                                       : 0;
     for (size_t i = 1; i < count; i++)
         if ((text[i] & 0xc0) != 0x80) return 0;
     if (text[0] == 0xe0 && text[1] < 0xa0) return 0;
@@ -74,7 +77,8 @@ static void add_quoted(struct line *line, const char *text, enum log_format form
         else if (*at == '\n') snprintf(escape, sizeof escape, "\\n");
         else if (*at == '\t') snprintf(escape, sizeof escape, "\\t");
         else if (count == 0) snprintf(escape, sizeof escape, format == LOG_JSON ? "\\ufffd" : "\\x%02x", *at);
-        else if (*at < 0x20 || *at == 0x7f) snprintf(escape, sizeof escape, format == LOG_JSON ? "\\u%04x" : "\\x%02x", *at);
+        else if (*at < 0x20 || *at == 0x7f)
+            snprintf(escape, sizeof escape, format == LOG_JSON ? "\\u%04x" : "\\x%02x", *at);
         else {
             add_bytes(line, (const char *)at, count);
             at += count;
@@ -128,13 +132,15 @@ static void add_text_fields(struct line *line, const struct log_field *field)
         add(line, " ");
         add(line, field->name);
         add(line, "=");
-        if (field->type == FIELD_TEXT && field->value.text && line->length + strlen(field->value.text) + RESERVE > LINE_SIZE)
+        if (field->type == FIELD_TEXT && field->value.text &&
+            line->length + strlen(field->value.text) + RESERVE > LINE_SIZE)
             add_quoted(line, field->value.text, LOG_TEXT);
         else add_value(line, field, LOG_TEXT);
     }
 }
 
-static void format_text(struct line *line, const char *when, enum log_level level, const char *message, const struct log_field *field)
+static void format_text(struct line *line, const char *when, enum log_level level, const char *message,
+                        const struct log_field *field)
 {
     add(line, when);
     add(line, " ");
@@ -144,7 +150,8 @@ static void format_text(struct line *line, const char *when, enum log_level leve
     add_text_fields(line, field);
 }
 
-static void format_json(struct line *line, const char *when, enum log_level level, const char *message, const struct log_field *field)
+static void format_json(struct line *line, const char *when, enum log_level level, const char *message,
+                        const struct log_field *field)
 {
     add(line, "{\"time\":\"");
     add(line, when);
@@ -167,12 +174,14 @@ static bool stderr_is_journal(void)
     const char *stream = getenv("JOURNAL_STREAM");
     unsigned long long device, inode;
     struct stat status;
-    if (!stream || sscanf(stream, "%llu:%llu", &device, &inode) != 2 || fstat(STDERR_FILENO, &status) != 0) return false;
+    if (!stream || sscanf(stream, "%llu:%llu", &device, &inode) != 2 || fstat(STDERR_FILENO, &status) != 0)
+        return false;
     return status.st_dev == device && status.st_ino == inode;
 }
 
 /* COLDSTREAM_TOPIC=..., so that `journalctl COLDSTREAM_TOPIC=x` finds it; MESSAGE carries the fields for people. */
-static void send_journal(enum log_level level, const char *file, int number, const char *message, const struct log_field *field)
+static void send_journal(enum log_level level, const char *file, int number, const char *message,
+                         const struct log_field *field)
 {
     struct line readable = { 0 };
     add(&readable, message);
@@ -197,7 +206,9 @@ static void send_journal(enum log_level level, const char *file, int number, con
     snprintf(head, sizeof head, "SYSLOG_IDENTIFIER=%s", program_invocation_short_name);
     add(&packed, head);
     for (; field->name && fits(&packed, field) && count + 2 < JOURNAL_FIELDS; field++) {
-        if (field->type == FIELD_TEXT && (!field->value.text || packed.length + strlen(field->value.text) + 64 > LINE_SIZE)) continue;
+        if (field->type == FIELD_TEXT &&
+            (!field->value.text || packed.length + strlen(field->value.text) + 64 > LINE_SIZE))
+            continue;
         start[count++] = packed.length;
         add(&packed, "COLDSTREAM_");
         for (const char *at = field->name; *at; at++) {

@@ -24,7 +24,8 @@ enum log_format log_current_format(void);
 void log_write(enum log_level level, const char *file, int line, const char *message, const struct log_field *field);
 
 #define log_event(level, message, ...) \
-    log_write((level), __FILE__, __LINE__, (message), (const struct log_field[]){ __VA_ARGS__ __VA_OPT__(,) { .name = NULL } })
+    log_write((level), __FILE__, __LINE__, (message), \
+              (const struct log_field[]){ __VA_ARGS__ __VA_OPT__(,) { .name = NULL } })
 #define log_error(...)   log_event(LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_event(LEVEL_WARNING, __VA_ARGS__)
 #define log_notice(...)  log_event(LEVEL_NOTICE, __VA_ARGS__)

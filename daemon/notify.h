@@ -8,7 +8,7 @@ void notify_ready(const char *status);
 void notify_status(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void notify_reloading(void);
 void notify_stopping(void);
-void notify_alive(void);                        /* WATCHDOG=1, from the thread whose progress matters, at most every interval / 4 */
+void notify_alive(void); /* WATCHDOG=1, from the thread whose progress matters, at most every interval / 4 */
 void notify_extend(int64_t milliseconds);       /* EXTEND_TIMEOUT_USEC */
 
 #endif

@@ -1,4 +1,5 @@
-/* Series by metric and label values, behind one lock: it is taken once a batch or more rarely, and while the text is made. */
+/* Series by metric and label values, behind one lock: it is taken once a batch or more rarely, and while the text is
+ * made. */
 #include "daemon/telemetry.h"
 
 #include <assert.h>
@@ -38,7 +39,8 @@ static size_t label_count(enum telemetry_metric metric)
 }
 
 /* The series of these labels; made where there is none, unless `make` is false. The lock is held. */
-static struct series *find(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label, bool make)
+static struct series *find(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label,
+                           bool make)
 {
     size_t count = label_count(metric);
     struct series **at = &telemetry->first[metric];
@@ -56,14 +58,15 @@ static struct series *find(struct telemetry *telemetry, enum telemetry_metric me
     return *at = series;
 }
 
-/* What the program's start was by the wall clock: from the kernel's own record of it, so that it is the same however long
- * loading took. /proc/stat may be hidden from us, so the time since boot is asked for, not boot's time. */
+/* What the program's start was by the wall clock: from the kernel's own record of it, so that it is the same however
+ * long loading took. /proc/stat may be hidden from us, so the time since boot is asked for, not boot's time. */
 static double start_time(void)
 {
     struct timespec now, since_boot;
     clock_gettime(CLOCK_REALTIME, &now);
     clock_gettime(CLOCK_BOOTTIME, &since_boot);
-    double wall = (double)now.tv_sec + (double)now.tv_nsec / 1e9, up = (double)since_boot.tv_sec + (double)since_boot.tv_nsec / 1e9;
+    double wall = (double)now.tv_sec + (double)now.tv_nsec / 1e9,
+           up = (double)since_boot.tv_sec + (double)since_boot.tv_nsec / 1e9;
     FILE *file = fopen("/proc/self/stat", "re");
     char text[2048];
     unsigned long long ticks = 0;
@@ -71,7 +74,9 @@ static double start_time(void)
     if (file) fclose(file);
     text[length] = 0;
     const char *at = strrchr(text, ')');        /* the command's name may hold anything */
-    if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &ticks) != 1) return wall;
+    if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+                      &ticks) != 1)
+        return wall;
     return wall - up + (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
@@ -167,7 +172,8 @@ static void write_histogram(FILE *out, const char *name, const struct series *se
 {
     uint64_t count = 0;
     for (size_t i = 0; i < TELEMETRY_BUCKETS; i++)
-        fprintf(out, "coldstream_%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, telemetry_bucket[i], count += series->bucket[i]);
+        fprintf(out, "coldstream_%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, telemetry_bucket[i],
+                count += series->bucket[i]);
     count += series->bucket[TELEMETRY_BUCKETS];
     fprintf(out, "coldstream_%s_bucket{le=\"+Inf\"} %" PRIu64 "\ncoldstream_%s_sum", name, count, name);
     write_value(out, series->value);
@@ -200,7 +206,8 @@ static void write_process(FILE *out, const struct telemetry *telemetry)
     double page = (double)sysconf(_SC_PAGESIZE);
     getrusage(RUSAGE_SELF, &usage);
     write_process_metric(out, "cpu_seconds_total", "counter", "Processor time used, user and system.",
-                         (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
+                         (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+                             (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
     FILE *file = fopen("/proc/self/statm", "re");
     if (file && fscanf(file, "%llu %llu", &pages, &resident) == 2) {
         write_process_metric(out, "virtual_memory_bytes", "gauge", "Virtual memory.", (double)pages * page);
@@ -223,10 +230,13 @@ char *telemetry_text(struct telemetry *telemetry)
     pthread_mutex_lock(&telemetry->lock);
     for (size_t metric = 0; metric < METRICS; metric++) {
         const struct telemetry_row *row = &telemetry_table[metric];
-        static const char *const kind[] = { [KIND_COUNTER] = "counter", [KIND_GAUGE] = "gauge", [KIND_HISTOGRAM] = "histogram" };
+        static const char *const kind[] = {
+            [KIND_COUNTER] = "counter", [KIND_GAUGE] = "gauge", [KIND_HISTOGRAM] = "histogram"
+        };
         const struct series *series = telemetry->first[metric];
         if (!series) continue;
-        fprintf(out, "# HELP coldstream_%s %s\n# TYPE coldstream_%s %s\n", row->name, row->help, row->name, kind[row->kind]);
+        fprintf(out, "# HELP coldstream_%s %s\n# TYPE coldstream_%s %s\n", row->name, row->help, row->name,
+                kind[row->kind]);
         for (; series; series = series->next) {
             if (row->kind == KIND_HISTOGRAM) {
                 write_histogram(out, row->name, series);

@@ -1,5 +1,5 @@
 /* The numbers that operators watch: one row a metric in telemetry_table.c (name, kind, labels, help), from which the
- * Prometheus text and its HELP and TYPE lines follow. Owners add to it once a batch or more rarely, not once a record. */
+ * Prometheus text and its HELP and TYPE lines follow. Owners add to it once a batch or more rarely, not per record. */
 #ifndef DAEMON_TELEMETRY_H
 #define DAEMON_TELEMETRY_H
 
@@ -23,7 +23,8 @@ enum telemetry_metric {
     METRIC_SERVING_VERSION, METRIC_FRESHNESS,               /* freshness_seconds (histogram) */
     METRIC_RELOADS,             /* config_reloads_total{result} */
     METRIC_DEAD_LETTERS,        /* dead_letters_total{topic,reason} */
-    METRIC_REQUESTS, METRIC_REQUEST_SECONDS, METRIC_SCORES, /* coldstream-serve: requests_total{code}, histogram, scores_total */
+    METRIC_REQUESTS,            /* coldstream-serve: requests_total{code} */
+    METRIC_REQUEST_SECONDS, METRIC_SCORES,                  /* histogram; scores_total */
     METRIC_BUILD_INFO, METRIC_START_TIME,
     METRICS
 };
@@ -32,12 +33,16 @@ struct telemetry;
 struct telemetry *telemetry_create(void);
 void telemetry_destroy(struct telemetry *telemetry);
 /* label: as many values as the metric has labels, in the table's order; NULL where it has none. Thread-safe. */
-void telemetry_add(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label, double amount);   /* counters */
-void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label, double value);    /* gauges, and counters kept elsewhere */
-void telemetry_observe(struct telemetry *telemetry, enum telemetry_metric metric, double seconds);                        /* histograms */
+/* Counters. */
+void telemetry_add(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label, double amount);
+/* Gauges, and counters kept elsewhere. */
+void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label, double value);
+/* Histograms. */
+void telemetry_observe(struct telemetry *telemetry, enum telemetry_metric metric, double seconds);
 /* Label values inline: TELEMETRY_LABELS("impressions", "ok") */
 #define TELEMETRY_LABELS(...) ((const char *const[]){ __VA_ARGS__ })
-double telemetry_get(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label);               /* NaN: never set */
+/* NaN: never set. */
+double telemetry_get(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label);
 /* Prometheus text 0.0.4, with the process metrics; malloc'd. Metrics never set are left out. */
 char *telemetry_text(struct telemetry *telemetry);
 

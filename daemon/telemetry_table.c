@@ -1,25 +1,33 @@
 /* The table of metrics. Names are interfaces.md's, section 5. */
 #include "daemon/telemetry_table.h"
 
-const double telemetry_bucket[TELEMETRY_BUCKETS] = { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 600 };
+const double telemetry_bucket[TELEMETRY_BUCKETS] = { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+                                                     0.5,   1,      2.5,   5,    10,    30,   120, 600 };
 
-#define COUNTER(metric, text, words, ...) [metric] = { .name = text, .kind = KIND_COUNTER, .label = { __VA_ARGS__ __VA_OPT__(,) NULL }, .help = words }
-#define GAUGE(metric, text, words, ...) [metric] = { .name = text, .kind = KIND_GAUGE, .label = { __VA_ARGS__ __VA_OPT__(,) NULL }, .help = words }
-#define HISTOGRAM(metric, text, words) [metric] = { .name = text, .kind = KIND_HISTOGRAM, .label = { NULL }, .help = words }
+#define COUNTER(metric, text, words, ...)                                                                              \
+    [metric] = { .name = text, .kind = KIND_COUNTER, .label = { __VA_ARGS__ __VA_OPT__(, ) NULL }, .help = words }
+#define GAUGE(metric, text, words, ...)                                                                                \
+    [metric] = { .name = text, .kind = KIND_GAUGE, .label = { __VA_ARGS__ __VA_OPT__(, ) NULL }, .help = words }
+#define HISTOGRAM(metric, text, words)                                                                                 \
+    [metric] = { .name = text, .kind = KIND_HISTOGRAM, .label = { NULL }, .help = words }
 
 const struct telemetry_row telemetry_table[METRICS] = {
     COUNTER(METRIC_EVENTS, "events_total", "Records read, by topic and by what became of them.", "topic", "result"),
     GAUGE(METRIC_EVENT_LAG, "event_lag_seconds", "Wall clock less the event time of the newest event joined."),
-    GAUGE(METRIC_CONSUMER_LAG, "consumer_lag", "Records between the next offset to be read and the partition's end.", "topic", "partition"),
+    GAUGE(METRIC_CONSUMER_LAG, "consumer_lag", "Records between the next offset to be read and the partition's end.",
+          "topic", "partition"),
     GAUGE(METRIC_JOIN_PENDING, "join_pending", "Impressions and early clicks that the joiner holds."),
     COUNTER(METRIC_JOIN, "join_total", "Outcomes of the join: matched, expired, late, duplicate, orphan.", "result"),
     COUNTER(METRIC_EXAMPLES, "examples_total", "Examples learned.", "users"),
     COUNTER(METRIC_STEPS, "steps_total", "Batches learned."),
     HISTOGRAM(METRIC_STEP_SECONDS, "step_seconds", "Time of a step: scoring and learning one batch."),
-    GAUGE(METRIC_LOG_LOSS, "progressive_logloss", "Log loss of scores given before their examples were learned.", "users", "window"),
+    GAUGE(METRIC_LOG_LOSS, "progressive_logloss", "Log loss of scores given before their examples were learned.",
+          "users", "window"),
     GAUGE(METRIC_AUC, "progressive_auc", "AUC of scores given before their examples were learned.", "users", "window"),
-    GAUGE(METRIC_GAUC, "progressive_gauc", "AUC within each user, weighted by the user's impressions.", "users", "window"),
-    GAUGE(METRIC_CALIBRATION, "calibration_ratio", "Sum of scores over the number of clicks; 1 is right.", "users", "window"),
+    GAUGE(METRIC_GAUC, "progressive_gauc", "AUC within each user, weighted by the user's impressions.", "users",
+          "window"),
+    GAUGE(METRIC_CALIBRATION, "calibration_ratio", "Sum of scores over the number of clicks; 1 is right.", "users",
+          "window"),
     GAUGE(METRIC_LOSS, "loss", "Loss of the last step, by part.", "part"),
     GAUGE(METRIC_ROWS, "embedding_rows", "Rows in an embedding table.", "table"),
     COUNTER(METRIC_ADMITTED, "embedding_admitted_total", "Rows made.", "table"),

@@ -15,7 +15,8 @@ int ctl_check_config(const struct ctl_arguments *arguments)
 {
     struct config_problems problems = { 0 };
     enum config_use use = ctl_flag(arguments, "train") ? CONFIG_FOR_TRAIN : CONFIG_FOR_DAEMON;
-    struct cs_config *config = config_load_checked(arguments->position[0], use, use == CONFIG_FOR_DAEMON ? kafka_property_check : NULL, &problems);
+    config_property_check *check = use == CONFIG_FOR_DAEMON ? kafka_property_check : NULL;
+    struct cs_config *config = config_load_checked(arguments->position[0], use, check, &problems);
     char *text;
 
     if (config) {

@@ -1,4 +1,4 @@
-/* Any bytes as a configuration: it is refused with problems, or it is a configuration whose model reads back as itself. */
+/* Any bytes as a configuration: it is refused with problems, or its model reads back as itself. */
 #include "config/config.h"
 
 #include <stdlib.h>
@@ -15,7 +15,8 @@ static void changed(void *self, const char *key, const char *from, const char *t
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     struct config_problems problems;
-    struct cs_config *config = config_parse("fuzz.yaml", (const char *)bytes, size, size % 2 ? CONFIG_FOR_DAEMON : CONFIG_FOR_TRAIN, &problems);
+    struct cs_config *config = config_parse("fuzz.yaml", (const char *)bytes, size,
+                                            size % 2 ? CONFIG_FOR_DAEMON : CONFIG_FOR_TRAIN, &problems);
     if (!config == !problems.count) abort();
     free(config_problems_text(&problems));
     config_problems_release(&problems);

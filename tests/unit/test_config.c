@@ -60,7 +60,8 @@ static const struct refused refused_for_train[] = {
     /* wrong types */
     { FEATURES "batch: 3\n", 2, 8, "batch: found \"3\", allowed: a map of settings" },
     { FEATURES "batch: [1]\n", 2, 8, "batch: found a list of 1" },
-    { FEATURES "batch: {size: [3]}\n", 2, 15, "batch.size: found a list of 1, allowed: a whole number from 1 to 65536" },
+    { FEATURES "batch: {size: [3]}\n", 2, 15,
+      "batch.size: found a list of 1, allowed: a whole number from 1 to 65536" },
     { FEATURES "batch: {size: ~}\n", 2, 15, "batch.size: found nothing" },
     { FEATURES "batch: {size: 3.5}\n", 2, 15, "found \"3.5\", allowed: a whole number" },
     { FEATURES "batch: {size: 0x10}\n", 2, 15, "found \"0x10\"" },
@@ -100,11 +101,15 @@ static const struct refused refused_for_train[] = {
     /* words */
     { FEATURES "join: {release: clik}\n", 2, 17, "allowed: window, click (did you mean click?)" },
     { FEATURES "logging: {level: warn}\n", 2, 18, "error, warning, notice, info, debug" },
-    { FEATURES "model: {ranking: {tower: deep_fm}}\n", 2, 26, "\"deep_fm\" is not available in this version; available: emb_lr, base_dnn" },
-    { FEATURES "model: {zero_shot: {kind: llae}}\n", 2, 27, "not available in this version; available: mail, none, linear" },
+    { FEATURES "model: {ranking: {tower: deep_fm}}\n", 2, 26,
+      "\"deep_fm\" is not available in this version; available: emb_lr, base_dnn" },
+    { FEATURES "model: {zero_shot: {kind: llae}}\n", 2, 27,
+      "not available in this version; available: mail, none, linear" },
     { FEATURES "source: {kafka: {mode: group}}\n", 2, 24, "not available in this version; available: assign" },
-    { FEATURES "checkpoint: {gate: {max_auc_drop: 0.1}}\n", 2, 20, "checkpoint.gate: not available in this version; allowed: {}" },
-    { FEATURES "checkpoint: {delta_topic: d}\n", 2, 27, "checkpoint.delta_topic: not available in this version; allowed: ~" },
+    { FEATURES "checkpoint: {gate: {max_auc_drop: 0.1}}\n", 2, 20,
+      "checkpoint.gate: not available in this version; allowed: {}" },
+    { FEATURES "checkpoint: {delta_topic: d}\n", 2, 27,
+      "checkpoint.delta_topic: not available in this version; allowed: ~" },
     /* texts */
     { FEATURES "http: {listen: \"9464\"}\n", 2, 16, "allowed: address:port" },
     { FEATURES "http: {listen: \"127.0.0.1:70000\"}\n", 2, 16, "allowed: address:port" },
@@ -125,25 +130,32 @@ static const struct refused refused_for_train[] = {
     { "features: {user: [{name: a, table: b/c}]}\n", 1, 36, "a table's name" },
     { "features: {user: [{name: a b}]}\n", 1, 26, "can't name its table" },
     { "features: {user: [{name: a}, {name: b, kind: dense, table: c}]}\n", 1, 60, "a dense feature has no table" },
-    { "features: {user: [{name: a}, {name: b, kind: dense, bucketize: [1]}]}\n", 1, 64, "a dense feature is used as it is" },
+    { "features: {user: [{name: a}, {name: b, kind: dense, bucketize: [1]}]}\n", 1, 64,
+      "a dense feature is used as it is" },
     { "features: {user: [{name: a, bucketize: [1, 3, 2]}]}\n", 1, 47, "ascending" },
     { "features: {user: [{name: a, bucketize: [1, x]}]}\n", 1, 44, "ascending numbers" },
     { "features: {item: [{name: item_id}]}\n", 1, 1, "features.user has no categorical feature" },
-    { FEATURES "embedding: {tables: {itme: {max_rows: 1}}}\n", 2, 22, "no feature uses a table \"itme\", did you mean \"item\"?" },
+    { FEATURES "embedding: {tables: {itme: {max_rows: 1}}}\n", 2, 22,
+      "no feature uses a table \"itme\", did you mean \"item\"?" },
     { FEATURES "embedding: {tables: {item: {max_row: 1}}}\n", 2, 29, "did you mean \"max_rows\"?" },
     { FEATURES "embedding: {tables: {item: {admit_after: 0}}}\n", 2, 42, "embedding.tables.item.admit_after" },
     /* contradictions */
     { FEATURES "model: {ranking: {tower: emb_lr, hidden: [8]}}\n", 2, 34, "emb_lr has no hidden layers" },
     { FEATURES "model: {ranking: {tower: emb_lr, dropout: 0.1}}\n", 2, 43, "emb_lr has no dropout" },
-    { FEATURES "snapshot: {directory: /a/b}\ncheckpoint: {directory: /a//b/}\n", 3, 25, "the same as snapshot.directory" },
+    { FEATURES "snapshot: {directory: /a/b}\ncheckpoint: {directory: /a//b/}\n", 3, 25,
+      "the same as snapshot.directory" },
     { FEATURES "events: {format: protobuf, fields: {ts: t}}\n", 2, 28, "the protobuf schema's fields are fixed" },
-    { FEATURES "source: {kafka: {topics: {clicks: impressions}}}\n", 2, 35, "already serves source.kafka.topics.impressions" },
+    { FEATURES "source: {kafka: {topics: {clicks: impressions}}}\n", 2, 35,
+      "already serves source.kafka.topics.impressions" },
     { FEATURES "source: {kafka: {topics: {impressions: ~}}}\n", 2, 18, "nothing to learn from" },
     { FEATURES "source: {kafka: {topics: {clicks: ~}}}\n", 2, 35, "impressions need clicks" },
-    { FEATURES "source: {kafka: {topics: {impressions: ~, clicks: c, examples: e}}}\n", 2, 51, "given without impressions" },
-    { FEATURES "source: {kafka: {}}\ncheckpoint: {announce_topic: clicks}\n", 3, 30, "already serves source.kafka.topics.clicks" },
+    { FEATURES "source: {kafka: {topics: {impressions: ~, clicks: c, examples: e}}}\n", 2, 51,
+      "given without impressions" },
+    { FEATURES "source: {kafka: {}}\ncheckpoint: {announce_topic: clicks}\n", 3, 30,
+      "already serves source.kafka.topics.clicks" },
     /* properties */
-    { FEATURES "source: {kafka: {properties: {enable.auto.commit: true}}}\n", 2, 31, "\"enable.auto.commit\" is refused" },
+    { FEATURES "source: {kafka: {properties: {enable.auto.commit: true}}}\n", 2, 31,
+      "\"enable.auto.commit\" is refused" },
     { FEATURES "source: {kafka: {properties: {group.id: x}}}\n", 2, 31, "use source.kafka.group" },
     { FEATURES "source: {kafka: {properties: {auto.offset.reset: latest}}}\n", 2, 31, "use source.kafka.start" },
     { FEATURES "source: {kafka: {properties: {plugin.library.paths: x}}}\n", 2, 31, "it loads code" },
@@ -157,12 +169,16 @@ static const struct refused refused_for_daemon[] = {
     { FEATURES "source: ~\n", 2, 9, "source: missing" },
     { FEATURES "source: {kafka: {group: g}}\n", 2, 10, "bootstrap.servers is missing" },
     { FEATURES "source: {kafka: {properties: {client.id: g}}}\n", 2, 18, "bootstrap.servers is missing" },
-    { FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: \"${COLDSTREAM_TEST_UNSET}\"}}}\n", 2, 68,
-      "the environment variable COLDSTREAM_TEST_UNSET is not set" },
-    { FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: \"${\"}}}\n", 2, 68, "${ without its }" },
-    { FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: file:/nowhere/x}}}\n", 2, 68, "/nowhere/x can't be read" },
-    { FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: file:/}}}\n", 2, 68, "/ is not a file" },
-    { FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: credential:a}}}\n", 2, 68, "CREDENTIALS_DIRECTORY is not set" },
+    { FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: \"${COLDSTREAM_TEST_UNSET}\"}}}\n",
+      2, 68, "the environment variable COLDSTREAM_TEST_UNSET is not set" },
+    { FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: \"${\"}}}\n", 2, 68,
+      "${ without its }" },
+    { FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: file:/nowhere/x}}}\n", 2, 68,
+      "/nowhere/x can't be read" },
+    { FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: file:/}}}\n", 2, 68,
+      "/ is not a file" },
+    { FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: credential:a}}}\n", 2, 68,
+      "CREDENTIALS_DIRECTORY is not set" },
     { FEATURES SOURCE "batch: {size: \"${COLDSTREAM_TEST_UNSET}\"}\n", 3, 15, "COLDSTREAM_TEST_UNSET" },
 };
 
@@ -174,11 +190,12 @@ static int check_refused(const struct refused *cases, size_t count, enum config_
         struct config_problems problems;
         struct cs_config *config = config_parse("test.yaml", one->text, strlen(one->text), use, &problems);
         char *listed = config_problems_text(&problems);
-        bool right = !config && problems.count == 1 && problems.problem[0].line == one->line && problems.problem[0].column == one->column &&
-                     strstr(listed, one->piece);
+        bool right = !config && problems.count == 1 && problems.problem[0].line == one->line &&
+                     problems.problem[0].column == one->column && strstr(listed, one->piece);
         if (!right) {
             wrong++;
-            print_error("in %s\nexpected %d:%d ... %s\nfound %s\n", one->text, one->line, one->column, one->piece, config ? "nothing wrong" : listed);
+            print_error("in %s\nexpected %d:%d ... %s\nfound %s\n", one->text, one->line, one->column, one->piece,
+                        config ? "nothing wrong" : listed);
         }
         config_destroy(config);
         free(listed);
@@ -191,8 +208,9 @@ static void each_mistake_is_found_where_it_is(void **state)
 {
     (void)state;
     unsetenv("CREDENTIALS_DIRECTORY");
-    int wrong = check_refused(refused_for_train, sizeof refused_for_train / sizeof *refused_for_train, CONFIG_FOR_TRAIN) +
-                check_refused(refused_for_daemon, sizeof refused_for_daemon / sizeof *refused_for_daemon, CONFIG_FOR_DAEMON);
+    int wrong =
+        check_refused(refused_for_train, sizeof refused_for_train / sizeof *refused_for_train, CONFIG_FOR_TRAIN) +
+        check_refused(refused_for_daemon, sizeof refused_for_daemon / sizeof *refused_for_daemon, CONFIG_FOR_DAEMON);
     assert_int_equal(wrong, 0);
 }
 
@@ -283,11 +301,12 @@ static void defaults_are_as_documented(void **state)
     assert_int_equal(model->zero_shot.encoder_count, 3);
     assert_int_equal(model->zero_shot.decoder_count, 2);
     assert_true(model->zero_shot.bandwidth == 1 && model->zero_shot.sample == 1 && model->zero_shot.dropout == 0);
-    const struct optimizer_options *optimizer[] = { &model->ranking_optimizer, &model->zero_shot_optimizer, &model->embedding_optimizer };
+    const struct optimizer_options *optimizer[] = { &model->ranking_optimizer, &model->zero_shot_optimizer,
+                                                    &model->embedding_optimizer };
     for (int i = 0; i < 3; i++) {
         assert_int_equal(optimizer[i]->kind, OPTIMIZER_ADAM);
-        assert_true(optimizer[i]->learning_rate == 0.001 && optimizer[i]->beta1 == 0.9 && optimizer[i]->beta2 == 0.999 &&
-                    optimizer[i]->epsilon == 1e-8);
+        assert_true(optimizer[i]->learning_rate == 0.001 && optimizer[i]->beta1 == 0.9 &&
+                    optimizer[i]->beta2 == 0.999 && optimizer[i]->epsilon == 1e-8);
     }
     assert_int_equal(config->batch.size, 1024);
     assert_int_equal(config->batch.max_delay, 1000);
@@ -354,7 +373,8 @@ static void values_are_read(void **state)
     assert_int_equal(config->embedding.table[1].admit_after, 1);
     assert_int_equal(config->model.ranking.hidden_count, 0);
     assert_int_equal(config->model.embedding_optimizer.kind, OPTIMIZER_FTRL);
-    assert_true(config->model.embedding_optimizer.learning_rate == 0.05 && config->model.embedding_optimizer.beta == 0.5);
+    assert_true(config->model.embedding_optimizer.learning_rate == 0.05 &&
+                config->model.embedding_optimizer.beta == 0.5);
     assert_true(config->batch_max_delay_given);
     assert_int_equal(config->batch.max_delay, 0);
     config_destroy(config);
@@ -363,7 +383,8 @@ static void values_are_read(void **state)
 static void the_preset_gives_defaults_only(void **state)
 {
     (void)state;
-    struct cs_config *config = must_parse(FEATURES "model: {preset: paper, zero_shot: {dropout: 0.25}}\n", CONFIG_FOR_TRAIN);
+    struct cs_config *config =
+        must_parse(FEATURES "model: {preset: paper, zero_shot: {dropout: 0.25}}\n", CONFIG_FOR_TRAIN);
     assert_true(config->model.ranking.dropout == 0.5);
     assert_true(config->model.zero_shot.dropout == 0.25);
     assert_int_equal(config->model.zero_shot.target, TARGET_SEQUENCE);
@@ -391,8 +412,10 @@ static void references_are_resolved(void **state)
     setenv("CREDENTIALS_DIRECTORY", directory, 1);
     setenv("COLDSTREAM_TEST_NAME", "cold", 1);
     snprintf(text, sizeof text,
-             FEATURES "source: {kafka: {group: \"${COLDSTREAM_TEST_NAME}-1\", properties: {bootstrap.servers: x, sasl.username: \"${COLDSTREAM_TEST_NAME}\",\n"
-             " sasl.password: \"file:%s\", ssl.key.password: credential:secret, client.id: \"$${a}\"}}}\n", path);
+             FEATURES "source: {kafka: {group: \"${COLDSTREAM_TEST_NAME}-1\", properties: {bootstrap.servers: x, "
+                      "sasl.username: \"${COLDSTREAM_TEST_NAME}\",\n"
+                      " sasl.password: \"file:%s\", ssl.key.password: credential:secret, client.id: \"$${a}\"}}}\n",
+             path);
     struct cs_config *config = must_parse(text, CONFIG_FOR_DAEMON);
     assert_string_equal(config->source.group, "cold-1");
     assert_string_equal(config->source.property[1].value, "cold");
@@ -425,8 +448,9 @@ static void the_check_sees_properties_and_no_secret_comes_out(void **state)
     (void)state;
     char path[] = "/tmp/coldstream-config-XXXXXX";
     int file = mkstemp(path);
-    static const char text[] = FEATURES "source:\n  kafka:\n    properties:\n      bootstrap.servers: x\n      nonsense: 17\n"
-                                        "      security.protocol: \"${COLDSTREAM_TEST_SECRET}\"\n      sasl.password: hunter2\n";
+    static const char text[] =
+        FEATURES "source:\n  kafka:\n    properties:\n      bootstrap.servers: x\n      nonsense: 17\n"
+                 "      security.protocol: \"${COLDSTREAM_TEST_SECRET}\"\n      sasl.password: hunter2\n";
     setenv("COLDSTREAM_TEST_SECRET", "hunter2", 1);
     assert_int_equal(write(file, text, strlen(text)), (ssize_t)strlen(text));
     close(file);
@@ -455,7 +479,8 @@ static void the_model_text_reads_back(void **state)
     static const char *const texts[] = {
         FEATURES,
         FEATURES "model: {ranking: {tower: emb_lr}, zero_shot: {kind: none}}\noptimizer: {embedding: {kind: sgd}}\n",
-        "features: {user: [{name: \"a: b\\n\", table: t, bucketize: [-1, 0.1, 1e21]}, {name: \"null\", table: x}, {name: \"7\"}],\n"
+        "features: {user: [{name: \"a: b\\n\", table: t, bucketize: [-1, 0.1, 1e21]}, {name: \"null\", table: x}, "
+        "{name: \"7\"}],\n"
         " context: [{name: h, kind: dense}]}\nmodel: {preset: paper, ranking: {hidden: [7]}}\n",
         FEATURES "model: {zero_shot: {kind: linear}}\n",
     };
@@ -486,13 +511,21 @@ static void the_fingerprint_covers_the_state_and_no_more(void **state)
 {
     (void)state;
     static const char *const same[] = {
-        "optimizer: {ranking: {learning_rate: 0.5, beta1: 0.1}}\n", "batch: {size: 3}\n", "embedding: {init_std: 0.5, tables: {item: {max_rows: 3}}}\n",
-        "model: {ranking: {dropout: 0.5}, zero_shot: {sample: 0.5, bandwidth: 3}}\n", "compute: {seed: 9}\n",
-        "embedding: {dimension: 32}\n", SOURCE,
+        "optimizer: {ranking: {learning_rate: 0.5, beta1: 0.1}}\n",
+        "batch: {size: 3}\n",
+        "embedding: {init_std: 0.5, tables: {item: {max_rows: 3}}}\n",
+        "model: {ranking: {dropout: 0.5}, zero_shot: {sample: 0.5, bandwidth: 3}}\n",
+        "compute: {seed: 9}\n",
+        "embedding: {dimension: 32}\n",
+        SOURCE,
     };
     static const char *const different[] = {
-        "embedding: {dimension: 16}\n", "model: {ranking: {hidden: [512]}}\n", "model: {zero_shot: {attention: 5}}\n", "model: {zero_shot: {kind: none}}\n",
-        "model: {zero_shot: {target: sequence}}\n", "optimizer: {embedding: {kind: adagrad}}\n",
+        "embedding: {dimension: 16}\n",
+        "model: {ranking: {hidden: [512]}}\n",
+        "model: {zero_shot: {attention: 5}}\n",
+        "model: {zero_shot: {kind: none}}\n",
+        "model: {zero_shot: {target: sequence}}\n",
+        "optimizer: {embedding: {kind: adagrad}}\n",
     };
     char base[33], other[33], text[512];
     struct cs_config *config = must_parse(FEATURES, CONFIG_FOR_TRAIN);
@@ -511,7 +544,8 @@ static void the_fingerprint_covers_the_state_and_no_more(void **state)
 static void differences_are_named(void **state)
 {
     (void)state;
-    struct cs_config *a = must_parse(FEATURES, CONFIG_FOR_TRAIN), *b = must_parse(FEATURES "model: {ranking: {hidden: [256]}}\n", CONFIG_FOR_TRAIN);
+    struct cs_config *a = must_parse(FEATURES, CONFIG_FOR_TRAIN),
+                     *b = must_parse(FEATURES "model: {ranking: {hidden: [256]}}\n", CONFIG_FOR_TRAIN);
     char *there = config_model_text(a), *here = config_model_text(b), text[200];
     config_model_difference(there, here, text, sizeof text);
     assert_string_equal(text, "model.ranking.hidden: [512, 256] there, [256] here");
@@ -527,29 +561,36 @@ static void differences_are_named(void **state)
 
 /* ---- reload ---- */
 
+struct changes { char text[8192]; };
+
 static void note_change(void *self, const char *key, const char *from, const char *to, bool live)
 {
-    char *text = self;
-    sprintf(text + strlen(text), "%s: %s -> %s%s\n", key, from, to, live ? "" : " (restart)");
+    struct changes *changes = self;
+    size_t used = strlen(changes->text);
+    snprintf(changes->text + used, sizeof changes->text - used, "%s: %s -> %s%s\n", key, from, to, live ? "" : " (restart)");
 }
 
 static void a_reload_says_what_can_change(void **state)
 {
     (void)state;
-    char text[4096] = "";
+    struct changes changes = { 0 };
     struct cs_config *running = must_parse(
-        FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: hunter2, client.id: a}}}\n", CONFIG_FOR_DAEMON);
-    struct cs_config *same = must_parse(
-        "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: hunter2, client.id: a}}}\nbatch: {size: 1024}\n" FEATURES, CONFIG_FOR_DAEMON);
-    struct cs_config *wanted = must_parse(
-        "features: {user: [{name: age, table: years}], item: [{name: item_id, table: item}]}\n"
-        "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: hunter3, log_level: 7}}}\n"
-        "join: {window: 5m}\noptimizer: {zero_shot: {learning_rate: 0.01}}\nlogging: {level: debug}\nsnapshot: {interval: 90s}\n"
-        "checkpoint: {interval: 2h, announce_topic: t}\nbatch: {size: 2}\n", CONFIG_FOR_DAEMON);
-    config_compare(running, same, note_change, text);
-    assert_string_equal(text, "");
-    config_compare(running, wanted, note_change, text);
-    assert_string_equal(text,
+        FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: hunter2, client.id: a}}}\n",
+        CONFIG_FOR_DAEMON);
+    struct cs_config *same = must_parse("source: {kafka: {properties: {bootstrap.servers: x, sasl.password: hunter2, "
+                                        "client.id: a}}}\nbatch: {size: 1024}\n" FEATURES,
+                                        CONFIG_FOR_DAEMON);
+    struct cs_config *wanted =
+        must_parse("features: {user: [{name: age, table: years}], item: [{name: item_id, table: item}]}\n"
+                   "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: hunter3, log_level: 7}}}\n"
+                   "join: {window: 5m}\noptimizer: {zero_shot: {learning_rate: 0.01}}\nlogging: {level: "
+                   "debug}\nsnapshot: {interval: 90s}\n"
+                   "checkpoint: {interval: 2h, announce_topic: t}\nbatch: {size: 2}\n",
+                   CONFIG_FOR_DAEMON);
+    config_compare(running, same, note_change, &changes);
+    assert_string_equal(changes.text, "");
+    config_compare(running, wanted, note_change, &changes);
+    assert_string_equal(changes.text,
         "source.kafka.properties.sasl.password: (not shown) -> (not shown) (restart)\n"
         "source.kafka.properties.client.id: (not shown) -> none (restart)\n"
         "source.kafka.properties.log_level: none -> (not shown) (restart)\n"
@@ -571,13 +612,15 @@ static void a_reload_says_what_can_change(void **state)
 static void the_sample_is_valid_and_changes_nothing(void **state)
 {
     (void)state;
-    char *sample = config_sample(), text[8192] = "";
+    char *sample = config_sample();
+    struct changes changes = { 0 };
     struct cs_config *config = must_parse(sample, CONFIG_FOR_DAEMON);
-    struct cs_config *plain = must_parse(
-        SOURCE "features: {user: [{name: age, bucketize: [18, 25, 35, 45, 55]}, {name: gender}, {name: city}], context: [{name: hour}],\n"
-        " item: [{name: item_id, table: item}, {name: category}]}\n", CONFIG_FOR_DAEMON);
-    config_compare(plain, config, note_change, text);
-    assert_string_equal(text, "source.kafka.properties.bootstrap.servers: (not shown) -> (not shown) (restart)\n"
+    struct cs_config *plain = must_parse(SOURCE "features: {user: [{name: age, bucketize: [18, 25, 35, 45, 55]}, "
+                                                "{name: gender}, {name: city}], context: [{name: hour}],\n"
+                                                " item: [{name: item_id, table: item}, {name: category}]}\n",
+                                         CONFIG_FOR_DAEMON);
+    config_compare(plain, config, note_change, &changes);
+    assert_string_equal(changes.text, "source.kafka.properties.bootstrap.servers: (not shown) -> (not shown) (restart)\n"
                               "embedding.tables: {} -> {item: {}} (restart)\n");
     for (const char *line = sample; *line; line += strcspn(line, "\n") + 1) assert_true(strcspn(line, "\n") <= 120);
     config_destroy(plain);
@@ -589,8 +632,9 @@ static void the_manual_has_every_setting(void **state)
 {
     (void)state;
     char *manual = config_manual();
-    static const char *const keys[] = { "### `join.window`", "### `features.user[].bucketize`", "### `embedding.tables.<table>.max_rows`",
-                                        "### `optimizer.embedding.l1`", "### `source.kafka.properties`" };
+    static const char *const keys[] = { "### `join.window`", "### `features.user[].bucketize`",
+                                        "### `embedding.tables.<table>.max_rows`", "### `optimizer.embedding.l1`",
+                                        "### `source.kafka.properties`" };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) assert_non_null(strstr(manual, keys[i]));
     free(manual);
 }
@@ -598,12 +642,19 @@ static void the_manual_has_every_setting(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_mistake_is_found_where_it_is), cmocka_unit_test(all_mistakes_in_one_run_in_order),
-        cmocka_unit_test(files_that_cannot_be_read), cmocka_unit_test(defaults_are_as_documented), cmocka_unit_test(values_are_read),
-        cmocka_unit_test(the_preset_gives_defaults_only), cmocka_unit_test(references_are_resolved),
-        cmocka_unit_test(the_check_sees_properties_and_no_secret_comes_out), cmocka_unit_test(the_model_text_reads_back),
-        cmocka_unit_test(the_fingerprint_covers_the_state_and_no_more), cmocka_unit_test(differences_are_named),
-        cmocka_unit_test(a_reload_says_what_can_change), cmocka_unit_test(the_sample_is_valid_and_changes_nothing),
+        cmocka_unit_test(each_mistake_is_found_where_it_is),
+        cmocka_unit_test(all_mistakes_in_one_run_in_order),
+        cmocka_unit_test(files_that_cannot_be_read),
+        cmocka_unit_test(defaults_are_as_documented),
+        cmocka_unit_test(values_are_read),
+        cmocka_unit_test(the_preset_gives_defaults_only),
+        cmocka_unit_test(references_are_resolved),
+        cmocka_unit_test(the_check_sees_properties_and_no_secret_comes_out),
+        cmocka_unit_test(the_model_text_reads_back),
+        cmocka_unit_test(the_fingerprint_covers_the_state_and_no_more),
+        cmocka_unit_test(differences_are_named),
+        cmocka_unit_test(a_reload_says_what_can_change),
+        cmocka_unit_test(the_sample_is_valid_and_changes_nothing),
         cmocka_unit_test(the_manual_has_every_setting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -142,8 +142,13 @@ static void requests_may_come_in_pieces_and_several_at_once(void **state)
 
 static void garbage_is_answered_and_harms_nobody(void **state)
 {
-    static const char *const lines[] = { "garbage\n", "\n", "[]\n", "{\"verb\":3}\n", "{\"verb\":\"status\",\"argument\":{}}\n",
-                                         "{\"verb\":\"status\",\"verb\":\"rollback\"}\n", "{\"verb\":\"\"}\n" };
+    static const char *const lines[] = { "garbage\n",
+                                         "\n",
+                                         "[]\n",
+                                         "{\"verb\":3}\n",
+                                         "{\"verb\":\"status\",\"argument\":{}}\n",
+                                         "{\"verb\":\"status\",\"verb\":\"rollback\"}\n",
+                                         "{\"verb\":\"\"}\n" };
     struct place *place = *state;
     int handle = raw_connect(place->path);
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
@@ -280,10 +285,18 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(verbs_answer), TEST(errors_keep_their_code_and_text), TEST(long_answers_arrive_whole),
-        TEST(requests_may_come_in_pieces_and_several_at_once), TEST(garbage_is_answered_and_harms_nobody), TEST(endless_requests_are_cut_off),
-        TEST(silent_connections_are_bounded), TEST(socket_is_for_owner_and_group), TEST(a_living_daemon_is_not_pushed_out),
-        TEST(a_stale_socket_is_replaced_and_stop_removes_ours), TEST(other_files_are_left_alone), TEST(many_ask_at_once),
+        TEST(verbs_answer),
+        TEST(errors_keep_their_code_and_text),
+        TEST(long_answers_arrive_whole),
+        TEST(requests_may_come_in_pieces_and_several_at_once),
+        TEST(garbage_is_answered_and_harms_nobody),
+        TEST(endless_requests_are_cut_off),
+        TEST(silent_connections_are_bounded),
+        TEST(socket_is_for_owner_and_group),
+        TEST(a_living_daemon_is_not_pushed_out),
+        TEST(a_stale_socket_is_replaced_and_stop_removes_ours),
+        TEST(other_files_are_left_alone),
+        TEST(many_ask_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,11 +70,12 @@ static char *ask(const struct place *place, const char *request, size_t length)
 static char *get(const struct place *place, const char *method, const char *path)
 {
     char request[512];
-    int length = snprintf(request, sizeof request, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", method, path);
+    int length =
+        snprintf(request, sizeof request, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", method, path);
     return ask(place, request, (size_t)length);
 }
 
-static int code(const char *answer) { return strlen(answer) > 12 ? atoi(answer + 9) : 0; }
+static int code(const char *answer) { return strlen(answer) > 12 ? (int)strtol(answer + 9, NULL, 10) : 0; }
 
 static const char *body(const char *answer)
 {
@@ -83,10 +84,12 @@ static const char *body(const char *answer)
     return end + 4;
 }
 
-static void assert_get(const struct place *place, const char *path, int expected_code, const char *type, const char *expected)
+static void assert_get(const struct place *place, const char *path, int expected_code, const char *type,
+                       const char *expected)
 {
     char *answer = get(place, "GET", path);
-    if (code(answer) != expected_code || !strstr(answer, type) || !strstr(body(answer), expected)) fail_msg("%s: %s", path, answer);
+    if (code(answer) != expected_code || !strstr(answer, type) || !strstr(body(answer), expected))
+        fail_msg("%s: %s", path, answer);
     free(answer);
 }
 
@@ -134,7 +137,7 @@ static void strangers_are_bounded(void **state)
     place->live = true;
     size_t length = 100000;
     char *request = malloc(length + 64);
-    int start = sprintf(request, "GET / HTTP/1.1\r\nHost: x\r\nX-Long: ");
+    int start = snprintf(request, length, "GET / HTTP/1.1\r\nHost: x\r\nX-Long: ");
     memset(request + start, 'a', length - (size_t)start);
     memcpy(request + length, "\r\n\r\n", 4);
     char *answer = ask(place, request, length + 4);
@@ -144,7 +147,8 @@ static void strangers_are_bounded(void **state)
     answer = ask(place, "\x16\x03\x01\x00\xff garbage\r\n\r\n", 18);
     assert_true(code(answer) == 0 || code(answer) / 100 == 4);
     free(answer);
-    static const char with_body[] = "GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
+    static const char with_body[] =
+        "GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
     answer = ask(place, with_body, sizeof with_body - 1);
     assert_int_equal(code(answer), 200);
     free(answer);
@@ -186,8 +190,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(pages_answer), TEST(troubles_are_said), TEST(nothing_but_reading), TEST(strangers_are_bounded), TEST(the_page_stands_alone),
-        TEST(a_taken_port_is_an_error),
+        TEST(pages_answer),          TEST(troubles_are_said),     TEST(nothing_but_reading),
+        TEST(strangers_are_bounded), TEST(the_page_stands_alone), TEST(a_taken_port_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

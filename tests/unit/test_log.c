@@ -43,7 +43,8 @@ static void text_lines(void **state)
     (void)state;
     log_open(LEVEL_INFO, LOG_TEXT);
     capture_begin();
-    log_info("snapshot written", LOG_U("bytes", 12), LOG_F("seconds", 0.25), LOG_S("directory", "/a b"), LOG_I("offset", -1));
+    log_info("snapshot written", LOG_U("bytes", 12), LOG_F("seconds", 0.25), LOG_S("directory", "/a b"),
+             LOG_I("offset", -1));
     log_debug("not shown");
     log_error("plain");
     char *text = capture_end();
@@ -64,7 +65,8 @@ static void values_cannot_forge_lines(void **state)
               LOG_S("e", "bad\xff"), LOG_S("f", "k=v"), LOG_S("g", NULL), LOG_S("h", "\xc3\xb8l"));
     char *text = capture_end();
     assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
-    assert_non_null(strstr(text, "a=\"1\\n2026 error forged\" b=\"q\\\"uote\\\\\" c=\"\" d=\"\\x1b[31m\" e=\"bad\\xff\" f=\"k=v\" g=- h=\"\xc3\xb8l\"\n"));
+    assert_non_null(strstr(text, "a=\"1\\n2026 error forged\" b=\"q\\\"uote\\\\\" c=\"\" d=\"\\x1b[31m\" "
+                                 "e=\"bad\\xff\" f=\"k=v\" g=- h=\"\xc3\xb8l\"\n"));
     free(text);
 }
 
@@ -73,14 +75,16 @@ static void json_lines(void **state)
     (void)state;
     log_open(LEVEL_INFO, LOG_JSON);
     capture_begin();
-    log_warning("odd", LOG_S("text", "a\"\\\n\x01\xff\xed\xa0\x80z"), LOG_F("nan", NAN), LOG_U("big", UINT64_C(1) << 53), LOG_S("none", NULL));
+    log_warning("odd", LOG_S("text", "a\"\\\n\x01\xff\xed\xa0\x80z"), LOG_F("nan", NAN),
+                LOG_U("big", UINT64_C(1) << 53), LOG_S("none", NULL));
     char *text = capture_end();
     json_error_t why;
     json_t *line = json_loads(text, 0, &why);
     if (!line) fail_msg("%s in %s", why.text, text);
     assert_string_equal(json_string_value(json_object_get(line, "level")), "warning");
     assert_string_equal(json_string_value(json_object_get(line, "message")), "odd");
-    assert_string_equal(json_string_value(json_object_get(line, "text")), "a\"\\\n\x01\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz");
+    assert_string_equal(json_string_value(json_object_get(line, "text")),
+                        "a\"\\\n\x01\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz");
     assert_true(json_is_null(json_object_get(line, "nan")));
     assert_true(json_is_null(json_object_get(line, "none")));
     assert_int_equal(json_integer_value(json_object_get(line, "big")), INT64_C(1) << 53);
@@ -129,7 +133,8 @@ enum { WRITERS = 4, LINES = 500 };
 
 static void *writer(void *argument)
 {
-    for (int i = 0; i < LINES; i++) log_info("from a thread", LOG_U("thread", (uint64_t)(size_t)argument), LOG_I("line", i));
+    for (int i = 0; i < LINES; i++)
+        log_info("from a thread", LOG_U("thread", (uint64_t)(size_t)argument), LOG_I("line", i));
     return NULL;
 }
 

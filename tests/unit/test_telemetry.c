@@ -73,8 +73,9 @@ static void process_and_build(void **state)
     (void)state;
     struct telemetry *telemetry = telemetry_create();
     char *text = telemetry_text(telemetry);
-    static const char *const names[] = { "process_cpu_seconds_total", "process_virtual_memory_bytes", "process_resident_memory_bytes",
-                                         "process_open_fds", "process_start_time_seconds", "coldstream_process_start_time_seconds" };
+    static const char *const names[] = { "process_cpu_seconds_total",     "process_virtual_memory_bytes",
+                                         "process_resident_memory_bytes", "process_open_fds",
+                                         "process_start_time_seconds",    "coldstream_process_start_time_seconds" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char line[128];
         snprintf(line, sizeof line, "\n%s ", names[i]);
@@ -102,8 +103,10 @@ static void the_text_is_clean(void **state)
         bool total = length > 6 && strcmp(row->name + length - 6, "_total") == 0;
         if (total != (row->kind == KIND_COUNTER)) fail_msg("%s: _total is for counters", row->name);
         if (strspn(row->name, "abcdefghijklmnopqrstuvwxyz_") != length) fail_msg("%s: name", row->name);
-        if (!row->help || row->help[strlen(row->help) - 1] != '.' || strchr(row->help, '\n')) fail_msg("%s: help", row->name);
-        if (row->kind == KIND_HISTOGRAM && (row->label[0] || !strstr(row->name, "_seconds"))) fail_msg("%s: histogram", row->name);
+        if (!row->help || row->help[strlen(row->help) - 1] != '.' || strchr(row->help, '\n'))
+            fail_msg("%s: help", row->name);
+        if (row->kind == KIND_HISTOGRAM && (row->label[0] || !strstr(row->name, "_seconds")))
+            fail_msg("%s: histogram", row->name);
         for (int other = 0; other < metric; other++) assert_string_not_equal(row->name, telemetry_table[other].name);
         if (row->kind == KIND_COUNTER) telemetry_add(telemetry, (enum telemetry_metric)metric, labels, 1);
         else if (row->kind == KIND_GAUGE) telemetry_set(telemetry, (enum telemetry_metric)metric, labels, 1);
