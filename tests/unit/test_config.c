@@ -567,7 +567,8 @@ static void note_change(void *self, const char *key, const char *from, const cha
 {
     struct changes *changes = self;
     size_t used = strlen(changes->text);
-    snprintf(changes->text + used, sizeof changes->text - used, "%s: %s -> %s%s\n", key, from, to, live ? "" : " (restart)");
+    snprintf(changes->text + used, sizeof changes->text - used, "%s: %s -> %s%s\n", key, from, to,
+             live ? "" : " (restart)");
 }
 
 static void a_reload_says_what_can_change(void **state)
@@ -620,8 +621,9 @@ static void the_sample_is_valid_and_changes_nothing(void **state)
                                                 " item: [{name: item_id, table: item}, {name: category}]}\n",
                                          CONFIG_FOR_DAEMON);
     config_compare(plain, config, note_change, &changes);
-    assert_string_equal(changes.text, "source.kafka.properties.bootstrap.servers: (not shown) -> (not shown) (restart)\n"
-                              "embedding.tables: {} -> {item: {}} (restart)\n");
+    assert_string_equal(changes.text,
+                        "source.kafka.properties.bootstrap.servers: (not shown) -> (not shown) (restart)\n"
+                        "embedding.tables: {} -> {item: {}} (restart)\n");
     for (const char *line = sample; *line; line += strcspn(line, "\n") + 1) assert_true(strcspn(line, "\n") <= 120);
     config_destroy(plain);
     config_destroy(config);
