@@ -434,8 +434,7 @@ static struct example *make_example(const struct fields *fields)
         example->clicked = (uint8_t)fields->clicked;
         example->converted = fields->converted > 0;
     }
-    size_t oldest = behaviors ? fields->behavior_count % max : 0;   /* where the ring is full, else 0 is the oldest */
-    if (behaviors < max) oldest = 0;
+    size_t oldest = max ? fields->behavior_count % max : 0;     /* in a ring not yet full all of it comes after: nothing */
     uint64_t *behavior = example_behaviors(example);
     if (behaviors) {
         memcpy(behavior, fields->behavior + oldest, (behaviors - oldest) * sizeof *behavior);

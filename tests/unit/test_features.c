@@ -53,6 +53,11 @@ static void test_number_text(void **state)
     assert_text(333333333.33333325, "333333333.33333325");
     assert_text(-0.0000033333333333333333, "-0.0000033333333333333333");
     assert_text(1424953923781206.2, "1424953923781206.2");
+    assert_text(0x1p-44, "5.684341886080802e-14");      /* the 16 digits nearest to these do not read back, the next do */
+    assert_text(0x1p122, "5.316911983139664e+36");
+    assert_text(0x1p-1017, "7.120236347223045e-307");
+    assert_text(0x1p976, "6.386688990511104e+293");
+    assert_text(0x1p149, "7.1362384635298e+44");
     assert_text(0x1p-1022 * 2, "4.450147717014403e-308");
 }
 

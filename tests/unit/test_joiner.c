@@ -403,6 +403,12 @@ static void test_save_puts_only_what_changed(void **state)
     saved.puts = 0;
     assert_true(joiner_save(joiner, &saved.writer, NULL));
     assert_int_equal(saved.puts, 2);
+    joiner_advance(joiner, 1000001);        /* the first one leaves */
+    free(joiner_pop(joiner));
+    saved.puts = 0;
+    save_and_load(&joiner, &saved, &options);
+    assert_int_equal(saved.puts, 2);
+    assert_int_equal(joiner_pending(joiner), 7999);
     joiner_destroy(joiner);
     memory_state_release(&saved);
 }
