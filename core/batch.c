@@ -5,7 +5,10 @@
 #include <string.h>
 
 /* Finds a key's batch-local row. Keys are XXH3 already, so their own bits place them; a slot holds row + 1, 0: free. */
-struct row_index { uint32_t *slot; size_t mask; };
+struct row_index {
+    uint32_t *slot;
+    size_t mask;
+};
 
 static struct row_index row_index_create(struct arena *arena, size_t values)
 {
@@ -35,12 +38,13 @@ static uint32_t row_of(struct row_index *index, struct batch_table *table, uint6
 static void table_of_column(const struct features *features, size_t *table_of)
 {
     for (size_t i = 0; i < features->count; i++)
-        if (features->feature[i].kind == FEATURE_CATEGORICAL) table_of[features->feature[i].column] = features->feature[i].table;
+        if (features->feature[i].kind == FEATURE_CATEGORICAL)
+            table_of[features->feature[i].column] = features->feature[i].table;
 }
 
 /* How many values each table and each column will be asked for, so that every array is taken once, at its size. */
-static void take_arrays(const struct features *features, struct example *const *example, size_t count, const size_t *table_of,
-                        struct batch *batch, struct row_index *index)
+static void take_arrays(const struct features *features, struct example *const *example, size_t count,
+                        const size_t *table_of, struct batch *batch, struct row_index *index)
 {
     struct arena *arena = batch->arena;
     size_t columns = features->categorical_count, behaviors = 0;
@@ -68,16 +72,16 @@ static void take_arrays(const struct features *features, struct example *const *
     }
 }
 
-static void add_values(struct batch_column *column, size_t i, struct row_index *index, struct batch_table *table, const uint64_t *key,
-                       size_t keys)
+static void add_values(struct batch_column *column, size_t i, struct row_index *index, struct batch_table *table,
+                       const uint64_t *key, size_t keys)
 {
     uint32_t at = column->offset[i];
     for (size_t j = 0; j < keys; j++) column->row[at++] = row_of(index, table, key[j]);
     column->offset[i + 1] = at;
 }
 
-static void add_example(const struct features *features, const struct example *example, size_t i, const size_t *table_of,
-                        struct batch *batch, struct row_index *index)
+static void add_example(const struct features *features, const struct example *example, size_t i,
+                        const size_t *table_of, struct batch *batch, struct row_index *index)
 {
     const uint64_t *key = example_keys(example);
     const uint8_t *keys_of = example_keys_of(example);
@@ -87,10 +91,12 @@ static void add_example(const struct features *features, const struct example *e
         key += keys_of[column];
     }
     size_t table = features->behavior_table;
-    add_values(&batch->behavior, i, &index[table], &batch->table[table], example_behaviors(example), example->behavior_count);
+    add_values(&batch->behavior, i, &index[table], &batch->table[table], example_behaviors(example),
+               example->behavior_count);
 
     const float *dense = example_dense(example);
-    for (size_t column = 0; column < features->dense_count; column++) batch->dense[column * batch->size + i] = dense[column];
+    for (size_t column = 0; column < features->dense_count; column++)
+        batch->dense[column * batch->size + i] = dense[column];
     char *id = arena_take(batch->arena, example->id_length + 1u);
     memcpy(id, example_id(example), example->id_length + 1u);
     batch->id[i] = id;
@@ -103,7 +109,8 @@ static void add_example(const struct features *features, const struct example *e
     if (i == 0 || example->released > batch->last_time) batch->last_time = example->released;
 }
 
-struct batch *batch_build(const struct features *features, struct example *const *example, size_t count, struct arena *arena)
+struct batch *batch_build(const struct features *features, struct example *const *example, size_t count,
+                          struct arena *arena)
 {
     arena_reset(arena);
     struct batch *batch = arena_take_zeroed(arena, sizeof *batch);
@@ -139,7 +146,8 @@ static void repeat_first(struct batch_column *column, size_t count, struct arena
     column->row = row;
 }
 
-struct batch *batch_build_candidates(const struct features *features, struct example *const *example, size_t count, struct arena *arena)
+struct batch *batch_build_candidates(const struct features *features, struct example *const *example, size_t count,
+                                     struct arena *arena)
 {
     struct batch *batch = batch_build(features, example, count, arena);
     batch->leader = arena_take_zeroed(arena, count * sizeof *batch->leader);
@@ -179,7 +187,8 @@ bool batch_check(const struct features *features, const struct batch *batch)
     if (!check_column(&batch->behavior, batch->size, batch->table[features->behavior_table].count)) return false;
     for (size_t i = 0; i < batch->size; i++) {
         bool is_new = batch->behavior.offset[i + 1] == batch->behavior.offset[i];
-        if (batch->is_new[i] != is_new || batch->clicked[i] > 1 || batch->converted[i] > 1 || !batch->id[i]) return false;
+        if (batch->is_new[i] != is_new || batch->clicked[i] > 1 || batch->converted[i] > 1 || !batch->id[i])
+            return false;
         if (batch->leader && batch->leader[i] > i) return false;
     }
     return true;

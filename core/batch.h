@@ -30,17 +30,19 @@ struct batch {
     uint64_t *user;                     /* key of the user id: groups GAUC */
     int64_t *time;                      /* of the impression */
     const char **id;                    /* impression ids, NUL-terminated */
-    uint32_t *leader;                   /* NULL, or for each example the first example (<= itself) that has the same user part
+    uint32_t *leader;                   /* NULL, or for each example the first (<= itself) that has the same user part
                                            (user features and behaviors): scoring computes that part once */
     int64_t last_time;                  /* largest event time (released) in it: the clock of expiry */
     uint64_t events;                    /* carried along for the owner */
     struct arena *arena;                /* holds all of this */
 };
 
-/* Copies the examples into `arena` (which is reset first); the examples stay the caller's. Costs one hash probe a value. */
-struct batch *batch_build(const struct features *features, struct example *const *example, size_t count, struct arena *arena);
+/* Copies the examples into `arena` (reset first); the examples stay the caller's. Costs one hash probe a value. */
+struct batch *batch_build(const struct features *features, struct example *const *example, size_t count,
+                          struct arena *arena);
 /* As above for one user's many candidates: all examples share the first one's user part. Sets leader. */
-struct batch *batch_build_candidates(const struct features *features, struct example *const *example, size_t count, struct arena *arena);
+struct batch *batch_build_candidates(const struct features *features, struct example *const *example, size_t count,
+                                     struct arena *arena);
 /* Every index within its bounds, offsets ascending: for assertions and tests. */
 bool batch_check(const struct features *features, const struct batch *batch);
 

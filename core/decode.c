@@ -11,15 +11,29 @@
 #include "core/decode_fields.h"
 
 const char *const decode_field_name[FIELDS] = {
-    [FIELD_EVENT] = "event", [FIELD_IMPRESSION_ID] = "impression_id", [FIELD_TIME] = "ts", [FIELD_USER_ID] = "user_id",
-    [FIELD_USER] = "user", [FIELD_BEHAVIORS] = "behaviors", [FIELD_CONTEXT] = "context", [FIELD_ITEM_ID] = "item_id",
-    [FIELD_ITEM] = "item", [FIELD_CLICKED] = "clicked", [FIELD_CONVERTED] = "converted",
+    [FIELD_EVENT] = "event",
+    [FIELD_IMPRESSION_ID] = "impression_id",
+    [FIELD_TIME] = "ts",
+    [FIELD_USER_ID] = "user_id",
+    [FIELD_USER] = "user",
+    [FIELD_BEHAVIORS] = "behaviors",
+    [FIELD_CONTEXT] = "context",
+    [FIELD_ITEM_ID] = "item_id",
+    [FIELD_ITEM] = "item",
+    [FIELD_CLICKED] = "clicked",
+    [FIELD_CONVERTED] = "converted",
 };
 
 const char *const decode_result_name[DECODE_RESULTS] = {
-    [DECODE_OK] = "ok", [DECODE_EMPTY] = "empty", [DECODE_NOT_JSON] = "not_json", [DECODE_MISSING] = "missing",
-    [DECODE_MISTYPED] = "mistyped", [DECODE_NOT_FINITE] = "not_finite", [DECODE_TOO_LARGE] = "too_large",
-    [DECODE_TIME_OUT_OF_BOUNDS] = "time_out_of_bounds", [DECODE_UNKNOWN_EVENT] = "unknown_event",
+    [DECODE_OK] = "ok",
+    [DECODE_EMPTY] = "empty",
+    [DECODE_NOT_JSON] = "not_json",
+    [DECODE_MISSING] = "missing",
+    [DECODE_MISTYPED] = "mistyped",
+    [DECODE_NOT_FINITE] = "not_finite",
+    [DECODE_TOO_LARGE] = "too_large",
+    [DECODE_TIME_OUT_OF_BOUNDS] = "time_out_of_bounds",
+    [DECODE_UNKNOWN_EVENT] = "unknown_event",
 };
 
 enum { NOTHING = -1, ROOT = 0, SCRATCH_BYTES = 32 * 1024 };
@@ -33,29 +47,35 @@ struct node {
     int parent;
     char *name;
     size_t length;
-    unsigned fields;        /* bit f: enum decode_field f is here */
-    size_t feature;         /* first feature that is here, SIZE_MAX: none; more by decoder->next_feature */
-    uint64_t seen;          /* number of the last event that had it */
+    unsigned fields; /* bit f: enum decode_field f is here */
+    size_t feature;  /* first feature that is here, SIZE_MAX: none; more by decoder->next_feature */
+    uint64_t seen;   /* number of the last event that had it */
 };
 
-struct frame { int node; bool is_list; };
+struct frame {
+    int node;
+    bool is_list;
+};
 
 /* yajl's memory for one event, handed out by bumping; what does not fit comes from malloc. */
-struct scratch { _Alignas(16) char bytes[SCRATCH_BYTES]; size_t used; };
+struct scratch {
+    _Alignas(16) char bytes[SCRATCH_BYTES];
+    size_t used;
+};
 
 struct decoder {
     size_t max_bytes;
     struct fields fields;
-    struct decode_protobuf *protobuf;       /* NULL: JSON */
+    struct decode_protobuf *protobuf; /* NULL: JSON */
     struct node *node;
     size_t nodes;
-    size_t *next_feature;                   /* [features->count] */
-    int *index;                             /* hash of (parent, name) -> node */
+    size_t *next_feature; /* [features->count] */
+    int *index;           /* hash of (parent, name) -> node */
     size_t index_mask;
 
     uint64_t events;
-    yajl_handle parser;                     /* of the event being read */
-    int key;                                /* node of the key just read */
+    yajl_handle parser; /* of the event being read */
+    int key;            /* node of the key just read */
     size_t depth;
     struct frame frame[DEPTH_MAX];
     struct scratch scratch;
@@ -81,7 +101,8 @@ static void *scratch_take(void *context, size_t size)
 
 static bool in_scratch(const struct scratch *scratch, const char *block)
 {
-    return (uintptr_t)block >= (uintptr_t)scratch->bytes && (uintptr_t)block < (uintptr_t)(scratch->bytes + sizeof scratch->bytes);
+    return (uintptr_t)block >= (uintptr_t)scratch->bytes &&
+           (uintptr_t)block < (uintptr_t)(scratch->bytes + sizeof scratch->bytes);
 }
 
 static void scratch_give(void *context, void *pointer)
@@ -103,7 +124,10 @@ static void *scratch_resize(void *context, void *pointer, size_t size)
 
 /* ---- the tree of paths ---- */
 
-static uint64_t hash_of(int parent, const char *name, size_t length) { return XXH3_64bits_withSeed(name, length, (uint64_t)parent); }
+static uint64_t hash_of(int parent, const char *name, size_t length)
+{
+    return XXH3_64bits_withSeed(name, length, (uint64_t)parent);
+}
 
 static int find_node(const struct decoder *decoder, int parent, const char *name, size_t length)
 {
@@ -140,7 +164,9 @@ static bool add_path(struct decoder *decoder, const char *path, enum decode_fiel
     int node = ROOT;
     for (const char *at = path;;) {
         size_t length = strcspn(at, ".");
-        if (!length) return cs_fail(err, CS_CONFIG, "events.fields.%s is \"%s\": allowed are names joined by dots", decode_field_name[field], path);
+        if (!length)
+            return cs_fail(err, CS_CONFIG, "events.fields.%s is \"%s\": allowed are names joined by dots",
+                           decode_field_name[field], path);
         node = add_node(decoder, node, at, length);
         if (!at[length]) break;
         at += length + 1;
@@ -159,7 +185,8 @@ static bool build_tree(struct decoder *decoder, struct cs_error *err)
     decoder->node = calloc(most, sizeof *decoder->node);
     decoder->next_feature = calloc(features->count + 1, sizeof *decoder->next_feature);
     decoder->index = malloc(slots * sizeof *decoder->index);
-    if (!decoder->node || !decoder->next_feature || !decoder->index) return cs_fail(err, CS_FAILED, "out of memory: the decoder");
+    if (!decoder->node || !decoder->next_feature || !decoder->index)
+        return cs_fail(err, CS_FAILED, "out of memory: the decoder");
     decoder->index_mask = slots - 1;
     for (size_t i = 0; i < slots; i++) decoder->index[i] = NOTHING;
     add_node(decoder, NOTHING, "", 0);
@@ -182,7 +209,9 @@ static bool build_tree(struct decoder *decoder, struct cs_error *err)
         bool is_object = node->fields & OBJECTS;
         for (size_t j = 1; j < decoder->nodes; j++) is_object |= decoder->node[j].parent == (int)i;
         if (is_value && is_object)
-            return cs_fail(err, CS_CONFIG, "events.fields: \"%s\" is used as a value and as an object that holds other fields", node->name);
+            return cs_fail(err, CS_CONFIG,
+                           "events.fields: \"%s\" is used as a value and as an object that holds other fields",
+                           node->name);
     }
     return true;
 }
@@ -194,7 +223,8 @@ static void locate(struct decoder *decoder) { decoder->fields.at = yajl_get_byte
 static bool deliver_value(struct decoder *decoder, const struct value *value)
 {
     struct fields *fields = &decoder->fields;
-    if (!decoder->depth) return fields_fail(fields, DECODE_MISTYPED, "the record is a single value, an object is allowed");
+    if (!decoder->depth)
+        return fields_fail(fields, DECODE_MISTYPED, "the record is a single value, an object is allowed");
     const struct frame *frame = &decoder->frame[decoder->depth - 1];
     int target = frame->is_list ? frame->node : decoder->key;
     if (target == NOTHING) return true;
@@ -202,15 +232,20 @@ static bool deliver_value(struct decoder *decoder, const struct value *value)
     const struct node *node = &decoder->node[target];
     for (unsigned rest = node->fields; rest; rest &= rest - 1) {
         enum decode_field field = (enum decode_field)__builtin_ctz(rest);
-        if (frame->is_list) fields_behavior(fields, value);     /* the only field that is a list */
-        else if (!fields_value(fields, field, value)) return false;
+        if (frame->is_list)
+            fields_behavior(fields, value); /* the only field that is a list */
+        else if (!fields_value(fields, field, value))
+            return false;
     }
     for (size_t i = node->feature; i != SIZE_MAX; i = decoder->next_feature[i]) fields_feature(fields, i, value);
     return true;
 }
 
 static int on_null(void *self) { return deliver_value(self, &(struct value){ .kind = VALUE_NULL }); }
-static int on_boolean(void *self, int boolean) { return deliver_value(self, &(struct value){ .kind = VALUE_BOOLEAN, .boolean = boolean }); }
+static int on_boolean(void *self, int boolean)
+{
+    return deliver_value(self, &(struct value){ .kind = VALUE_BOOLEAN, .boolean = boolean });
+}
 
 static int on_number(void *self, const char *text, size_t length)
 {
@@ -243,7 +278,9 @@ static bool deliver_mistyped(struct decoder *decoder, const struct node *node, u
     struct fields *fields = &decoder->fields;
     for (unsigned rest = fields_here; rest; rest &= rest - 1) {
         enum decode_field field = (enum decode_field)__builtin_ctz(rest);
-        const char *needed = OBJECTS & 1u << field ? "an object" : field == FIELD_BEHAVIORS ? "a list of texts and numbers" : "a single value";
+        const char *needed = OBJECTS & 1u << field      ? "an object"
+                             : field == FIELD_BEHAVIORS ? "a list of texts and numbers"
+                                                        : "a single value";
         if (!fields_mistyped(fields, field, found, needed)) return false;
     }
     for (size_t i = node->feature; i != SIZE_MAX; i = decoder->next_feature[i])
@@ -271,7 +308,9 @@ static int on_object(void *self)
         const struct node *node = &decoder->node[target];
         locate(decoder);
         if (frame->is_list || node->feature != SIZE_MAX || (node->fields & ~OBJECTS)) {
-            if (!deliver_mistyped(decoder, node, node->fields & ~OBJECTS, frame->is_list ? "a list with an object in it" : "an object")) return 0;
+            if (!deliver_mistyped(decoder, node, node->fields & ~OBJECTS,
+                                  frame->is_list ? "a list with an object in it" : "an object"))
+                return 0;
             target = NOTHING;
         }
     }
@@ -281,7 +320,8 @@ static int on_object(void *self)
 static int on_list(void *self)
 {
     struct decoder *decoder = self;
-    if (!decoder->depth) return fields_fail(&decoder->fields, DECODE_MISTYPED, "the record is a list, an object is allowed");
+    if (!decoder->depth)
+        return fields_fail(&decoder->fields, DECODE_MISTYPED, "the record is a list, an object is allowed");
     const struct frame *frame = &decoder->frame[decoder->depth - 1];
     int target = frame->is_list ? frame->node : decoder->key;
     if (target != NOTHING) {
@@ -301,7 +341,7 @@ static int on_list(void *self)
                     fields_feature_mistyped(&decoder->fields, i, "a list", "a number");
                     target = NOTHING;
                 }
-            if (node->feature == SIZE_MAX) target = NOTHING;    /* only on the way to others */
+            if (node->feature == SIZE_MAX) target = NOTHING; /* only on the way to others */
         }
     }
     return enter(decoder, target, true);
@@ -314,8 +354,15 @@ static int on_end(void *self)
 }
 
 static const yajl_callbacks callbacks = {
-    .yajl_null = on_null, .yajl_boolean = on_boolean, .yajl_number = on_number, .yajl_string = on_text,
-    .yajl_start_map = on_object, .yajl_map_key = on_key, .yajl_end_map = on_end, .yajl_start_array = on_list, .yajl_end_array = on_end,
+    .yajl_null = on_null,
+    .yajl_boolean = on_boolean,
+    .yajl_number = on_number,
+    .yajl_string = on_text,
+    .yajl_start_map = on_object,
+    .yajl_map_key = on_key,
+    .yajl_end_map = on_end,
+    .yajl_start_array = on_list,
+    .yajl_end_array = on_end,
 };
 
 /* ---- one record ---- */
@@ -340,7 +387,9 @@ static void read_json(struct decoder *decoder, const void *bytes, size_t size)
         return;
     }
     decoder->scratch.used = 0;
-    yajl_alloc_funcs memory = { .malloc = scratch_take, .realloc = scratch_resize, .free = scratch_give, .ctx = &decoder->scratch };
+    yajl_alloc_funcs memory = {
+        .malloc = scratch_take, .realloc = scratch_resize, .free = scratch_give, .ctx = &decoder->scratch
+    };
     decoder->parser = yajl_alloc(&callbacks, &memory, decoder);
     yajl_config(decoder->parser, yajl_dont_validate_strings, 1);
     yajl_status status = yajl_parse(decoder->parser, bytes, size);
@@ -359,7 +408,8 @@ static void read_json(struct decoder *decoder, const void *bytes, size_t size)
     decoder->parser = NULL;
 }
 
-struct decoder *decoder_create(const struct features *features, const struct decode_options *options, struct cs_error *err)
+struct decoder *decoder_create(const struct features *features, const struct decode_options *options,
+                               struct cs_error *err)
 {
     struct decoder *decoder = calloc(1, sizeof *decoder);
     if (!decoder) {
@@ -371,7 +421,9 @@ struct decoder *decoder_create(const struct features *features, const struct dec
     if (options->format == DECODE_PROTOBUF) {
         for (size_t i = 0; i < FIELDS; i++)
             if (options->field[i] && strcmp(options->field[i], decode_field_name[i]) != 0) {
-                cs_fail(err, CS_CONFIG, "events.fields.%s: with events.format protobuf the schema says where fields are", decode_field_name[i]);
+                cs_fail(err, CS_CONFIG,
+                        "events.fields.%s: with events.format protobuf the schema says where fields are",
+                        decode_field_name[i]);
                 goto fail;
             }
         decoder->protobuf = decode_protobuf_create(&decoder->fields, err);
@@ -406,14 +458,17 @@ enum decode_result decode(struct decoder *decoder, const void *bytes, size_t siz
         return DECODE_EMPTY;
     }
     if (size > decoder->max_bytes) {
-        cs_fail(err, CS_REFUSED, "the record has %zu bytes, at most %zu are allowed (events.max_bytes)", size, decoder->max_bytes);
+        cs_fail(err, CS_REFUSED, "the record has %zu bytes, at most %zu are allowed (events.max_bytes)", size,
+                decoder->max_bytes);
         return DECODE_TOO_LARGE;
     }
     decoder->events++;
     decoder->depth = 0;
     decoder->key = NOTHING;
     fields_reset(&decoder->fields, expected);
-    if (decoder->protobuf) decode_protobuf_read(decoder->protobuf, bytes, size);
-    else read_json(decoder, bytes, size);
+    if (decoder->protobuf)
+        decode_protobuf_read(decoder->protobuf, bytes, size);
+    else
+        read_json(decoder, bytes, size);
     return fields_finish(&decoder->fields, event, err);
 }

@@ -10,8 +10,8 @@
 enum decode_format { DECODE_JSON, DECODE_PROTOBUF };
 
 /* Where the fields are, as dotted paths: events.fields maps others. Element i is the name for field i. */
-enum decode_field { FIELD_EVENT, FIELD_IMPRESSION_ID, FIELD_TIME, FIELD_USER_ID, FIELD_USER, FIELD_BEHAVIORS, FIELD_CONTEXT,
-                    FIELD_ITEM_ID, FIELD_ITEM, FIELD_CLICKED, FIELD_CONVERTED, FIELDS };
+enum decode_field { FIELD_EVENT, FIELD_IMPRESSION_ID, FIELD_TIME, FIELD_USER_ID, FIELD_USER, FIELD_BEHAVIORS,
+                    FIELD_CONTEXT, FIELD_ITEM_ID, FIELD_ITEM, FIELD_CLICKED, FIELD_CONVERTED, FIELDS };
 extern const char *const decode_field_name[FIELDS];     /* the defaults: "event", "impression_id", "ts", ... */
 
 struct decode_options {
@@ -31,10 +31,11 @@ enum decode_result {
     DECODE_UNKNOWN_EVENT,
     DECODE_RESULTS
 };
-extern const char *const decode_result_name[DECODE_RESULTS];    /* "ok", "empty", "not_json", ...: the counters' labels */
+extern const char *const decode_result_name[DECODE_RESULTS];    /* the counters' labels: "ok", "empty", ... */
 
 struct decoder;
-struct decoder *decoder_create(const struct features *features, const struct decode_options *options, struct cs_error *err);
+struct decoder *decoder_create(const struct features *features, const struct decode_options *options,
+                               struct cs_error *err);
 void decoder_destroy(struct decoder *decoder);
 
 /* On DECODE_OK fills *event, which the caller releases. Otherwise *event is empty and err says what was found, what is

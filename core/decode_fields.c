@@ -8,13 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const int64_t YEAR_10000 = INT64_C(253402300800000);     /* ms since the epoch */
+static const int64_t YEAR_10000 = INT64_C(253402300800000); /* ms since the epoch */
 
 static const char *const kind_name[] = { "impression", "click", "conversion", "example" };
 static const char *const group_field[GROUPS] = { "user", "context", "item" };
 static const char *const value_name[] = { "null", "a boolean", "a number", "a text" };
 
-bool fields_create(struct fields *fields, const struct features *features, const struct decode_options *options, struct cs_error *err)
+bool fields_create(struct fields *fields, const struct features *features, const struct decode_options *options,
+                   struct cs_error *err)
 {
     memset(fields, 0, sizeof *fields);
     fields->features = features;
@@ -23,12 +24,14 @@ bool fields_create(struct fields *fields, const struct features *features, const
     for (size_t i = 0; i < FIELDS; i++) fields->name[i] = options->field[i] ? options->field[i] : decode_field_name[i];
     fields->item_id_feature = SIZE_MAX;
     for (size_t i = 0; i < features->count; i++)
-        if (features->feature[i].group == GROUP_ITEM && strcmp(features->feature[i].name, "item_id") == 0) fields->item_id_feature = i;
+        if (features->feature[i].group == GROUP_ITEM && strcmp(features->feature[i].name, "item_id") == 0)
+            fields->item_id_feature = i;
     fields->behavior = calloc(features->behavior_max_length + 1, sizeof *fields->behavior);
     fields->key_count = calloc(features->categorical_count + 1, sizeof *fields->key_count);
     fields->key = malloc((features->categorical_count + 1) * VALUES_MAX * sizeof *fields->key);
     fields->dense = calloc(features->dense_count + 1, sizeof *fields->dense);
-    if (!fields->behavior || !fields->key_count || !fields->key || !fields->dense) return cs_fail(err, CS_FAILED, "out of memory: the decoder");
+    if (!fields->behavior || !fields->key_count || !fields->key || !fields->dense)
+        return cs_fail(err, CS_FAILED, "out of memory: the decoder");
     return true;
 }
 
@@ -53,7 +56,8 @@ void fields_reset(struct fields *fields, int expected)
 }
 
 /* The first problem stands: later ones are often its consequence. */
-static void note(struct fields *fields, struct problem *problem, enum decode_result result, const char *format, va_list arguments)
+static void note(struct fields *fields, struct problem *problem, enum decode_result result, const char *format,
+                 va_list arguments)
 {
     if (problem->result != DECODE_OK) return;
     problem->result = result;
@@ -72,8 +76,8 @@ bool fields_fail(struct fields *fields, enum decode_result result, const char *f
     return false;
 }
 
-__attribute__((format(printf, 4, 5)))
-static void note_in(struct fields *fields, struct problem *problem, enum decode_result result, const char *format, ...)
+__attribute__((format(printf, 4, 5))) static void note_in(struct fields *fields, struct problem *problem,
+                                                          enum decode_result result, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -85,22 +89,30 @@ static void note_in(struct fields *fields, struct problem *problem, enum decode_
 static struct problem *problem_of(struct fields *fields, enum decode_field field)
 {
     switch (field) {
-    case FIELD_EVENT: case FIELD_IMPRESSION_ID: case FIELD_TIME: return &fields->failed;
-    case FIELD_CLICKED: case FIELD_CONVERTED: return &fields->labels;
-    default: return &fields->shown;
+    case FIELD_EVENT:
+    case FIELD_IMPRESSION_ID:
+    case FIELD_TIME:
+        return &fields->failed;
+    case FIELD_CLICKED:
+    case FIELD_CONVERTED:
+        return &fields->labels;
+    default:
+        return &fields->shown;
     }
 }
 
 bool fields_mistyped(struct fields *fields, enum decode_field field, const char *found, const char *needed)
 {
-    note_in(fields, problem_of(fields, field), DECODE_MISTYPED, "%s is %s, %s is allowed", fields->name[field], found, needed);
+    note_in(fields, problem_of(fields, field), DECODE_MISTYPED, "%s is %s, %s is allowed", fields->name[field], found,
+            needed);
     return fields->failed.result == DECODE_OK;
 }
 
 void fields_feature_mistyped(struct fields *fields, size_t index, const char *found, const char *needed)
 {
     const struct feature *feature = &fields->features->feature[index];
-    note_in(fields, &fields->shown, DECODE_MISTYPED, "%s.%s is %s, %s is allowed", group_field[feature->group], feature->name, found, needed);
+    note_in(fields, &fields->shown, DECODE_MISTYPED, "%s.%s is %s, %s is allowed", group_field[feature->group],
+            feature->name, found, needed);
 }
 
 size_t utf8_valid_until(const void *bytes, size_t size)
@@ -120,7 +132,12 @@ size_t utf8_valid_until(const void *bytes, size_t size)
         }
         size_t more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
         if (c < 0xc2 || c > 0xf4 || size - i <= more) return i;
-        unsigned char low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+        unsigned char low = c == 0xe0   ? 0xa0
+                            : c == 0xf0 ? 0x90
+                                        : 0x80,
+                      high = c == 0xed   ? 0x9f
+                             : c == 0xf4 ? 0x8f
+                                         : 0xbf;
         if (s[i + 1] < low || s[i + 1] > high) return i;
         for (size_t j = 2; j <= more; j++)
             if ((s[i + j] & 0xc0) != 0x80) return i;
@@ -129,8 +146,14 @@ size_t utf8_valid_until(const void *bytes, size_t size)
     return size;
 }
 
-/* The parts of a number as JSON writes it: its digits without the point, and the power of ten that they are multiplied by. */
-struct decimal { bool negative, integral; uint64_t digits; size_t significant; int64_t exponent; };
+/* The parts of a number as JSON writes it: its digits without the point, and the power of ten that they are multiplied
+ * by. */
+struct decimal {
+    bool negative, integral;
+    uint64_t digits;
+    size_t significant;
+    int64_t exponent;
+};
 
 static bool read_decimal(const char *text, size_t length, struct decimal *decimal)
 {
@@ -181,8 +204,8 @@ static double slow_number(const char *text, size_t length, const struct decimal 
 
 bool number_of_text(const char *text, size_t length, double *number)
 {
-    static const double power[] = { 1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
-                                    1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
+    static const double power[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                    1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
     struct decimal decimal;
     if (!read_decimal(text, length, &decimal)) return false;
     if (decimal.significant <= 15 && decimal.exponent >= -22 && decimal.exponent <= 22) {
@@ -213,7 +236,7 @@ size_t number_key_text(const char *text, size_t length, char out[32], bool *fini
     *finite = true;
     bool number = read_decimal(text, length, &decimal);
     if (number && is_exact_integer(text, length, &decimal)) {
-        if (decimal.significant == 0) {     /* -0 too */
+        if (decimal.significant == 0) { /* -0 too */
             out[0] = '0';
             return 1;
         }
@@ -260,15 +283,16 @@ static bool says_not_finite(const char *text, size_t length)
 
 static void not_finite(struct fields *fields, const struct feature *feature)
 {
-    note_in(fields, &fields->shown, DECODE_NOT_FINITE, "%s.%s is not a finite number", group_field[feature->group], feature->name);
+    note_in(fields, &fields->shown, DECODE_NOT_FINITE, "%s.%s is not a finite number", group_field[feature->group],
+            feature->name);
 }
 
 static void add_key(struct fields *fields, const struct feature *feature, uint64_t key)
 {
     uint8_t *count = &fields->key_count[feature->column];
     if (*count == VALUES_MAX) {
-        note_in(fields, &fields->shown, DECODE_TOO_LARGE, "%s.%s has more than %d values, at most %d are allowed", group_field[feature->group],
-                feature->name, VALUES_MAX, VALUES_MAX);
+        note_in(fields, &fields->shown, DECODE_TOO_LARGE, "%s.%s has more than %d values, at most %d are allowed",
+                group_field[feature->group], feature->name, VALUES_MAX, VALUES_MAX);
         return;
     }
     fields->key[feature->column * VALUES_MAX + (*count)++] = key;
@@ -281,8 +305,10 @@ void fields_feature(struct fields *fields, size_t index, const struct value *val
         char scratch[32];
         const char *text = NULL;
         size_t length = 0;
-        if (!key_text(value, scratch, &text, &length)) not_finite(fields, feature);
-        else if (length) add_key(fields, feature, key_of_text(text, length));
+        if (!key_text(value, scratch, &text, &length))
+            not_finite(fields, feature);
+        else if (length)
+            add_key(fields, feature, key_of_text(text, length));
         return;
     }
     double number;
@@ -295,9 +321,12 @@ void fields_feature(struct fields *fields, size_t index, const struct value *val
         fields_feature_mistyped(fields, index, value_name[value->kind], "a number, or a text that is a number,");
         return;
     }
-    if (!isfinite(number) || (feature->kind == FEATURE_DENSE && !isfinite((float)number))) not_finite(fields, feature);
-    else if (feature->kind == FEATURE_DENSE) fields->dense[feature->column] = (float)number;
-    else add_key(fields, feature, key_of_bucket(number, feature->bucket, feature->bucket_count));
+    if (!isfinite(number) || (feature->kind == FEATURE_DENSE && !isfinite((float)number)))
+        not_finite(fields, feature);
+    else if (feature->kind == FEATURE_DENSE)
+        fields->dense[feature->column] = (float)number;
+    else
+        add_key(fields, feature, key_of_bucket(number, feature->bucket, feature->bucket_count));
 }
 
 void fields_behavior(struct fields *fields, const struct value *value)
@@ -308,15 +337,16 @@ void fields_behavior(struct fields *fields, const struct value *value)
     if (value->kind == VALUE_BOOLEAN) {
         fields_mistyped(fields, FIELD_BEHAVIORS, "a list with a boolean in it", "a list of texts and numbers");
     } else if (!key_text(value, scratch, &text, &length)) {
-        note_in(fields, &fields->shown, DECODE_NOT_FINITE, "%s has a number that is not finite", fields->name[FIELD_BEHAVIORS]);
+        note_in(fields, &fields->shown, DECODE_NOT_FINITE, "%s has a number that is not finite",
+                fields->name[FIELD_BEHAVIORS]);
     } else if (length && fields->features->behavior_max_length) {
         fields->behavior[fields->behavior_count++ % fields->features->behavior_max_length] = key_of_text(text, length);
     }
 }
 
 /* An id's bytes: a text, or a number as its key is. False: it has a problem, which is noted. */
-static bool read_id(struct fields *fields, enum decode_field field, const struct value *value, char scratch[32], const char **text,
-                    size_t *length)
+static bool read_id(struct fields *fields, enum decode_field field, const struct value *value, char scratch[32],
+                    const char **text, size_t *length)
 {
     struct problem *problem = problem_of(fields, field);
     if (value->kind == VALUE_BOOLEAN) {
@@ -328,7 +358,8 @@ static bool read_id(struct fields *fields, enum decode_field field, const struct
         return false;
     }
     if (*length > ID_BYTES_MAX) {
-        note_in(fields, problem, DECODE_TOO_LARGE, "%s has %zu bytes, at most %d are allowed", fields->name[field], *length, ID_BYTES_MAX);
+        note_in(fields, problem, DECODE_TOO_LARGE, "%s has %zu bytes, at most %d are allowed", fields->name[field],
+                *length, ID_BYTES_MAX);
         return false;
     }
     return true;
@@ -343,7 +374,8 @@ static bool read_kind(struct fields *fields, const struct value *value)
             fields->kind = i;
             return true;
         }
-    return fields_fail(fields, DECODE_UNKNOWN_EVENT, "%s is \"%.*s\", allowed are impression, click, conversion and example",
+    return fields_fail(fields, DECODE_UNKNOWN_EVENT,
+                       "%s is \"%.*s\", allowed are impression, click, conversion and example",
                        fields->name[FIELD_EVENT], value->length < 40 ? (int)value->length : 40, value->text);
 }
 
@@ -357,9 +389,11 @@ static bool read_time(struct fields *fields, const struct value *value)
     if (!isfinite(number)) return fields_fail(fields, DECODE_NOT_FINITE, "%s is not a finite number", name);
     /* The bounds are far below 2^53, where a double holds every millisecond. */
     if (number < (double)fields->min_time || number > (double)fields->max_time)
-        return fields_fail(fields, DECODE_TIME_OUT_OF_BOUNDS, "%s is %.17g, allowed are %" PRId64 " to %" PRId64 " milliseconds", name, number,
+        return fields_fail(fields, DECODE_TIME_OUT_OF_BOUNDS,
+                           "%s is %.17g, allowed are %" PRId64 " to %" PRId64 " milliseconds", name, number,
                            fields->min_time, fields->max_time);
-    if (number != floor(number)) return fields_mistyped(fields, FIELD_TIME, "a fraction", "a whole number of milliseconds");
+    if (number != floor(number))
+        return fields_mistyped(fields, FIELD_TIME, "a fraction", "a whole number of milliseconds");
     fields->time = (int64_t)number;
     fields->has_time = true;
     return true;
@@ -369,9 +403,14 @@ static void read_label(struct fields *fields, enum decode_field field, const str
 {
     double number;
     if (value->kind == VALUE_NULL) return;
-    if (value->kind == VALUE_BOOLEAN) *label = value->boolean;
-    else if (value->kind == VALUE_NUMBER && number_of_text(value->text, value->length, &number) && (number == 0 || number == 1)) *label = number == 1;
-    else fields_mistyped(fields, field, value->kind == VALUE_NUMBER ? "another number" : "a text", "true, false, 1 or 0");
+    if (value->kind == VALUE_BOOLEAN)
+        *label = value->boolean;
+    else if (value->kind == VALUE_NUMBER && number_of_text(value->text, value->length, &number) &&
+             (number == 0 || number == 1))
+        *label = number == 1;
+    else
+        fields_mistyped(fields, field, value->kind == VALUE_NUMBER ? "another number" : "a text",
+                        "true, false, 1 or 0");
 }
 
 bool fields_value(struct fields *fields, enum decode_field field, const struct value *value)
@@ -410,7 +449,9 @@ bool fields_value(struct fields *fields, enum decode_field field, const struct v
     case FIELD_BEHAVIORS:
         if (value->kind != VALUE_NULL) fields_mistyped(fields, field, value_name[value->kind], "a list");
         return true;
-    case FIELD_USER: case FIELD_CONTEXT: case FIELD_ITEM:
+    case FIELD_USER:
+    case FIELD_CONTEXT:
+    case FIELD_ITEM:
         if (value->kind != VALUE_NULL) fields_mistyped(fields, field, value_name[value->kind], "an object");
         return true;
     case FIELDS:
@@ -434,7 +475,7 @@ static struct example *make_example(const struct fields *fields)
         example->clicked = (uint8_t)fields->clicked;
         example->converted = fields->converted > 0;
     }
-    size_t oldest = max ? fields->behavior_count % max : 0;     /* in a ring not yet full all of it comes after: nothing */
+    size_t oldest = max ? fields->behavior_count % max : 0; /* in a ring not yet full all of it comes after: nothing */
     uint64_t *behavior = example_behaviors(example);
     if (behaviors) {
         memcpy(behavior, fields->behavior + oldest, (behaviors - oldest) * sizeof *behavior);
@@ -459,7 +500,8 @@ static enum decode_result refuse(struct cs_error *err, const struct problem *pro
 
 static enum decode_result missing(struct fields *fields, struct cs_error *err, enum decode_field field)
 {
-    fields_fail(fields, DECODE_MISSING, "%s is missing or empty%s%s", fields->name[field], fields->kind < 0 ? "" : ": needed by event ",
+    fields_fail(fields, DECODE_MISSING, "%s is missing or empty%s%s", fields->name[field],
+                fields->kind < 0 ? "" : ": needed by event ",
                 fields->kind < 0 ? ", and the topic does not say it" : kind_name[fields->kind]);
     return refuse(err, &fields->failed);
 }

@@ -1,6 +1,6 @@
 /* What decode (JSON) and decode_protobuf share: the fields of one event as they come, in any order, and the checks that
- * make them an event. daemon/scoring reads requests with them, so that serving keys values as training does; nothing else
- * includes this. */
+ * make them an event. daemon/scoring reads requests with them, so that serving keys values as training does; nothing
+ * else includes this. */
 #ifndef CORE_DECODE_FIELDS_H
 #define CORE_DECODE_FIELDS_H
 
@@ -39,10 +39,12 @@ struct fields {
     uint8_t *key_count;                 /* [categorical_count] */
     uint64_t *key;                      /* [categorical_count][VALUES_MAX] */
     float *dense;                       /* [dense_count] */
-    struct problem failed, shown, labels;   /* of the record; of what impressions and examples need; of what examples need */
+    struct problem failed;              /* of the record */
+    struct problem shown, labels;       /* of what impressions and examples need; of what examples need */
 };
 
-bool fields_create(struct fields *fields, const struct features *features, const struct decode_options *options, struct cs_error *err);
+bool fields_create(struct fields *fields, const struct features *features, const struct decode_options *options,
+                   struct cs_error *err);
 void fields_release(struct fields *fields);
 void fields_reset(struct fields *fields, int expected);
 
@@ -53,7 +55,8 @@ void fields_feature(struct fields *fields, size_t feature, const struct value *v
 /* It is not what it must be. False as fields_value. */
 bool fields_mistyped(struct fields *fields, enum decode_field field, const char *found, const char *needed);
 void fields_feature_mistyped(struct fields *fields, size_t feature, const char *found, const char *needed);
-bool fields_fail(struct fields *fields, enum decode_result result, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool fields_fail(struct fields *fields, enum decode_result result, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 enum decode_result fields_finish(struct fields *fields, struct event *event, struct cs_error *err);
 

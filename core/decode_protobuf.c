@@ -1,4 +1,5 @@
-/* Protobuf -> fields (core/coldstream_event.proto). What a value means is decode_fields' matter, the same as for JSON. */
+/* Protobuf -> fields (core/coldstream_event.proto). What a value means is decode_fields' matter, the same as for JSON.
+ */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@ struct decode_protobuf {
     struct fields *fields;
     ProtobufCAllocator allocator;
     uint64_t events;
-    uint64_t *seen;                     /* [features->count] number of the last event that had it */
+    uint64_t *seen; /* [features->count] number of the last event that had it */
     size_t used;
     _Alignas(16) char scratch[SCRATCH_BYTES];
 };
@@ -60,19 +61,22 @@ void decode_protobuf_destroy(struct decode_protobuf *decoder)
 /* Numbers pass through the text that JSON would have, so that both formats read the same rows. text: >= 32 bytes. */
 static struct value of_number(double number, char *text)
 {
-    struct value value = { .kind = VALUE_NUMBER, .text = "1e999", .length = 5 };    /* how JSON says not finite */
-    if (isfinite(number)) value = (struct value){ .kind = VALUE_NUMBER, .text = text, .length = number_text(number, text) };
+    struct value value = { .kind = VALUE_NUMBER, .text = "1e999", .length = 5 }; /* how JSON says not finite */
+    if (isfinite(number))
+        value = (struct value){ .kind = VALUE_NUMBER, .text = text, .length = number_text(number, text) };
     return value;
 }
 
 static struct value of_integer(int64_t number, char *text)
 {
-    return (struct value){ .kind = VALUE_NUMBER, .text = text, .length = (size_t)snprintf(text, 32, "%" PRId64, number) };
+    return (
+        struct value){ .kind = VALUE_NUMBER, .text = text, .length = (size_t)snprintf(text, 32, "%" PRId64, number) };
 }
 
 static struct value of_text(const char *text)
 {
-    return text ? (struct value){ .kind = VALUE_TEXT, .text = text, .length = strlen(text) } : (struct value){ .kind = VALUE_NULL };
+    return text ? (struct value){ .kind = VALUE_TEXT, .text = text, .length = strlen(text) }
+                : (struct value){ .kind = VALUE_NULL };
 }
 
 static struct value of_boolean(bool boolean) { return (struct value){ .kind = VALUE_BOOLEAN, .boolean = boolean }; }
@@ -80,11 +84,16 @@ static struct value of_boolean(bool boolean) { return (struct value){ .kind = VA
 static struct value of_scalar(const Coldstream__Scalar *scalar, char *text)
 {
     switch (scalar->value_case) {
-    case COLDSTREAM__SCALAR__VALUE_TEXT: return of_text(scalar->text);
-    case COLDSTREAM__SCALAR__VALUE_NUMBER: return of_number(scalar->number, text);
-    case COLDSTREAM__SCALAR__VALUE_INTEGER: return of_integer(scalar->integer, text);
-    case COLDSTREAM__SCALAR__VALUE_BOOLEAN: return of_boolean(scalar->boolean);
-    default: return of_text(NULL);
+    case COLDSTREAM__SCALAR__VALUE_TEXT:
+        return of_text(scalar->text);
+    case COLDSTREAM__SCALAR__VALUE_NUMBER:
+        return of_number(scalar->number, text);
+    case COLDSTREAM__SCALAR__VALUE_INTEGER:
+        return of_integer(scalar->integer, text);
+    case COLDSTREAM__SCALAR__VALUE_BOOLEAN:
+        return of_boolean(scalar->boolean);
+    default:
+        return of_text(NULL);
     }
 }
 
@@ -101,12 +110,15 @@ static void read_list(struct fields *fields, size_t feature, const Coldstream__S
     }
 }
 
-static bool read_feature(struct decode_protobuf *decoder, enum feature_group group, const char *name, const Coldstream__Value *from)
+static bool read_feature(struct decode_protobuf *decoder, enum feature_group group, const char *name,
+                         const Coldstream__Value *from)
 {
     struct fields *fields = decoder->fields;
     const struct features *features = fields->features;
     size_t index = 0;
-    while (index < features->count && (features->feature[index].group != group || strcmp(features->feature[index].name, name) != 0)) index++;
+    while (index < features->count &&
+           (features->feature[index].group != group || strcmp(features->feature[index].name, name) != 0))
+        index++;
     if (index == features->count || index == fields->item_id_feature || !from) return true;
     if (decoder->seen[index] == decoder->events) return fields_fail(fields, DECODE_MISTYPED, "%s is given twice", name);
     decoder->seen[index] = decoder->events;
@@ -114,12 +126,23 @@ static bool read_feature(struct decode_protobuf *decoder, enum feature_group gro
     char text[32];
     struct value value = { .kind = VALUE_NULL };
     switch (from->value_case) {
-    case COLDSTREAM__VALUE__VALUE_TEXT: value = of_text(from->text); break;
-    case COLDSTREAM__VALUE__VALUE_NUMBER: value = of_number(from->number, text); break;
-    case COLDSTREAM__VALUE__VALUE_INTEGER: value = of_integer(from->integer, text); break;
-    case COLDSTREAM__VALUE__VALUE_BOOLEAN: value = of_boolean(from->boolean); break;
-    case COLDSTREAM__VALUE__VALUE_LIST: read_list(fields, index, from->list); break;
-    default: break;
+    case COLDSTREAM__VALUE__VALUE_TEXT:
+        value = of_text(from->text);
+        break;
+    case COLDSTREAM__VALUE__VALUE_NUMBER:
+        value = of_number(from->number, text);
+        break;
+    case COLDSTREAM__VALUE__VALUE_INTEGER:
+        value = of_integer(from->integer, text);
+        break;
+    case COLDSTREAM__VALUE__VALUE_BOOLEAN:
+        value = of_boolean(from->boolean);
+        break;
+    case COLDSTREAM__VALUE__VALUE_LIST:
+        read_list(fields, index, from->list);
+        break;
+    default:
+        break;
     }
     fields_feature(fields, index, &value);
     return true;
@@ -130,9 +153,16 @@ static bool read_texts(struct fields *fields, const Coldstream__Event *event)
     static const char *const kinds[] = { NULL, "impression", "click", "conversion", "example" };
     int kind = event->has_event ? (int)event->event : 0;
     if (kind < 0 || kind >= (int)(sizeof kinds / sizeof *kinds))
-        return fields_fail(fields, DECODE_UNKNOWN_EVENT, "event is %d, allowed are 1 to 4: impression, click, conversion, example", kind);
-    const struct { enum decode_field field; const char *text; } texts[] = {
-        { FIELD_EVENT, kinds[kind] }, { FIELD_IMPRESSION_ID, event->impression_id }, { FIELD_USER_ID, event->user_id }, { FIELD_ITEM_ID, event->item_id },
+        return fields_fail(fields, DECODE_UNKNOWN_EVENT,
+                           "event is %d, allowed are 1 to 4: impression, click, conversion, example", kind);
+    const struct {
+        enum decode_field field;
+        const char *text;
+    } texts[] = {
+        { FIELD_EVENT, kinds[kind] },
+        { FIELD_IMPRESSION_ID, event->impression_id },
+        { FIELD_USER_ID, event->user_id },
+        { FIELD_ITEM_ID, event->item_id },
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct value value = of_text(texts[i].text);
@@ -147,17 +177,22 @@ static bool read_event(struct decode_protobuf *decoder, const Coldstream__Event 
 {
     struct fields *fields = decoder->fields;
     char text[32];
-    struct value time = of_integer(event->ts, text), clicked = of_boolean(event->clicked), converted = of_boolean(event->converted);
+    struct value time = of_integer(event->ts, text), clicked = of_boolean(event->clicked),
+                 converted = of_boolean(event->converted);
     if (!read_texts(fields, event)) return false;
     if (event->has_ts && !fields_value(fields, FIELD_TIME, &time)) return false;
     if (event->has_clicked && !fields_value(fields, FIELD_CLICKED, &clicked)) return false;
     if (event->has_converted && !fields_value(fields, FIELD_CONVERTED, &converted)) return false;
     for (size_t i = 0; i < event->n_user; i++)
-        if (event->user[i]->key && !read_feature(decoder, GROUP_USER, event->user[i]->key, event->user[i]->value)) return false;
+        if (event->user[i]->key && !read_feature(decoder, GROUP_USER, event->user[i]->key, event->user[i]->value))
+            return false;
     for (size_t i = 0; i < event->n_context; i++)
-        if (event->context[i]->key && !read_feature(decoder, GROUP_CONTEXT, event->context[i]->key, event->context[i]->value)) return false;
+        if (event->context[i]->key &&
+            !read_feature(decoder, GROUP_CONTEXT, event->context[i]->key, event->context[i]->value))
+            return false;
     for (size_t i = 0; i < event->n_item; i++)
-        if (event->item[i]->key && !read_feature(decoder, GROUP_ITEM, event->item[i]->key, event->item[i]->value)) return false;
+        if (event->item[i]->key && !read_feature(decoder, GROUP_ITEM, event->item[i]->key, event->item[i]->value))
+            return false;
     if (!event->behaviors) return true;
     fields->has_behaviors = true;
     for (size_t i = 0; i < event->behaviors->n_item_id; i++) {

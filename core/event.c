@@ -11,7 +11,8 @@ static size_t padded(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
 
 static size_t whole_size(size_t behaviors, size_t keys, size_t dense, size_t columns, size_t id_length)
 {
-    return sizeof(struct example) + (behaviors + keys) * sizeof(uint64_t) + padded(dense * sizeof(float)) + padded(columns) + padded(id_length + 1);
+    return sizeof(struct example) + (behaviors + keys) * sizeof(uint64_t) + padded(dense * sizeof(float)) +
+           padded(columns) + padded(id_length + 1);
 }
 
 /* Out of memory on the event path is the end of the process: systemd restarts it from the last snapshot. */
@@ -25,7 +26,8 @@ static void *take(size_t bytes)
     return memory;
 }
 
-struct example *example_create(const struct features *features, size_t id_length, size_t behavior_count, size_t key_count)
+struct example *example_create(const struct features *features, size_t id_length, size_t behavior_count,
+                               size_t key_count)
 {
     assert(id_length < UINT16_MAX && behavior_count <= UINT16_MAX);
     size_t size = whole_size(behavior_count, key_count, features->dense_count, features->categorical_count, id_length);
@@ -70,10 +72,14 @@ bool example_check(const struct features *features, const void *bytes, size_t si
 {
     const struct example *example = bytes;
     if (size < sizeof *example || example->size != size || (size & 7)) return false;
-    if (example->dense_count != features->dense_count || example->column_count != features->categorical_count) return false;
+    if (example->dense_count != features->dense_count || example->column_count != features->categorical_count)
+        return false;
     if (example->key_count > size / sizeof(uint64_t)) return false;
-    if (whole_size(example->behavior_count, example->key_count, example->dense_count, example->column_count, example->id_length) != size) return false;
-    if (example->clicked > 1 || example->converted > 1 || example->has_behaviors > 1 || example->correction > 1) return false;
+    if (whole_size(example->behavior_count, example->key_count, example->dense_count, example->column_count,
+                   example->id_length) != size)
+        return false;
+    if (example->clicked > 1 || example->converted > 1 || example->has_behaviors > 1 || example->correction > 1)
+        return false;
     size_t keys = 0;
     const uint8_t *keys_of = example_keys_of(example);
     for (size_t i = 0; i < example->column_count; i++) keys += keys_of[i];
@@ -89,7 +95,10 @@ uint8_t *example_keys_of(const struct example *example)
     return (uint8_t *)example_dense(example) + padded(example->dense_count * sizeof(float));
 }
 
-char *example_id(const struct example *example) { return (char *)example_keys_of(example) + padded(example->column_count); }
+char *example_id(const struct example *example)
+{
+    return (char *)example_keys_of(example) + padded(example->column_count);
+}
 
 void event_release(struct event *event)
 {

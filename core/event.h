@@ -2,7 +2,8 @@
  *
  * An example is one allocation, so that the joiner can hold millions, and its bytes are what a snapshot stores:
  *
- *   struct example | uint64 behavior[behavior_count] | uint64 key[key_count] | float dense[dense_count, padded to 8 bytes]
+ *   struct example | uint64 behavior[behavior_count] | uint64 key[key_count]
+ *                  | float dense[dense_count, padded to 8 bytes]
  *                  | uint8 keys_of[categorical features, padded to 8] | char id[id_length + 1, padded to 8]
  *
  * Behaviors are oldest first. Keys stand in the order of the categorical columns; keys_of says how many each column has
@@ -22,7 +23,7 @@ struct example {
     uint32_t key_count;
     uint16_t dense_count, column_count;
     uint8_t clicked, converted;
-    uint8_t has_behaviors;      /* the event said what the user has, even if nothing: the daemon's own history is not asked */
+    uint8_t has_behaviors;      /* the event said what the user has, even if nothing: no history is asked */
     uint8_t correction;         /* a late click: a positive, with the fake negative's weight taken back */
     uint8_t reserved[4];
     int64_t time;               /* of the impression, ms since the epoch */
@@ -36,13 +37,14 @@ struct event {
     enum event_kind kind;
     int64_t time;
     struct example *example;    /* impression, example: owned by the event until taken (then NULL) */
-    char *id;                   /* impression id: click, conversion: owned by the event; otherwise NULL, see example_id */
+    char *id;                   /* click, conversion: the impression's id, owned by the event; otherwise NULL */
     size_t id_length;
 };
 
 void event_release(struct event *event);    /* frees what it still owns */
 
-struct example *example_create(const struct features *features, size_t id_length, size_t behavior_count, size_t key_count);
+struct example *example_create(const struct features *features, size_t id_length, size_t behavior_count,
+                               size_t key_count);
 struct example *example_copy(const struct example *example);
 /* A copy with other behaviors; the original is freed. */
 struct example *example_with_behaviors(struct example *example, const uint64_t *behavior, size_t count);

@@ -36,16 +36,16 @@ static size_t find_table(const struct features *features, const char *name)
 {
     char wanted[NAME_SIZE];
     snprintf(wanted, sizeof wanted, "%s", name);
-    const char (*found)[NAME_SIZE] = bsearch(wanted, features->table, features->table_count, NAME_SIZE, by_name);
+    const char(*found)[NAME_SIZE] = bsearch(wanted, features->table, features->table_count, NAME_SIZE, by_name);
     assert(found);
-    return (size_t)(found - (const char (*)[NAME_SIZE])features->table);
+    return (size_t)(found - (const char(*)[NAME_SIZE])features->table);
 }
 
 static bool check_options(const struct features_options *options, struct cs_error *err)
 {
     if (options->behavior_max_length > BEHAVIOR_LENGTH_MAX)
-        return cs_fail(err, CS_CONFIG, "features.behavior.max_length is %zu, at most %d is allowed", options->behavior_max_length,
-                       BEHAVIOR_LENGTH_MAX);
+        return cs_fail(err, CS_CONFIG, "features.behavior.max_length is %zu, at most %d is allowed",
+                       options->behavior_max_length, BEHAVIOR_LENGTH_MAX);
     if (options->feature_count > COLUMNS_MAX)
         return cs_fail(err, CS_CONFIG, "%zu features, at most %d are allowed", options->feature_count, COLUMNS_MAX);
     for (size_t i = 0; i < options->feature_count; i++) {
@@ -57,7 +57,8 @@ static bool check_options(const struct features_options *options, struct cs_erro
                 return cs_fail(err, CS_CONFIG, "features.%s: %s is there twice", group, feature->name);
         for (size_t j = 0; j < feature->bucket_count; j++)
             if (!isfinite(feature->bucket[j]) || (j > 0 && feature->bucket[j] <= feature->bucket[j - 1]))
-                return cs_fail(err, CS_CONFIG, "features.%s.%s.bucketize: bound %zu is %g, bounds must be finite and ascending", group,
+                return cs_fail(err, CS_CONFIG,
+                               "features.%s.%s.bucketize: bound %zu is %g, bounds must be finite and ascending", group,
                                feature->name, j, feature->bucket[j]);
     }
     return true;
@@ -134,11 +135,13 @@ uint64_t key_of_number(double value)
 
 uint64_t key_of_bucket(double value, const double *bucket, size_t count)
 {
-    size_t low = 0, high = count;       /* count of bounds <= value */
+    size_t low = 0, high = count; /* count of bounds <= value */
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (bucket[middle] <= value) low = middle + 1;
-        else high = middle;
+        if (bucket[middle] <= value)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return key_of_integer((int64_t)low);
 }
@@ -167,8 +170,8 @@ static bool reads_back(double value, const char *digits, int used, int exponent)
     return strtod(text, NULL) == value;
 }
 
-/* At the lower edge of a binade the doubles below lie closer than those above: the nearest 16 digits may fall short where
- * the next higher 16 digits still read back. */
+/* At the lower edge of a binade the doubles below lie closer than those above: the nearest 16 digits may fall short
+ * where the next higher 16 digits still read back. */
 static bool next_higher(char digits[20], int *used)
 {
     while (*used < 16) digits[(*used)++] = '0';
@@ -195,12 +198,12 @@ size_t number_text(double value, char text[32])
 {
     assert(isfinite(value));
     if (fabs(value) < 9007199254740992.0 && value == (double)(int64_t)value)
-        return (size_t)snprintf(text, 32, "%" PRId64, (int64_t)value);     /* -0 is 0 */
+        return (size_t)snprintf(text, 32, "%" PRId64, (int64_t)value); /* -0 is 0 */
 
     char digits[20], *out = text;
     int k, exponent;
     shortest_digits(fabs(value), digits, &k, &exponent);
-    int n = exponent + 1;               /* as in ECMAScript's Number::toString: value = 0.digits * 10^n */
+    int n = exponent + 1; /* as in ECMAScript's Number::toString: value = 0.digits * 10^n */
     if (value < 0) *out++ = '-';
     if (k <= n && n <= 21) {
         memcpy(out, digits, (size_t)k);

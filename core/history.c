@@ -1,4 +1,5 @@
-/* Users' own clicks: a hash table of users over blocks of entries, which are also what is saved, and a list by activity.
+/* Users' own clicks: a hash table of users over blocks of entries, which are also what is saved, and a list by
+ * activity.
  *
  *   index   user -> entry number (open addressing)
  *   block   [HISTORY_BLOCK entries], dirty where something changed since the last save
@@ -14,7 +15,7 @@ enum { BLOCK = 1024, NONE = UINT32_MAX };
 static const char section[] = "history";
 
 struct user {
-    uint64_t user, activity;        /* activity: number of the append; the list is in its order */
+    uint64_t user, activity; /* activity: number of the append; the list is in its order */
     uint64_t *item;
     uint32_t older, newer, count, capacity;
 };
@@ -24,7 +25,7 @@ struct history {
     struct user **block;
     uint8_t *is_dirty;
     size_t blocks, count;
-    uint32_t *index;                /* entry number + 1, 0: free */
+    uint32_t *index; /* entry number + 1, 0: free */
     size_t index_mask;
     uint32_t oldest, newest;
     uint64_t appends;
@@ -38,7 +39,10 @@ static void *grow(void *memory, size_t bytes)
     return grown;
 }
 
-static struct user *at(const struct history *history, uint32_t entry) { return &history->block[entry / BLOCK][entry % BLOCK]; }
+static struct user *at(const struct history *history, uint32_t entry)
+{
+    return &history->block[entry / BLOCK][entry % BLOCK];
+}
 static size_t home(const struct history *history, uint64_t user) { return (user ^ user >> 32) & history->index_mask; }
 
 static void index_reset(struct history *history, size_t slots)
@@ -53,14 +57,16 @@ static void index_reset(struct history *history, size_t slots)
 static size_t index_find(const struct history *history, uint64_t user)
 {
     size_t slot = home(history, user);
-    while (history->index[slot] && at(history, history->index[slot] - 1)->user != user) slot = (slot + 1) & history->index_mask;
+    while (history->index[slot] && at(history, history->index[slot] - 1)->user != user)
+        slot = (slot + 1) & history->index_mask;
     return slot;
 }
 
 /* Those behind the freed slot that would no longer be found move up. */
 static void index_remove(struct history *history, size_t slot)
 {
-    for (size_t next = (slot + 1) & history->index_mask; history->index[next]; next = (next + 1) & history->index_mask) {
+    for (size_t next = (slot + 1) & history->index_mask; history->index[next];
+         next = (next + 1) & history->index_mask) {
         size_t wanted = home(history, at(history, history->index[next] - 1)->user);
         if (((next - wanted) & history->index_mask) < ((next - slot) & history->index_mask)) continue;
         history->index[slot] = history->index[next];
@@ -122,7 +128,8 @@ static void index_grow(struct history *history)
 {
     if ((history->count + 1) * 2 <= history->index_mask + 1) return;
     index_reset(history, (history->index_mask + 1) * 2);
-    for (size_t i = 0; i < history->count; i++) history->index[index_find(history, at(history, (uint32_t)i)->user)] = (uint32_t)i + 1;
+    for (size_t i = 0; i < history->count; i++)
+        history->index[index_find(history, at(history, (uint32_t)i)->user)] = (uint32_t)i + 1;
 }
 
 static uint32_t find_or_add(struct history *history, uint64_t key)
@@ -167,7 +174,8 @@ void history_append(struct history *history, uint64_t key, uint64_t item)
     }
     if (user->count == user->capacity) {
         size_t capacity = user->capacity ? user->capacity * 2 : 4;
-        set_capacity(history, user, (uint32_t)(capacity < history->options.max_length ? capacity : history->options.max_length));
+        set_capacity(history, user,
+                     (uint32_t)(capacity < history->options.max_length ? capacity : history->options.max_length));
     }
     user->item[user->count++] = item;
     user->activity = history->appends++;
@@ -186,12 +194,14 @@ size_t history_users(const struct history *history) { return history->count; }
 
 size_t history_bytes(const struct history *history)
 {
-    return sizeof *history + history->blocks * BLOCK * sizeof(struct user) + (history->index_mask + 1) * sizeof *history->index +
-           history->item_bytes;
+    return sizeof *history + history->blocks * BLOCK * sizeof(struct user) +
+           (history->index_mask + 1) * sizeof *history->index + history->item_bytes;
 }
 
 /* Saved: block i holds its entries in order, each as a record and then its items. */
-struct record { uint64_t user, activity, count; };
+struct record {
+    uint64_t user, activity, count;
+};
 
 bool history_save(struct history *history, struct state_writer *writer, struct cs_error *err)
 {
@@ -200,7 +210,8 @@ bool history_save(struct history *history, struct state_writer *writer, struct c
     for (size_t i = 0; i < history->blocks && ok; i++) {
         if (!writer->full && !history->is_dirty[i]) continue;
         size_t entries = history->count - i * BLOCK < BLOCK ? history->count - i * BLOCK : BLOCK, size = 0;
-        for (size_t j = 0; j < entries; j++) size += sizeof(struct record) + history->block[i][j].count * sizeof(uint64_t);
+        for (size_t j = 0; j < entries; j++)
+            size += sizeof(struct record) + history->block[i][j].count * sizeof(uint64_t);
         bytes = grow(bytes, size);
         uint8_t *out = bytes;
         for (size_t j = 0; j < entries; j++) {
@@ -220,11 +231,13 @@ bool history_save(struct history *history, struct state_writer *writer, struct c
 static bool load_block(void *argument, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
 {
     struct history *history = argument;
-    if (id * BLOCK != history->count) return cs_fail(err, CS_REFUSED, "history: block %zu is missing", history->count / BLOCK);
+    if (id * BLOCK != history->count)
+        return cs_fail(err, CS_REFUSED, "history: block %zu is missing", history->count / BLOCK);
     const uint8_t *in = bytes, *end = in + size;
     while (in < end) {
         struct record record;
-        if ((size_t)(end - in) < sizeof record) return cs_fail(err, CS_REFUSED, "history: block %zu is cut short", (size_t)id);
+        if ((size_t)(end - in) < sizeof record)
+            return cs_fail(err, CS_REFUSED, "history: block %zu is cut short", (size_t)id);
         memcpy(&record, in, sizeof record);
         in += sizeof record;
         if (record.count > (size_t)(end - in) / sizeof(uint64_t) || record.count > UINT32_MAX)
@@ -249,7 +262,10 @@ static bool load_block(void *argument, uint64_t id, const void *bytes, size_t si
     return true;
 }
 
-struct active { uint64_t activity; uint32_t entry; };
+struct active {
+    uint64_t activity;
+    uint32_t entry;
+};
 
 static int by_activity(const void *a, const void *b)
 {
@@ -263,7 +279,8 @@ bool history_load(struct history *history, struct state_reader *reader, struct c
     if (!reader->each(reader, section, load_block, history, err)) return false;
     struct active *active = malloc((history->count + 1) * sizeof *active);
     if (!active) return cs_fail(err, CS_FAILED, "out of memory: %zu histories", history->count);
-    for (size_t i = 0; i < history->count; i++) active[i] = (struct active){ at(history, (uint32_t)i)->activity, (uint32_t)i };
+    for (size_t i = 0; i < history->count; i++)
+        active[i] = (struct active){ at(history, (uint32_t)i)->activity, (uint32_t)i };
     qsort(active, history->count, sizeof *active, by_activity);
     for (size_t i = 0; i < history->count; i++) list_append(history, active[i].entry);
     free(active);

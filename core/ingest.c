@@ -11,7 +11,10 @@ static const char section[] = "ingest", section_open[] = "ingest.open";
 /* Another hash than that of the keys, so that who is held out has nothing to do with where rows lie. */
 static const uint64_t HOLD_OUT_SEED = UINT64_C(0x686f6c646f7574);
 
-struct cut { struct example **example; size_t count; };
+struct cut {
+    struct example **example;
+    size_t count;
+};
 
 struct ingest {
     const struct features *features;
@@ -19,11 +22,11 @@ struct ingest {
     struct joiner *joiner;
     struct history *history;
     int64_t clock;
-    struct example **open;      /* [batch.size] */
+    struct example **open; /* [batch.size] */
     size_t open_count;
-    struct cut *closed;         /* ring-less queue: [closed_begin, closed_end) */
+    struct cut *closed; /* ring-less queue: [closed_begin, closed_end) */
     size_t closed_begin, closed_end, closed_capacity;
-    size_t bytes;               /* of the examples in open and closed */
+    size_t bytes; /* of the examples in open and closed */
 };
 
 static void *grow(void *memory, size_t bytes)
@@ -39,7 +42,8 @@ static void remember_click(void *argument, const struct example *impression)
     if (!impression->has_behaviors) history_append(ingest->history, impression->user, impression->item);
 }
 
-struct ingest *ingest_create(const struct features *features, const struct ingest_options *options, struct cs_error *err)
+struct ingest *ingest_create(const struct features *features, const struct ingest_options *options,
+                             struct cs_error *err)
 {
     struct ingest *ingest = NULL;
     if (!options->batch.size) {
@@ -101,12 +105,17 @@ static bool is_held_out(const struct ingest *ingest, uint64_t user)
 }
 
 /* Event time from which on an example belongs to the next batch. */
-static int64_t open_until(const struct ingest *ingest) { return ingest->open[0]->released + ingest->options.batch.max_delay; }
+static int64_t open_until(const struct ingest *ingest)
+{
+    return ingest->open[0]->released + ingest->options.batch.max_delay;
+}
 
 static void add_to_batch(struct ingest *ingest, struct example *example)
 {
-    if (example->behavior_count && is_held_out(ingest, example->user)) example = example_with_behaviors(example, NULL, 0);
-    if (ingest->open_count && ingest->options.batch.max_delay && example->released >= open_until(ingest)) close_batch(ingest);
+    if (example->behavior_count && is_held_out(ingest, example->user))
+        example = example_with_behaviors(example, NULL, 0);
+    if (ingest->open_count && ingest->options.batch.max_delay && example->released >= open_until(ingest))
+        close_batch(ingest);
     ingest->open[ingest->open_count++] = example;
     ingest->bytes += example->size;
     if (ingest->open_count == ingest->options.batch.size) close_batch(ingest);
@@ -184,7 +193,11 @@ size_t ingest_bytes(const struct ingest *ingest)
 }
 
 /* Saved: ingest, 0 is the header; ingest.open, 0 the open batch's examples, one after the other. */
-struct header { uint64_t version; int64_t clock; uint64_t open_count; };
+struct header {
+    uint64_t version;
+    int64_t clock;
+    uint64_t open_count;
+};
 
 enum { VERSION = 1 };
 
@@ -196,8 +209,10 @@ bool ingest_save(struct ingest *ingest, struct state_writer *writer, struct cs_e
     for (size_t i = 0; i < ingest->open_count; i++) size += ingest->open[i]->size;
     uint8_t *bytes = malloc(size + 1), *out = bytes;
     if (!bytes) return cs_fail(err, CS_FAILED, "out of memory: saving the open batch");
-    for (size_t i = 0; i < ingest->open_count; i++, out += ingest->open[i - 1]->size) memcpy(out, ingest->open[i], ingest->open[i]->size);
-    bool ok = writer->put(writer, section, 0, &header, sizeof header, err) && writer->put(writer, section_open, 0, bytes, size, err);
+    for (size_t i = 0; i < ingest->open_count; i++, out += ingest->open[i - 1]->size)
+        memcpy(out, ingest->open[i], ingest->open[i]->size);
+    bool ok = writer->put(writer, section, 0, &header, sizeof header, err) &&
+              writer->put(writer, section_open, 0, bytes, size, err);
     free(bytes);
     return ok && joiner_save(ingest->joiner, writer, err) && history_save(ingest->history, writer, err);
 }
@@ -207,8 +222,9 @@ static bool load_open(struct ingest *ingest, uint64_t count, const uint8_t *in, 
     for (uint64_t i = 0; i < count; i++) {
         const struct example *example = (const struct example *)in;
         if (size < sizeof *example || example->size > size || !example_check(ingest->features, in, example->size))
-            return cs_fail(err, CS_REFUSED, "the open batch: example %zu of %zu is damaged, or of other features", (size_t)i, (size_t)count);
-        add_to_batch(ingest, example_copy(example));    /* a smaller batch.size than when it was saved closes it here */
+            return cs_fail(err, CS_REFUSED, "the open batch: example %zu of %zu is damaged, or of other features",
+                           (size_t)i, (size_t)count);
+        add_to_batch(ingest, example_copy(example)); /* a smaller batch.size than when it was saved closes it here */
         in += example->size;
         size -= example->size;
     }
@@ -221,9 +237,12 @@ bool ingest_load(struct ingest *ingest, struct state_reader *reader, struct cs_e
     size_t size;
     struct header header;
     if (!reader->get(reader, section, 0, &bytes, &size, err)) return false;
-    if (!bytes || size != sizeof header) return cs_fail(err, CS_REFUSED, "the state of the stream: %s", bytes ? "of another size" : "missing");
+    if (!bytes || size != sizeof header)
+        return cs_fail(err, CS_REFUSED, "the state of the stream: %s", bytes ? "of another size" : "missing");
     memcpy(&header, bytes, sizeof header);
-    if (header.version != VERSION) return cs_fail(err, CS_REFUSED, "the state of the stream: version %d, %d is expected", (int)header.version, VERSION);
+    if (header.version != VERSION)
+        return cs_fail(err, CS_REFUSED, "the state of the stream: version %d, %d is expected", (int)header.version,
+                       VERSION);
     if (!reader->get(reader, section_open, 0, &bytes, &size, err)) return false;
     if (!load_open(ingest, header.open_count, bytes, bytes ? size : 0, err)) return false;
     ingest->clock = header.clock;

@@ -1,11 +1,12 @@
-/* Events in, in stream order; batches of examples out. The daemon feeds it from Kafka, `coldstreamctl train` from a file:
- * the same code, so the same batches.
+/* Events in, in stream order; batches of examples out. The daemon feeds it from Kafka, `coldstreamctl train` from a
+ * file: the same code, so the same batches.
  *
- *   event -> [impression without behaviors: attach history] -> joiner -> example -> [hold_out_new] -> open batch -> batch
+ *   event -> [impression without behaviors: attach history] -> joiner -> example -> [hold_out_new] -> open batch
+ *         -> batch
  *
  * The open batch closes when it has batch.size examples, or when an example comes that was released at or after the
- * first one's `released` + max_delay (that example opens the next), or when the clock is past that moment and the joiner
- * has nothing more to release before it. Its composition thus depends on the stream alone.
+ * first one's `released` + max_delay (that example opens the next), or when the clock is past that moment and the
+ * joiner has nothing more to release before it. Its composition thus depends on the stream alone.
  * The clock is the largest event time pushed; ingest_advance moves it where the stream is idle. */
 #ifndef CORE_INGEST_H
 #define CORE_INGEST_H
@@ -23,17 +24,18 @@ struct ingest_options {
 };
 
 struct ingest;
-struct ingest *ingest_create(const struct features *features, const struct ingest_options *options, struct cs_error *err);
+struct ingest *ingest_create(const struct features *features, const struct ingest_options *options,
+                             struct cs_error *err);
 void ingest_destroy(struct ingest *ingest);
 void ingest_set_join_window(struct ingest *ingest, int64_t window);
 void ingest_push(struct ingest *ingest, struct event *event);      /* takes what the event owns */
 void ingest_advance(struct ingest *ingest, int64_t clock);
-void ingest_finish(struct ingest *ingest);                         /* end of a file: all pending leaves, the open batch closes */
+void ingest_finish(struct ingest *ingest);     /* end of a file: all pending leaves, the open batch closes */
 int64_t ingest_clock(const struct ingest *ingest);                 /* INT64_MIN before the first event */
 /* A closed batch, built into `arena`; NULL: none is closed. Call until NULL after each push or advance. */
 struct batch *ingest_pop(struct ingest *ingest, struct arena *arena);
-/* Closed batches wait: pop before pushing more. Never because of pending joins: those only resolve by further events, so a
- * joiner at max_pending lets its oldest go early instead (join_counts.forced). */
+/* Closed batches wait: pop before pushing more. Never because of pending joins: those only resolve by further events,
+ * so a joiner at max_pending lets its oldest go early instead (join_counts.forced). */
 bool ingest_full(const struct ingest *ingest);
 struct join_counts ingest_counts(const struct ingest *ingest);
 size_t ingest_pending(const struct ingest *ingest);

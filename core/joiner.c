@@ -6,7 +6,7 @@
  *   blocks      entries live in blocks of BLOCK, handed out in rising order round and round, so that what came together
  *               lies together; a block is also what is saved, if it changed
  *   index       XXH3 of the id -> entry number (open addressing, deletion moves entries up)
- *   held, kept  4-ary heaps by (end, order of arrival); an item whose entry has another order by now is stale and skipped */
+ *   held, kept  4-ary heaps by (end, order of arrival); an item whose entry has another order is stale and skipped */
 #include "core/joiner.h"
 
 #include <assert.h>
@@ -15,7 +15,8 @@
 #include <xxhash.h>
 
 const char *const join_result_name[JOIN_RESULTS] = {
-    [JOIN_MATCHED] = "matched", [JOIN_EXPIRED] = "expired", [JOIN_LATE] = "late", [JOIN_DUPLICATE] = "duplicate", [JOIN_ORPHAN] = "orphan",
+    [JOIN_MATCHED] = "matched",     [JOIN_EXPIRED] = "expired", [JOIN_LATE] = "late",
+    [JOIN_DUPLICATE] = "duplicate", [JOIN_ORPHAN] = "orphan",
 };
 
 enum { BLOCK = 1024, NONE = UINT32_MAX };
@@ -26,18 +27,29 @@ enum entry_state { FREE, HELD_IMPRESSION, HELD_CLICK, REMEMBERED };
 
 struct entry {
     uint64_t hash;
-    uint64_t order;             /* of arrival; of its item in a queue */
-    int64_t end;                /* event time after which it leaves its state */
-    int64_t time;               /* of the impression, or of the early click */
-    struct example *example;    /* HELD_IMPRESSION; REMEMBERED: the negative that may yet be corrected, or NULL */
-    char *id;                   /* where there is no example */
+    uint64_t order;          /* of arrival; of its item in a queue */
+    int64_t end;             /* event time after which it leaves its state */
+    int64_t time;            /* of the impression, or of the early click */
+    struct example *example; /* HELD_IMPRESSION; REMEMBERED: the negative that may yet be corrected, or NULL */
+    char *id;                /* where there is no example */
     uint16_t id_length;
     uint8_t state, clicked, converted;
 };
 
-struct block { struct entry entry[BLOCK]; uint32_t used; bool is_dirty; };
-struct item { int64_t end; uint64_t order; uint32_t entry; };
-struct queue { struct item *item; size_t count, capacity; };
+struct block {
+    struct entry entry[BLOCK];
+    uint32_t used;
+    bool is_dirty;
+};
+struct item {
+    int64_t end;
+    uint64_t order;
+    uint32_t entry;
+};
+struct queue {
+    struct item *item;
+    size_t count, capacity;
+};
 
 struct joiner {
     const struct features *features;
@@ -46,9 +58,9 @@ struct joiner {
     void *argument;
 
     struct block **block;
-    size_t blocks, entries;     /* entries in use */
-    uint32_t next;              /* where the search for a free entry goes on */
-    uint32_t *index;            /* entry number + 1, 0: free */
+    size_t blocks, entries; /* entries in use */
+    uint32_t next;          /* where the search for a free entry goes on */
+    uint32_t *index;        /* entry number + 1, 0: free */
     size_t index_mask;
     struct queue held, kept;
     size_t held_count, kept_count;
@@ -56,9 +68,9 @@ struct joiner {
     uint64_t orders;
     struct join_counts counts;
 
-    struct example **out;       /* left, not yet popped: [out_begin, out_end) */
+    struct example **out; /* left, not yet popped: [out_begin, out_end) */
     size_t out_begin, out_end, out_capacity;
-    size_t bytes;               /* of examples and ids held */
+    size_t bytes; /* of examples and ids held */
 };
 
 static void *grow(void *memory, size_t bytes)
@@ -70,7 +82,10 @@ static void *grow(void *memory, size_t bytes)
 
 /* ---- queues ---- */
 
-static bool before(const struct item *a, const struct item *b) { return a->end != b->end ? a->end < b->end : a->order < b->order; }
+static bool before(const struct item *a, const struct item *b)
+{
+    return a->end != b->end ? a->end < b->end : a->order < b->order;
+}
 
 static void queue_push(struct queue *queue, struct item item)
 {
@@ -79,7 +94,8 @@ static void queue_push(struct queue *queue, struct item item)
         queue->item = grow(queue->item, queue->capacity * sizeof *queue->item);
     }
     size_t at = queue->count++;
-    for (; at > 0 && before(&item, &queue->item[(at - 1) / 4]); at = (at - 1) / 4) queue->item[at] = queue->item[(at - 1) / 4];
+    for (; at > 0 && before(&item, &queue->item[(at - 1) / 4]); at = (at - 1) / 4)
+        queue->item[at] = queue->item[(at - 1) / 4];
     queue->item[at] = item;
 }
 
@@ -100,7 +116,10 @@ static void queue_pop(struct queue *queue)
 
 /* ---- entries and their index ---- */
 
-static struct entry *entry_at(const struct joiner *joiner, uint32_t number) { return &joiner->block[number / BLOCK]->entry[number % BLOCK]; }
+static struct entry *entry_at(const struct joiner *joiner, uint32_t number)
+{
+    return &joiner->block[number / BLOCK]->entry[number % BLOCK];
+}
 static void touch(struct joiner *joiner, uint32_t number) { joiner->block[number / BLOCK]->is_dirty = true; }
 
 static const char *id_of(const struct entry *entry) { return entry->example ? example_id(entry->example) : entry->id; }
@@ -109,7 +128,8 @@ static uint32_t find(const struct joiner *joiner, uint64_t hash, const char *id,
 {
     for (size_t slot = hash & joiner->index_mask; joiner->index[slot]; slot = (slot + 1) & joiner->index_mask) {
         const struct entry *entry = entry_at(joiner, joiner->index[slot] - 1);
-        if (entry->hash == hash && entry->id_length == length && memcmp(id_of(entry), id, length) == 0) return joiner->index[slot] - 1;
+        if (entry->hash == hash && entry->id_length == length && memcmp(id_of(entry), id, length) == 0)
+            return joiner->index[slot] - 1;
     }
     return NONE;
 }
@@ -159,7 +179,8 @@ static void add_block(struct joiner *joiner)
     joiner->block[joiner->blocks++]->is_dirty = true;
 }
 
-/* A free entry, the next one round from the last given: a function of what is in use, so a restored joiner gives the same. */
+/* A free entry, the next one round from the last given: a function of what is in use, so a restored joiner gives the
+ * same. */
 static uint32_t take_free(struct joiner *joiner)
 {
     if (joiner->entries * 8 >= joiner->blocks * BLOCK * 7) {
@@ -169,8 +190,10 @@ static uint32_t take_free(struct joiner *joiner)
     for (;; joiner->next++) {
         if (joiner->next >= joiner->blocks * BLOCK) joiner->next = 0;
         struct block *block = joiner->block[joiner->next / BLOCK];
-        if (block->used == BLOCK) joiner->next |= BLOCK - 1;
-        else if (block->entry[joiner->next % BLOCK].state == FREE) return joiner->next;
+        if (block->used == BLOCK)
+            joiner->next |= BLOCK - 1;
+        else if (block->entry[joiner->next % BLOCK].state == FREE)
+            return joiner->next;
     }
 }
 
@@ -226,7 +249,8 @@ static bool queue_head(struct joiner *joiner, struct queue *queue, struct item *
 
 /* ---- what happens to impressions and clicks ---- */
 
-struct joiner *joiner_create(const struct features *features, const struct join_options *options, joiner_click *on_click, void *argument)
+struct joiner *joiner_create(const struct features *features, const struct join_options *options,
+                             joiner_click *on_click, void *argument)
 {
     struct joiner *joiner = calloc(1, sizeof *joiner);
     if (!joiner) return NULL;
@@ -307,7 +331,8 @@ static void release(struct joiner *joiner, uint32_t number, int64_t released)
     joiner->kept_count++;
     enqueue(joiner, &joiner->kept, number);
     struct item head;
-    while (joiner->kept_count > joiner->options.max_pending && queue_head(joiner, &joiner->kept, &head)) forget_one(joiner, &head);
+    while (joiner->kept_count > joiner->options.max_pending && queue_head(joiner, &joiner->kept, &head))
+        forget_one(joiner, &head);
 }
 
 static void leave(struct joiner *joiner, uint32_t number, int64_t released)
@@ -386,10 +411,15 @@ static void push_impression(struct joiner *joiner, struct example *example)
         free(example);
         return;
     }
-    struct entry fresh = { .hash = hash, .order = joiner->orders++, .end = example->time + joiner->options.window, .time = example->time,
-                           .example = example, .id_length = example->id_length, .state = HELD_IMPRESSION };
+    struct entry fresh = { .hash = hash,
+                           .order = joiner->orders++,
+                           .end = example->time + joiner->options.window,
+                           .time = example->time,
+                           .example = example,
+                           .id_length = example->id_length,
+                           .state = HELD_IMPRESSION };
     bool click_waited = false, click_was_late = false;
-    int64_t joined = example->time;     /* when both were there */
+    int64_t joined = example->time; /* when both were there */
     if (number != NONE) {
         const struct entry *waiting = entry_at(joiner, number);
         click_waited = waiting->clicked && waiting->time <= fresh.end;
@@ -405,22 +435,33 @@ static void push_impression(struct joiner *joiner, struct example *example)
     joiner->held_count++;
     struct entry *entry = entry_at(joiner, number);
     if (click_waited) click_matched(joiner, entry);
-    if (fresh.end < joiner->clock || click_was_late) release(joiner, number, joiner->clock);
-    else if (click_waited && joiner->options.release == RELEASE_CLICK) release(joiner, number, joined);
-    else enqueue(joiner, &joiner->held, number);
+    if (fresh.end < joiner->clock || click_was_late)
+        release(joiner, number, joiner->clock);
+    else if (click_waited && joiner->options.release == RELEASE_CLICK)
+        release(joiner, number, joined);
+    else
+        enqueue(joiner, &joiner->held, number);
     if (click_was_late) {
-        number = find(joiner, hash, example_id(example), fresh.id_length);     /* the example still waits to be popped */
-        if (number != NONE) click_late(joiner, number);
-        else joiner->counts.result[JOIN_LATE]++;
+        number = find(joiner, hash, example_id(example), fresh.id_length); /* the example still waits to be popped */
+        if (number != NONE)
+            click_late(joiner, number);
+        else
+            joiner->counts.result[JOIN_LATE]++;
     }
 }
 
 static void push_early(struct joiner *joiner, struct event *event, uint64_t hash)
 {
     make_room(joiner);
-    struct entry fresh = { .hash = hash, .order = joiner->orders++, .end = event->time + joiner->options.window, .time = event->time,
-                           .id = event->id, .id_length = (uint16_t)event->id_length, .state = HELD_CLICK,
-                           .clicked = event->kind == EVENT_CLICK, .converted = event->kind == EVENT_CONVERSION };
+    struct entry fresh = { .hash = hash,
+                           .order = joiner->orders++,
+                           .end = event->time + joiner->options.window,
+                           .time = event->time,
+                           .id = event->id,
+                           .id_length = (uint16_t)event->id_length,
+                           .state = HELD_CLICK,
+                           .clicked = event->kind == EVENT_CLICK,
+                           .converted = event->kind == EVENT_CONVERSION };
     event->id = NULL;
     joiner->held_count++;
     enqueue(joiner, &joiner->held, entry_add(joiner, &fresh));
@@ -438,7 +479,7 @@ static void push_click(struct joiner *joiner, struct event *event)
     struct entry *entry = entry_at(joiner, number);
     if (entry->clicked) {
         joiner->counts.result[JOIN_DUPLICATE]++;
-    } else if (entry->state == HELD_CLICK) {        /* until now only a conversion waited */
+    } else if (entry->state == HELD_CLICK) { /* until now only a conversion waited */
         entry->clicked = 1;
         entry->time = event->time;
         entry->end = event->time + joiner->options.window;
@@ -447,7 +488,8 @@ static void push_click(struct joiner *joiner, struct event *event)
     } else if (entry->state == HELD_IMPRESSION) {
         click_matched(joiner, entry);
         touch(joiner, number);
-        if (joiner->options.release == RELEASE_CLICK) release(joiner, number, entry->time > event->time ? entry->time : event->time);
+        if (joiner->options.release == RELEASE_CLICK)
+            release(joiner, number, entry->time > event->time ? entry->time : event->time);
     } else {
         click_late(joiner, number);
     }
@@ -476,9 +518,15 @@ void joiner_push(struct joiner *joiner, struct event *event)
         push_impression(joiner, event->example);
         event->example = NULL;
         break;
-    case EVENT_CLICK: push_click(joiner, event); break;
-    case EVENT_CONVERSION: push_conversion(joiner, event); break;
-    case EVENT_EXAMPLE: assert(!"examples bypass the joiner"); break;
+    case EVENT_CLICK:
+        push_click(joiner, event);
+        break;
+    case EVENT_CONVERSION:
+        push_conversion(joiner, event);
+        break;
+    case EVENT_EXAMPLE:
+        assert(!"examples bypass the joiner");
+        break;
     }
     event_release(event);
 }
@@ -489,7 +537,8 @@ struct join_counts joiner_counts(const struct joiner *joiner) { return joiner->c
 size_t joiner_bytes(const struct joiner *joiner)
 {
     return sizeof *joiner + joiner->blocks * sizeof(struct block) + (joiner->index_mask + 1) * sizeof *joiner->index +
-           (joiner->held.capacity + joiner->kept.capacity) * sizeof(struct item) + joiner->out_capacity * sizeof *joiner->out + joiner->bytes;
+           (joiner->held.capacity + joiner->kept.capacity) * sizeof(struct item) +
+           joiner->out_capacity * sizeof *joiner->out + joiner->bytes;
 }
 
 /* ---- state ----
@@ -497,8 +546,18 @@ size_t joiner_bytes(const struct joiner *joiner)
  *   joiner, 0           struct header
  *   joiner.entries, b   of block b: per entry in use a struct record, then its example or its id, padded to 8 bytes */
 
-struct header { uint64_t version, blocks, entries, next, orders; int64_t clock; struct join_counts counts; };
-struct record { uint64_t order; int64_t end, time; uint32_t place, size; uint16_t id_length; uint8_t state, clicked, converted, has_example, reserved[2]; };
+struct header {
+    uint64_t version, blocks, entries, next, orders;
+    int64_t clock;
+    struct join_counts counts;
+};
+struct record {
+    uint64_t order;
+    int64_t end, time;
+    uint32_t place, size;
+    uint16_t id_length;
+    uint8_t state, clicked, converted, has_example, reserved[2];
+};
 
 enum { VERSION = 1 };
 
@@ -507,15 +566,23 @@ static bool save_block(struct joiner *joiner, size_t number, struct state_writer
     const struct block *block = joiner->block[number];
     size_t size = 0;
     for (size_t i = 0; i < BLOCK; i++)
-        if (block->entry[i].state != FREE) size += sizeof(struct record) + ((body_bytes(&block->entry[i]) + 7) & ~(size_t)7);
+        if (block->entry[i].state != FREE)
+            size += sizeof(struct record) + ((body_bytes(&block->entry[i]) + 7) & ~(size_t)7);
     uint8_t *bytes = calloc(1, size + 1), *out = bytes;
     if (!bytes) return cs_fail(err, CS_FAILED, "out of memory: saving pending joins");
     for (size_t i = 0; i < BLOCK; i++) {
         const struct entry *entry = &block->entry[i];
         if (entry->state == FREE) continue;
-        struct record record = { .order = entry->order, .end = entry->end, .time = entry->time, .place = (uint32_t)i,
-                                 .size = (uint32_t)body_bytes(entry), .id_length = entry->id_length, .state = entry->state,
-                                 .clicked = entry->clicked, .converted = entry->converted, .has_example = entry->example != NULL };
+        struct record record = { .order = entry->order,
+                                 .end = entry->end,
+                                 .time = entry->time,
+                                 .place = (uint32_t)i,
+                                 .size = (uint32_t)body_bytes(entry),
+                                 .id_length = entry->id_length,
+                                 .state = entry->state,
+                                 .clicked = entry->clicked,
+                                 .converted = entry->converted,
+                                 .has_example = entry->example != NULL };
         memcpy(out, &record, sizeof record);
         memcpy(out + sizeof record, entry->example ? (const void *)entry->example : entry->id, record.size);
         out += sizeof record + ((record.size + 7) & ~(size_t)7);
@@ -528,7 +595,8 @@ static bool save_block(struct joiner *joiner, size_t number, struct state_writer
 bool joiner_save(struct joiner *joiner, struct state_writer *writer, struct cs_error *err)
 {
     assert(joiner->out_begin == joiner->out_end);
-    struct header header = { VERSION, joiner->blocks, joiner->entries, joiner->next, joiner->orders, joiner->clock, joiner->counts };
+    struct header header = { VERSION,        joiner->blocks, joiner->entries, joiner->next,
+                             joiner->orders, joiner->clock,  joiner->counts };
     if (!writer->put(writer, section, 0, &header, sizeof header, err)) return false;
     for (size_t i = 0; i < joiner->blocks; i++) {
         if (!writer->full && !joiner->block[i]->is_dirty) continue;
@@ -538,13 +606,20 @@ bool joiner_save(struct joiner *joiner, struct state_writer *writer, struct cs_e
     return true;
 }
 
-static bool load_entry(struct joiner *joiner, size_t block, const struct record *record, const uint8_t *body, struct cs_error *err)
+static bool load_entry(struct joiner *joiner, size_t block, const struct record *record, const uint8_t *body,
+                       struct cs_error *err)
 {
-    struct entry entry = { .order = record->order, .end = record->end, .time = record->time, .id_length = record->id_length,
-                           .state = record->state, .clicked = record->clicked, .converted = record->converted };
+    struct entry entry = { .order = record->order,
+                           .end = record->end,
+                           .time = record->time,
+                           .id_length = record->id_length,
+                           .state = record->state,
+                           .clicked = record->clicked,
+                           .converted = record->converted };
     struct block *into = joiner->block[block];
     if (record->place >= BLOCK || into->entry[record->place].state != FREE) goto damaged;
-    if (record->state == FREE || record->state > REMEMBERED || record->clicked > 1 || record->converted > 1) goto damaged;
+    if (record->state == FREE || record->state > REMEMBERED || record->clicked > 1 || record->converted > 1)
+        goto damaged;
     if (record->state == HELD_IMPRESSION && !record->has_example) goto damaged;
     if (record->has_example) {
         if (!example_check(joiner->features, body, record->size)) goto damaged;
@@ -563,14 +638,18 @@ static bool load_entry(struct joiner *joiner, size_t block, const struct record 
     joiner->entries++;
     joiner->bytes += body_bytes(&entry);
     index_put(joiner, number);
-    if (entry.state == REMEMBERED) joiner->kept_count++;
-    else joiner->held_count++;
-    queue_push(entry.state == REMEMBERED ? &joiner->kept : &joiner->held, (struct item){ entry.end, entry.order, number });
+    if (entry.state == REMEMBERED)
+        joiner->kept_count++;
+    else
+        joiner->held_count++;
+    queue_push(entry.state == REMEMBERED ? &joiner->kept : &joiner->held,
+               (struct item){ entry.end, entry.order, number });
     return true;
 damaged:
     free(entry.example);
     free(entry.id);
-    return cs_fail(err, CS_REFUSED, "pending joins: block %zu, entry %u is damaged, or of other features", block, (unsigned)record->place);
+    return cs_fail(err, CS_REFUSED, "pending joins: block %zu, entry %u is damaged, or of other features", block,
+                   (unsigned)record->place);
 }
 
 static bool load_block(void *argument, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
@@ -603,15 +682,18 @@ bool joiner_load(struct joiner *joiner, struct state_reader *reader, struct cs_e
     struct header header;
     if (!reader->get(reader, section, 0, &bytes, &size, err)) return false;
     if (!bytes) return cs_fail(err, CS_REFUSED, "no pending joins are stored");
-    if (size != sizeof header) return cs_fail(err, CS_REFUSED, "pending joins: the header has %zu bytes, %zu are expected", size, sizeof header);
+    if (size != sizeof header)
+        return cs_fail(err, CS_REFUSED, "pending joins: the header has %zu bytes, %zu are expected", size,
+                       sizeof header);
     memcpy(&header, bytes, sizeof header);
-    if (header.version != VERSION) return cs_fail(err, CS_REFUSED, "pending joins: version %d, %d is expected", (int)header.version, VERSION);
+    if (header.version != VERSION)
+        return cs_fail(err, CS_REFUSED, "pending joins: version %d, %d is expected", (int)header.version, VERSION);
     if (header.blocks >= NONE / BLOCK || header.entries > header.blocks * BLOCK || header.next > header.blocks * BLOCK)
         return cs_fail(err, CS_REFUSED, "pending joins: the header is damaged");
     if (!reader->each(reader, section_entries, load_block, joiner, err)) return false;
     if (joiner->entries != header.entries || joiner->blocks != header.blocks)
-        return cs_fail(err, CS_REFUSED, "pending joins: %zu in %zu blocks are stored, %zu in %zu are expected", joiner->entries, joiner->blocks,
-                       (size_t)header.entries, (size_t)header.blocks);
+        return cs_fail(err, CS_REFUSED, "pending joins: %zu in %zu blocks are stored, %zu in %zu are expected",
+                       joiner->entries, joiner->blocks, (size_t)header.entries, (size_t)header.blocks);
     joiner->next = (uint32_t)header.next;
     joiner->orders = header.orders;
     joiner->clock = header.clock;

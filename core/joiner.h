@@ -5,18 +5,18 @@
  *   release window   every example leaves when clock > t + window; released = t + window
  *   release click    a positive leaves at its click (released = max(t, tc)), a negative as above
  *   click first      waits for its impression until clock > tc + window, then it is an orphan
- *   remembered       ids stay known for another window after their example left, so that what comes twice or too late is
- *                    told apart; with late_click correct the negative itself stays that long
- *
+ *   remembered       ids stay known for another window after their example left, so that what comes twice or too late
+ *                    is told apart; with late_click correct the negative itself stays that long
  *   too old          an impression whose window had passed when it came leaves at once: released = clock
  *   conversion       marks its impression if that still waits, or is still to come; otherwise it is only counted
- *   max_pending      the clock moves only as events are taken, so a full joiner must go on taking them: each further one
- *                    makes the held one with the nearest end leave early, released = clock, counted in `forced` besides its
- *                    outcome. As many ids, at most, are remembered: the one with the nearest end is forgotten.
+ *   max_pending      the clock moves only as events are taken, so a full joiner must go on taking them: each further
+ *                    one makes the held one with the nearest end leave early, released = clock, counted in `forced`
+ *                    besides its outcome. As many ids, at most, are remembered: the one with the nearest end goes.
  *
- * Examples leave in order of (released, order of arrival). Every event has exactly one outcome, counted when it is known:
+ * Examples leave in order of (released, order of arrival). Every event has exactly one outcome, counted when known:
  * impressions = matched + expired + duplicate impressions + undecided ones held; clicks = matched + late + duplicate +
- * orphan + waiting ones. A click is `late` where its impression had left or its window had passed by the click's own time. */
+ * orphan + waiting ones. A click is `late` where its impression had left, or its window had passed by the click's own
+ * time. */
 #ifndef CORE_JOINER_H
 #define CORE_JOINER_H
 
@@ -27,20 +27,23 @@
 enum join_result { JOIN_MATCHED, JOIN_EXPIRED, JOIN_LATE, JOIN_DUPLICATE, JOIN_ORPHAN, JOIN_RESULTS };
 extern const char *const join_result_name[JOIN_RESULTS];
 
-struct join_counts { uint64_t impressions, clicks, conversions, result[JOIN_RESULTS], duplicate_impressions, corrected, forced; };
+struct join_counts {
+    uint64_t impressions, clicks, conversions, result[JOIN_RESULTS], duplicate_impressions, corrected, forced;
+};
 
 /* Told of each click that found its impression, at once, in stream order: feeds the histories. */
 typedef void joiner_click(void *argument, const struct example *impression);
 
 struct joiner;
-struct joiner *joiner_create(const struct features *features, const struct join_options *options, joiner_click *on_click, void *argument);
+struct joiner *joiner_create(const struct features *features, const struct join_options *options,
+                             joiner_click *on_click, void *argument);
 void joiner_destroy(struct joiner *joiner);
-void joiner_set_window(struct joiner *joiner, int64_t window);     /* reload: holds for impressions that come from now on */
+void joiner_set_window(struct joiner *joiner, int64_t window);     /* for impressions that come from now on */
 /* Takes what the event owns: an impression's example (behaviors already attached), or a click's or conversion's id. */
 void joiner_push(struct joiner *joiner, struct event *event);
 void joiner_advance(struct joiner *joiner, int64_t clock);
 void joiner_release_all(struct joiner *joiner);                    /* the stream has ended: everything leaves now */
-struct example *joiner_pop(struct joiner *joiner);                 /* the next example that left, owned by the caller; NULL: none */
+struct example *joiner_pop(struct joiner *joiner);     /* the next that left, now the caller's; NULL: none */
 size_t joiner_pending(const struct joiner *joiner);                /* impressions and early clicks held */
 size_t joiner_bytes(const struct joiner *joiner);
 struct join_counts joiner_counts(const struct joiner *joiner);

@@ -8,11 +8,14 @@
 struct source {
     uint64_t rank;
     bool is_idle;
-    struct merge_entry *entry;      /* ring [capacity], a power of two */
+    struct merge_entry *entry; /* ring [capacity], a power of two */
     size_t begin, count, capacity;
 };
 
-struct merge { struct source *source; size_t count, capacity; };
+struct merge {
+    struct source *source;
+    size_t count, capacity;
+};
 
 static void *grow(void *memory, size_t bytes)
 {
@@ -55,7 +58,8 @@ void merge_push(struct merge *merge, size_t index, const struct merge_entry *ent
     if (source->count == source->capacity) {
         size_t capacity = source->capacity ? source->capacity * 2 : 64;
         struct merge_entry *ring = grow(NULL, capacity * sizeof *ring);
-        for (size_t i = 0; i < source->count; i++) ring[i] = source->entry[(source->begin + i) & (source->capacity - 1)];
+        for (size_t i = 0; i < source->count; i++)
+            ring[i] = source->entry[(source->begin + i) & (source->capacity - 1)];
         free(source->entry);
         source->entry = ring;
         source->begin = 0;

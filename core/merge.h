@@ -1,7 +1,7 @@
 /* Several partitions become one stream whose order is a function of their contents: the partitions' heads are merged by
  * event time, ties by (topic, partition), which is the order in which sources are numbered; within a source by offset.
- * A source without a head is waited for unless it was declared idle (by the daemon, which has the clock: nothing left to
- * read and nothing come for source.kafka.idle_after). No clocks, no threads; the owner pushes and pops from one thread. */
+ * A source without a head is waited for unless it was declared idle (by the daemon, which has the clock: nothing
+ * left to read and nothing come for source.kafka.idle_after). No clocks, no threads; one thread pushes and pops. */
 #ifndef CORE_MERGE_H
 #define CORE_MERGE_H
 
@@ -17,9 +17,10 @@ struct merge_entry {
 struct merge;
 struct merge *merge_create(void);
 void merge_destroy(struct merge *merge);            /* releases events; the owner drains records itself beforehand */
-/* A new source, numbered in order of (topic, partition) by the caller: `rank` breaks ties and may be given in any order. */
+/* A new source; the caller numbers them in order of (topic, partition): `rank` breaks ties, given in any order. */
 size_t merge_add_source(struct merge *merge, uint64_t rank);
-void merge_push(struct merge *merge, size_t source, const struct merge_entry *entry);      /* the source is idle no longer */
+/* The source is idle no longer. */
+void merge_push(struct merge *merge, size_t source, const struct merge_entry *entry);
 size_t merge_queued(const struct merge *merge, size_t source);
 void merge_set_idle(struct merge *merge, size_t source, bool idle);
 bool merge_is_idle(const struct merge *merge, size_t source);

@@ -10,12 +10,17 @@ static double bound[] = { 18, 25, 35 };
 static struct features *make_features(void)
 {
     struct feature_options feature[] = {
-        { .name = "age", .bucket = bound, .bucket_count = 3 }, { .name = "gender" }, { .name = "city" },
+        { .name = "age", .bucket = bound, .bucket_count = 3 },
+        { .name = "gender" },
+        { .name = "city" },
         { .name = "income", .kind = FEATURE_DENSE },
         { .name = "hour", .group = GROUP_CONTEXT },
-        { .name = "item_id", .group = GROUP_ITEM, .table = "item" }, { .name = "category", .group = GROUP_ITEM },
+        { .name = "item_id", .group = GROUP_ITEM, .table = "item" },
+        { .name = "category", .group = GROUP_ITEM },
     };
-    struct features_options options = { .feature = feature, .feature_count = sizeof feature / sizeof *feature, .behavior_table = "item",
+    struct features_options options = { .feature = feature,
+                                        .feature_count = sizeof feature / sizeof *feature,
+                                        .behavior_table = "item",
                                         .behavior_max_length = 3 };
     return features_create(&options, NULL);
 }
@@ -26,8 +31,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     static struct features *features;
     static struct decoder *decoder[3];
     if (!features) {
-        struct decode_options plain = { .max_bytes = 65536 }, binary = { .format = DECODE_PROTOBUF, .max_bytes = 65536 };
-        struct decode_options mapped = { .field = { [FIELD_TIME] = "meta.when.ms", [FIELD_USER_ID] = "user.id", [FIELD_CONTEXT] = "meta" } };
+        struct decode_options plain = { .max_bytes = 65536 },
+                              binary = { .format = DECODE_PROTOBUF, .max_bytes = 65536 };
+        struct decode_options mapped = {
+            .field = { [FIELD_TIME] = "meta.when.ms", [FIELD_USER_ID] = "user.id", [FIELD_CONTEXT] = "meta" }
+        };
         features = make_features();
         decoder[0] = decoder_create(features, &plain, NULL);
         decoder[1] = decoder_create(features, &binary, NULL);

@@ -1,4 +1,5 @@
-/* A state writer and reader over memory, for tests of X_save and X_load: keeps blocks as a snapshot would, from save to save. */
+/* A state writer and reader over memory, for tests of X_save and X_load: keeps blocks as a snapshot would, from save to
+ * save. */
 #ifndef TESTS_MEMORY_STATE_H
 #define TESTS_MEMORY_STATE_H
 
@@ -7,13 +8,18 @@
 
 #include "core/state.h"
 
-struct memory_block { char section[STATE_SECTION_MAX]; uint64_t id; void *bytes; size_t size; };
+struct memory_block {
+    char section[STATE_SECTION_MAX];
+    uint64_t id;
+    void *bytes;
+    size_t size;
+};
 
 struct memory_state {
-    struct state_writer writer;     /* first: the callbacks' self */
+    struct state_writer writer; /* first: the callbacks' self */
     struct state_reader reader;
     struct memory_block *block;
-    size_t count, puts;             /* puts: since the caller last set it to 0 */
+    size_t count, puts; /* puts: since the caller last set it to 0 */
 };
 
 static struct memory_block *memory_find(struct memory_state *state, const char *section, uint64_t id)
@@ -23,7 +29,8 @@ static struct memory_block *memory_find(struct memory_state *state, const char *
     return NULL;
 }
 
-static bool memory_put(struct state_writer *self, const char *section, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
+static bool memory_put(struct state_writer *self, const char *section, uint64_t id, const void *bytes, size_t size,
+                       struct cs_error *err)
 {
     (void)err;
     struct memory_state *state = (struct memory_state *)self;
@@ -53,7 +60,8 @@ static bool memory_remove(struct state_writer *self, const char *section, uint64
     return true;
 }
 
-static bool memory_get(struct state_reader *self, const char *section, uint64_t id, const void **bytes, size_t *size, struct cs_error *err)
+static bool memory_get(struct state_reader *self, const char *section, uint64_t id, const void **bytes, size_t *size,
+                       struct cs_error *err)
 {
     (void)err;
     struct memory_state *state = (struct memory_state *)((char *)self - offsetof(struct memory_state, reader));
@@ -69,7 +77,8 @@ static int memory_by_id(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static bool memory_each(struct state_reader *self, const char *section, state_block *visit, void *argument, struct cs_error *err)
+static bool memory_each(struct state_reader *self, const char *section, state_block *visit, void *argument,
+                        struct cs_error *err)
 {
     struct memory_state *state = (struct memory_state *)((char *)self - offsetof(struct memory_state, reader));
     const struct memory_block **found = malloc((state->count + 1) * sizeof *found);

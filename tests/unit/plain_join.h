@@ -9,8 +9,17 @@
 
 enum plain_state { PLAIN_GONE, PLAIN_WAITS, PLAIN_EARLY, PLAIN_KNOWN };
 
-struct plain_id { uint64_t id, order; enum plain_state state; int64_t time, end; bool clicked, converted, kept; };
-struct plain_out { uint64_t id; int64_t released; bool clicked, converted, correction; };
+struct plain_id {
+    uint64_t id, order;
+    enum plain_state state;
+    int64_t time, end;
+    bool clicked, converted, kept;
+};
+struct plain_out {
+    uint64_t id;
+    int64_t released;
+    bool clicked, converted, correction;
+};
 
 struct plain_join {
     struct join_options options;
@@ -26,7 +35,8 @@ struct plain_join {
 static void plain_put(struct plain_join *join, struct plain_id *id, int64_t released, bool correction)
 {
     join->out = realloc(join->out, (join->outs + 1) * sizeof *join->out);
-    join->out[join->outs++] = (struct plain_out){ id->id, released, id->clicked || correction, id->converted, correction };
+    join->out[join->outs++] =
+        (struct plain_out){ id->id, released, id->clicked || correction, id->converted, correction };
 }
 
 /* The first of these states by (end, order). */
@@ -44,7 +54,8 @@ static struct plain_id *plain_first(struct plain_join *join, bool held)
 static size_t plain_count(const struct plain_join *join, bool held)
 {
     size_t count = 0;
-    for (size_t i = 0; i < join->ids; i++) count += join->id[i].state != PLAIN_GONE && (join->id[i].state != PLAIN_KNOWN) == held;
+    for (size_t i = 0; i < join->ids; i++)
+        count += join->id[i].state != PLAIN_GONE && (join->id[i].state != PLAIN_KNOWN) == held;
     return count;
 }
 
@@ -102,7 +113,9 @@ static struct plain_id *plain_add(struct plain_join *join, uint64_t number, enum
         join->id = realloc(join->id, join->capacity * sizeof *join->id);
     }
     struct plain_id *id = &join->id[join->ids++];
-    *id = (struct plain_id){ .id = number, .order = join->orders++, .state = state, .time = time, .end = time + join->options.window };
+    *id = (struct plain_id){
+        .id = number, .order = join->orders++, .state = state, .time = time, .end = time + join->options.window
+    };
     return id;
 }
 
@@ -123,8 +136,10 @@ static void plain_impression(struct plain_join *join, uint64_t number, int64_t t
     id->converted = was.converted;
     id->clicked = matched;
     join->counts.result[JOIN_MATCHED] += matched;
-    if (id->end < join->clock || late) plain_leave(join, id, join->clock);
-    else if (matched && join->options.release == RELEASE_CLICK) plain_leave(join, id, was.time > time ? was.time : time);
+    if (id->end < join->clock || late)
+        plain_leave(join, id, join->clock);
+    else if (matched && join->options.release == RELEASE_CLICK)
+        plain_leave(join, id, was.time > time ? was.time : time);
     if (late) plain_late(join, id);
 }
 
@@ -161,9 +176,12 @@ static void plain_conversion(struct plain_join *join, uint64_t number, int64_t t
 static void plain_push(struct plain_join *join, enum event_kind kind, uint64_t number, int64_t time)
 {
     plain_advance(join, time);
-    if (kind == EVENT_IMPRESSION) plain_impression(join, number, time);
-    else if (kind == EVENT_CLICK) plain_click(join, number, time);
-    else plain_conversion(join, number, time);
+    if (kind == EVENT_IMPRESSION)
+        plain_impression(join, number, time);
+    else if (kind == EVENT_CLICK)
+        plain_click(join, number, time);
+    else
+        plain_conversion(join, number, time);
 }
 
 static void plain_release_all(struct plain_join *join)

@@ -12,7 +12,12 @@
 #include "core/batch.h"
 #include "core/random.h"
 
-enum { CITY, HOUR, ITEM, BESIDE };      /* columns: user, context, item, item; city's table is its own, ITEM and BESIDE share "item" */
+enum {
+    CITY,
+    HOUR,
+    ITEM,
+    BESIDE
+}; /* columns: user, context, item, item; city's table is its own, ITEM and BESIDE share "item" */
 
 static struct features *features;
 static struct arena *arena;
@@ -35,7 +40,8 @@ static struct example *make(uint64_t seed, size_t behaviors, const size_t keys[4
     return example;
 }
 
-static void assert_values(const struct batch_column *column, size_t i, const struct batch_table *table, const uint64_t *key, size_t count)
+static void assert_values(const struct batch_column *column, size_t i, const struct batch_table *table,
+                          const uint64_t *key, size_t count)
 {
     assert_int_equal(column->offset[i + 1] - column->offset[i], count);
     for (size_t j = 0; j < count; j++) assert_true(table->key[column->row[column->offset[i] + j]] == key[j]);
@@ -62,11 +68,14 @@ static void test_every_value_is_found_again(void **state)
     for (size_t i = 0; i < SIZE; i++) {
         const uint64_t *key = example_keys(example[i]);
         for (size_t column = 0; column < 4; column++) {
-            size_t table = column == CITY ? features->feature[0].table : column == HOUR ? features->feature[2].table : features->behavior_table;
+            size_t table = column == CITY   ? features->feature[0].table
+                           : column == HOUR ? features->feature[2].table
+                                            : features->behavior_table;
             assert_values(&batch->column[column], i, &batch->table[table], key, example_keys_of(example[i])[column]);
             key += example_keys_of(example[i])[column];
         }
-        assert_values(&batch->behavior, i, &batch->table[features->behavior_table], example_behaviors(example[i]), i % 7);
+        assert_values(&batch->behavior, i, &batch->table[features->behavior_table], example_behaviors(example[i]),
+                      i % 7);
         assert_true(batch->dense[0 * SIZE + i] == (float)i);
         assert_true(isnan(batch->dense[1 * SIZE + i]));
         assert_int_equal(batch->is_new[i], i % 7 == 0);
@@ -78,7 +87,8 @@ static void test_every_value_is_found_again(void **state)
         size_t sightings = 0;
         for (size_t row = 0; row < batch->table[table].count; row++) {
             sightings += batch->table[table].sightings[row];
-            for (size_t other = 0; other < row; other++) assert_true(batch->table[table].key[row] != batch->table[table].key[other]);
+            for (size_t other = 0; other < row; other++)
+                assert_true(batch->table[table].key[row] != batch->table[table].key[other]);
         }
         assert_int_equal(sightings, values[table]);
     }
@@ -108,7 +118,8 @@ static void test_check_sees_damage(void **state)
 static void test_candidates_share_the_first_ones_user(void **state)
 {
     (void)state;
-    struct example *example[3] = { make(1, 3, (size_t[4]){ 2, 1, 1, 0 }), make(2, 0, (size_t[4]){ 0, 1, 1, 2 }), make(3, 5, (size_t[4]){ 1, 0, 1, 0 }) };
+    struct example *example[3] = { make(1, 3, (size_t[4]){ 2, 1, 1, 0 }), make(2, 0, (size_t[4]){ 0, 1, 1, 2 }),
+                                   make(3, 5, (size_t[4]){ 1, 0, 1, 0 }) };
     struct batch *batch = batch_build_candidates(features, example, 3, arena);
     assert_true(batch_check(features, batch));
     for (size_t i = 0; i < 3; i++) {
@@ -133,16 +144,23 @@ static void test_empty_batch(void **state)
 int main(void)
 {
     struct feature_options feature[] = {
-        { .name = "city" }, { .name = "income", .kind = FEATURE_DENSE }, { .name = "hour", .group = GROUP_CONTEXT },
-        { .name = "item_id", .group = GROUP_ITEM, .table = "item" }, { .name = "beside", .group = GROUP_ITEM, .table = "item" },
+        { .name = "city" },
+        { .name = "income", .kind = FEATURE_DENSE },
+        { .name = "hour", .group = GROUP_CONTEXT },
+        { .name = "item_id", .group = GROUP_ITEM, .table = "item" },
+        { .name = "beside", .group = GROUP_ITEM, .table = "item" },
         { .name = "price", .group = GROUP_ITEM, .kind = FEATURE_DENSE },
     };
-    struct features_options options = { .feature = feature, .feature_count = 6, .behavior_table = "item", .behavior_max_length = 10 };
+    struct features_options options = {
+        .feature = feature, .feature_count = 6, .behavior_table = "item", .behavior_max_length = 10
+    };
     features = features_create(&options, NULL);
     arena = arena_create(1 << 16);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_value_is_found_again), cmocka_unit_test(test_check_sees_damage),
-        cmocka_unit_test(test_candidates_share_the_first_ones_user), cmocka_unit_test(test_empty_batch),
+        cmocka_unit_test(test_every_value_is_found_again),
+        cmocka_unit_test(test_check_sees_damage),
+        cmocka_unit_test(test_candidates_share_the_first_ones_user),
+        cmocka_unit_test(test_empty_batch),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     arena_destroy(arena);

@@ -11,9 +11,12 @@
 
 #include "core/decode.h"
 
-enum { AGE, GENDER, CITY, HOUR, ITEM, CATEGORY, COLUMNS };      /* categorical columns; dense: income, price */
+enum { AGE, GENDER, CITY, HOUR, ITEM, CATEGORY, COLUMNS }; /* categorical columns; dense: income, price */
 
-struct fixture { struct features *features; struct decoder *decoder; };
+struct fixture {
+    struct features *features;
+    struct decoder *decoder;
+};
 
 static double age_bound[] = { 18, 25, 35 };
 
@@ -28,13 +31,18 @@ static struct decoder *create_decoder(const struct features *features, struct de
 static int set_up(void **state)
 {
     struct feature_options feature[] = {
-        { .name = "age", .bucket = age_bound, .bucket_count = 3 }, { .name = "gender" }, { .name = "city" },
+        { .name = "age", .bucket = age_bound, .bucket_count = 3 },
+        { .name = "gender" },
+        { .name = "city" },
         { .name = "income", .kind = FEATURE_DENSE },
         { .name = "hour", .group = GROUP_CONTEXT },
-        { .name = "item_id", .group = GROUP_ITEM, .table = "item" }, { .name = "category", .group = GROUP_ITEM },
+        { .name = "item_id", .group = GROUP_ITEM, .table = "item" },
+        { .name = "category", .group = GROUP_ITEM },
         { .name = "price", .group = GROUP_ITEM, .kind = FEATURE_DENSE },
     };
-    struct features_options options = { .feature = feature, .feature_count = 8, .behavior_table = "item", .behavior_max_length = 3 };
+    struct features_options options = {
+        .feature = feature, .feature_count = 8, .behavior_table = "item", .behavior_max_length = 3
+    };
     struct fixture *fixture = calloc(1, sizeof *fixture);
     struct cs_error err;
     fixture->features = features_create(&options, &err);
@@ -78,7 +86,9 @@ static struct cs_error decode_fails(struct decoder *decoder, const char *text, e
 /* An impression whose fields are right but for `change`, which is put before the closing brace. */
 static const char *impression_with(char *text, size_t size, const char *change)
 {
-    snprintf(text, size, "{\"event\":\"impression\",\"impression_id\":\"r\",\"ts\":5,\"user_id\":\"u\",\"item_id\":\"i\"%s%s}", *change ? "," : "", change);
+    snprintf(text, size,
+             "{\"event\":\"impression\",\"impression_id\":\"r\",\"ts\":5,\"user_id\":\"u\",\"item_id\":\"i\"%s%s}",
+             *change ? "," : "", change);
     return text;
 }
 
@@ -123,10 +133,13 @@ static void assert_column(const struct example *example, size_t wanted, const ch
 static void test_impression(void **state)
 {
     struct fixture *fixture = *state;
-    struct event event = decode_ok(fixture->decoder,
+    struct event event = decode_ok(
+        fixture->decoder,
         "{\"event\":\"impression\",\"impression_id\":\"r7-3\",\"ts\":1700000000123,\"user_id\":\"u1\","
-        "\"user\":{\"age\":25,\"gender\":\"F\",\"city\":\"S\\u00e3o Paulo\",\"income\":12.5},\"behaviors\":[\"i31\",\"i7\"],"
-        "\"context\":{\"hour\":13,\"position\":2},\"item_id\":\"i9\",\"item\":{\"category\":\"c4\",\"price\":\"3e1\"}}", DECODE_KIND_UNSAID);
+        "\"user\":{\"age\":25,\"gender\":\"F\",\"city\":\"S\\u00e3o "
+        "Paulo\",\"income\":12.5},\"behaviors\":[\"i31\",\"i7\"],"
+        "\"context\":{\"hour\":13,\"position\":2},\"item_id\":\"i9\",\"item\":{\"category\":\"c4\",\"price\":\"3e1\"}}",
+        DECODE_KIND_UNSAID);
     const struct example *example = event.example;
     assert_int_equal(event.kind, EVENT_IMPRESSION);
     assert_true(event.time == INT64_C(1700000000123) && example->time == event.time);
@@ -181,21 +194,38 @@ static void test_numbers_are_keyed_by_their_shortest_text(void **state)
 {
     struct fixture *fixture = *state;
     static const char *const pairs[][2] = {
-        { "25", "25" }, { "25.0", "25" }, { "2.5e1", "25" }, { "\"25\"", "25" }, { "-0", "0" }, { "-0.0", "0" }, { "0e5", "0" }, { "0.10", "0.1" },
-        { "9007199254740993", "9007199254740993" }, { "9007199254740993.0", "9007199254740992" },
-        { "9223372036854775807", "9223372036854775807" }, { "-9223372036854775808", "-9223372036854775808" },
+        { "25", "25" },
+        { "25.0", "25" },
+        { "2.5e1", "25" },
+        { "\"25\"", "25" },
+        { "-0", "0" },
+        { "-0.0", "0" },
+        { "0e5", "0" },
+        { "0.10", "0.1" },
+        { "9007199254740993", "9007199254740993" },
+        { "9007199254740993.0", "9007199254740992" },
+        { "9223372036854775807", "9223372036854775807" },
+        { "-9223372036854775808", "-9223372036854775808" },
         { "-9223372036854775809", "-9223372036854776000" },
-        { "18446744073709551615", "18446744073709551615" }, { "18446744073709551616", "18446744073709552000" },
-        { "1e21", "1e+21" }, { "0.0000001", "1e-7" }, { "123456789012345678901234567890", "1.2345678901234568e+29" },
-        { "1.7976931348623157e308", "1.7976931348623157e+308" }, { "1e-400", "0" }, { "true", "true" }, { "false", "false" },
-        { "0.30000000000000004", "0.30000000000000004" }, { "3.0000000000000000000000000000000000000001e-1", "0.3" },
+        { "18446744073709551615", "18446744073709551615" },
+        { "18446744073709551616", "18446744073709552000" },
+        { "1e21", "1e+21" },
+        { "0.0000001", "1e-7" },
+        { "123456789012345678901234567890", "1.2345678901234568e+29" },
+        { "1.7976931348623157e308", "1.7976931348623157e+308" },
+        { "1e-400", "0" },
+        { "true", "true" },
+        { "false", "false" },
+        { "0.30000000000000004", "0.30000000000000004" },
+        { "3.0000000000000000000000000000000000000001e-1", "0.3" },
     };
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         char text[200];
         snprintf(text, sizeof text, "\"user\":{\"gender\":%s}", pairs[i][0]);
         struct event event = impression_ok(fixture->decoder, text);
         size_t count;
-        if (*column(event.example, GENDER, &count) != key(pairs[i][1])) print_error("%s is not keyed by %s\n", pairs[i][0], pairs[i][1]);
+        if (*column(event.example, GENDER, &count) != key(pairs[i][1]))
+            print_error("%s is not keyed by %s\n", pairs[i][0], pairs[i][1]);
         assert_column(event.example, GENDER, pairs[i][1]);
         event_release(&event);
     }
@@ -204,7 +234,8 @@ static void test_numbers_are_keyed_by_their_shortest_text(void **state)
 static void test_lists(void **state)
 {
     struct fixture *fixture = *state;
-    struct event event = impression_ok(fixture->decoder, "\"user\":{\"city\":[\"a\",null,2,\"\",true],\"age\":[17,\"40\"]}");
+    struct event event =
+        impression_ok(fixture->decoder, "\"user\":{\"city\":[\"a\",null,2,\"\",true],\"age\":[17,\"40\"]}");
     size_t count;
     const uint64_t *keys = column(event.example, CITY, &count);
     assert_int_equal(count, 3);
@@ -228,13 +259,16 @@ static void test_lists(void **state)
 static void test_other_kinds(void **state)
 {
     struct fixture *fixture = *state;
-    struct event event = decode_ok(fixture->decoder, "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":1700000004000}", DECODE_KIND_UNSAID);
+    struct event event = decode_ok(
+        fixture->decoder, "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":1700000004000}", DECODE_KIND_UNSAID);
     assert_int_equal(event.kind, EVENT_CLICK);
     assert_string_equal(event.id, "r");
     assert_null(event.example);
     event_release(&event);
     /* The topic says the kind; what a click has besides is not its business. */
-    event = decode_ok(fixture->decoder, "{\"impression_id\":17,\"ts\":4e3,\"user\":3,\"item_id\":[],\"clicked\":\"?\",\"behaviors\":{}}", EVENT_CONVERSION);
+    event = decode_ok(fixture->decoder,
+                      "{\"impression_id\":17,\"ts\":4e3,\"user\":3,\"item_id\":[],\"clicked\":\"?\",\"behaviors\":{}}",
+                      EVENT_CONVERSION);
     assert_int_equal(event.kind, EVENT_CONVERSION);
     assert_string_equal(event.id, "17");
     assert_true(event.time == 4000);
@@ -243,12 +277,18 @@ static void test_other_kinds(void **state)
     event = decode_ok(fixture->decoder, "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":1}", EVENT_CONVERSION);
     assert_int_equal(event.kind, EVENT_CLICK);
     event_release(&event);
-    event = decode_ok(fixture->decoder, "{\"impression_id\":\"r\",\"ts\":1,\"user_id\":1,\"item_id\":2,\"clicked\":1,\"converted\":false}", EVENT_EXAMPLE);
+    event =
+        decode_ok(fixture->decoder,
+                  "{\"impression_id\":\"r\",\"ts\":1,\"user_id\":1,\"item_id\":2,\"clicked\":1,\"converted\":false}",
+                  EVENT_EXAMPLE);
     assert_int_equal(event.example->clicked, 1);
     assert_int_equal(event.example->converted, 0);
     assert_column(event.example, ITEM, "2");
     event_release(&event);
-    event = decode_ok(fixture->decoder, "{\"impression_id\":\"r\",\"ts\":1,\"user_id\":1,\"item_id\":2,\"clicked\":false,\"converted\":true}", EVENT_EXAMPLE);
+    event =
+        decode_ok(fixture->decoder,
+                  "{\"impression_id\":\"r\",\"ts\":1,\"user_id\":1,\"item_id\":2,\"clicked\":false,\"converted\":true}",
+                  EVENT_EXAMPLE);
     assert_int_equal(event.example->clicked, 0);
     assert_int_equal(event.example->converted, 1);
     event_release(&event);
@@ -257,46 +297,98 @@ static void test_other_kinds(void **state)
 static void test_reasons(void **state)
 {
     struct fixture *fixture = *state;
-    static const struct { const char *change; enum decode_result reason; } cases[] = {
-        { "\"user\":3", DECODE_MISTYPED }, { "\"user\":[]", DECODE_MISTYPED }, { "\"context\":\"x\"", DECODE_MISTYPED },
-        { "\"behaviors\":\"i1\"", DECODE_MISTYPED }, { "\"behaviors\":{}", DECODE_MISTYPED }, { "\"behaviors\":[true]", DECODE_MISTYPED },
-        { "\"behaviors\":[[1]]", DECODE_MISTYPED }, { "\"behaviors\":[{}]", DECODE_MISTYPED }, { "\"behaviors\":[1e999]", DECODE_NOT_FINITE },
-        { "\"user\":{\"gender\":{}}", DECODE_MISTYPED }, { "\"user\":{\"gender\":[[1]]}", DECODE_MISTYPED },
-        { "\"user\":{\"gender\":1e999}", DECODE_NOT_FINITE }, { "\"user\":{\"age\":\"young\"}", DECODE_MISTYPED },
-        { "\"user\":{\"age\":true}", DECODE_MISTYPED }, { "\"user\":{\"age\":-1e999}", DECODE_NOT_FINITE },
-        { "\"user\":{\"income\":\"much\"}", DECODE_MISTYPED }, { "\"user\":{\"income\":[1]}", DECODE_MISTYPED },
-        { "\"user\":{\"income\":1e300}", DECODE_NOT_FINITE }, { "\"user\":{\"income\":\"nan\"}", DECODE_NOT_FINITE },
-        { "\"user\":{\"income\":\" 1\"}", DECODE_MISTYPED }, { "\"user\":{\"income\":\"0x10\"}", DECODE_MISTYPED },
-        { "\"user\":{\"gender\":1,\"gender\":2}", DECODE_MISTYPED }, { "\"ts\":6", DECODE_MISTYPED },
-        { "\"x\":NaN", DECODE_NOT_FINITE }, { "\"x\":-Infinity", DECODE_NOT_FINITE }, { "\"x\":Infinity", DECODE_NOT_FINITE },
-        { "\"x\":01", DECODE_NOT_JSON }, { "\"x\":.5", DECODE_NOT_JSON }, { "\"x\":'a'", DECODE_NOT_JSON }, { "\"x\":1,", DECODE_NOT_JSON },
-        { "\"x\":\"\xff\"", DECODE_NOT_JSON }, { "\"x\":\"\xed\xa0\x80\"", DECODE_NOT_JSON }, { "\"x\":\"\xc0\x80\"", DECODE_NOT_JSON },
-        { "\"x\":\"\xf4\x90\x80\x80\"", DECODE_NOT_JSON }, { "\"x\":\"\xe2\x82\"", DECODE_NOT_JSON },
-        { "\"x\":\"\\x\"", DECODE_NOT_JSON }, { "\"x\":tru", DECODE_NOT_JSON }, { "\"x\":\"a\nb\"", DECODE_NOT_JSON },
+    static const struct {
+        const char *change;
+        enum decode_result reason;
+    } cases[] = {
+        { "\"user\":3", DECODE_MISTYPED },
+        { "\"user\":[]", DECODE_MISTYPED },
+        { "\"context\":\"x\"", DECODE_MISTYPED },
+        { "\"behaviors\":\"i1\"", DECODE_MISTYPED },
+        { "\"behaviors\":{}", DECODE_MISTYPED },
+        { "\"behaviors\":[true]", DECODE_MISTYPED },
+        { "\"behaviors\":[[1]]", DECODE_MISTYPED },
+        { "\"behaviors\":[{}]", DECODE_MISTYPED },
+        { "\"behaviors\":[1e999]", DECODE_NOT_FINITE },
+        { "\"user\":{\"gender\":{}}", DECODE_MISTYPED },
+        { "\"user\":{\"gender\":[[1]]}", DECODE_MISTYPED },
+        { "\"user\":{\"gender\":1e999}", DECODE_NOT_FINITE },
+        { "\"user\":{\"age\":\"young\"}", DECODE_MISTYPED },
+        { "\"user\":{\"age\":true}", DECODE_MISTYPED },
+        { "\"user\":{\"age\":-1e999}", DECODE_NOT_FINITE },
+        { "\"user\":{\"income\":\"much\"}", DECODE_MISTYPED },
+        { "\"user\":{\"income\":[1]}", DECODE_MISTYPED },
+        { "\"user\":{\"income\":1e300}", DECODE_NOT_FINITE },
+        { "\"user\":{\"income\":\"nan\"}", DECODE_NOT_FINITE },
+        { "\"user\":{\"income\":\" 1\"}", DECODE_MISTYPED },
+        { "\"user\":{\"income\":\"0x10\"}", DECODE_MISTYPED },
+        { "\"user\":{\"gender\":1,\"gender\":2}", DECODE_MISTYPED },
+        { "\"ts\":6", DECODE_MISTYPED },
+        { "\"x\":NaN", DECODE_NOT_FINITE },
+        { "\"x\":-Infinity", DECODE_NOT_FINITE },
+        { "\"x\":Infinity", DECODE_NOT_FINITE },
+        { "\"x\":01", DECODE_NOT_JSON },
+        { "\"x\":.5", DECODE_NOT_JSON },
+        { "\"x\":'a'", DECODE_NOT_JSON },
+        { "\"x\":1,", DECODE_NOT_JSON },
+        { "\"x\":\"\xff\"", DECODE_NOT_JSON },
+        { "\"x\":\"\xed\xa0\x80\"", DECODE_NOT_JSON },
+        { "\"x\":\"\xc0\x80\"", DECODE_NOT_JSON },
+        { "\"x\":\"\xf4\x90\x80\x80\"", DECODE_NOT_JSON },
+        { "\"x\":\"\xe2\x82\"", DECODE_NOT_JSON },
+        { "\"x\":\"\\x\"", DECODE_NOT_JSON },
+        { "\"x\":tru", DECODE_NOT_JSON },
+        { "\"x\":\"a\nb\"", DECODE_NOT_JSON },
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) impression_fails(fixture->decoder, cases[i].change, cases[i].reason);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        impression_fails(fixture->decoder, cases[i].change, cases[i].reason);
 
-    static const struct { const char *record; enum decode_result reason; } records[] = {
-        { "{}", DECODE_MISSING }, { "[]", DECODE_MISTYPED }, { "3", DECODE_MISTYPED }, { "null", DECODE_MISTYPED }, { "\"x\"", DECODE_MISTYPED },
-        { " ", DECODE_NOT_JSON }, { "{", DECODE_NOT_JSON }, { "hello", DECODE_NOT_JSON }, { "{} {}", DECODE_NOT_JSON }, { "{}x", DECODE_NOT_JSON },
-        { "{\"event\":\"swipe\"}", DECODE_UNKNOWN_EVENT }, { "{\"event\":7}", DECODE_MISTYPED }, { "{\"event\":null}", DECODE_MISSING },
-        { "{\"event\":\"click\",\"ts\":1}", DECODE_MISSING }, { "{\"event\":\"click\",\"impression_id\":\"\",\"ts\":1}", DECODE_MISSING },
-        { "{\"event\":\"click\",\"impression_id\":\"r\"}", DECODE_MISSING }, { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":null}", DECODE_MISSING },
-        { "{\"event\":\"click\",\"impression_id\":true,\"ts\":1}", DECODE_MISTYPED }, { "{\"event\":\"click\",\"impression_id\":{},\"ts\":1}", DECODE_MISTYPED },
-        { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":\"1\"}", DECODE_MISTYPED }, { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":1.5}", DECODE_MISTYPED },
+    static const struct {
+        const char *record;
+        enum decode_result reason;
+    } records[] = {
+        { "{}", DECODE_MISSING },
+        { "[]", DECODE_MISTYPED },
+        { "3", DECODE_MISTYPED },
+        { "null", DECODE_MISTYPED },
+        { "\"x\"", DECODE_MISTYPED },
+        { " ", DECODE_NOT_JSON },
+        { "{", DECODE_NOT_JSON },
+        { "hello", DECODE_NOT_JSON },
+        { "{} {}", DECODE_NOT_JSON },
+        { "{}x", DECODE_NOT_JSON },
+        { "{\"event\":\"swipe\"}", DECODE_UNKNOWN_EVENT },
+        { "{\"event\":7}", DECODE_MISTYPED },
+        { "{\"event\":null}", DECODE_MISSING },
+        { "{\"event\":\"click\",\"ts\":1}", DECODE_MISSING },
+        { "{\"event\":\"click\",\"impression_id\":\"\",\"ts\":1}", DECODE_MISSING },
+        { "{\"event\":\"click\",\"impression_id\":\"r\"}", DECODE_MISSING },
+        { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":null}", DECODE_MISSING },
+        { "{\"event\":\"click\",\"impression_id\":true,\"ts\":1}", DECODE_MISTYPED },
+        { "{\"event\":\"click\",\"impression_id\":{},\"ts\":1}", DECODE_MISTYPED },
+        { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":\"1\"}", DECODE_MISTYPED },
+        { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":1.5}", DECODE_MISTYPED },
         { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":[1]}", DECODE_MISTYPED },
-        { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":-1}", DECODE_TIME_OUT_OF_BOUNDS }, { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":1e300}", DECODE_TIME_OUT_OF_BOUNDS },
+        { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":-1}", DECODE_TIME_OUT_OF_BOUNDS },
+        { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":1e300}", DECODE_TIME_OUT_OF_BOUNDS },
         { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":253402300800000}", DECODE_TIME_OUT_OF_BOUNDS },
         { "{\"event\":\"click\",\"impression_id\":\"r\",\"ts\":1e999}", DECODE_NOT_FINITE },
         { "{\"event\":\"impression\",\"impression_id\":\"r\",\"ts\":1,\"item_id\":\"i\"}", DECODE_MISSING },
-        { "{\"event\":\"impression\",\"impression_id\":\"r\",\"ts\":1,\"user_id\":\"\",\"item_id\":\"i\"}", DECODE_MISSING },
+        { "{\"event\":\"impression\",\"impression_id\":\"r\",\"ts\":1,\"user_id\":\"\",\"item_id\":\"i\"}",
+          DECODE_MISSING },
         { "{\"event\":\"impression\",\"impression_id\":\"r\",\"ts\":1,\"user_id\":\"u\"}", DECODE_MISSING },
-        { "{\"event\":\"impression\",\"impression_id\":\"r\",\"ts\":1,\"user_id\":false,\"item_id\":\"i\"}", DECODE_MISTYPED },
-        { "{\"event\":\"example\",\"impression_id\":\"r\",\"ts\":1,\"user_id\":\"u\",\"item_id\":\"i\"}", DECODE_MISSING },
-        { "{\"event\":\"example\",\"impression_id\":\"r\",\"ts\":1,\"user_id\":\"u\",\"item_id\":\"i\",\"clicked\":2}", DECODE_MISTYPED },
-        { "{\"event\":\"example\",\"impression_id\":\"r\",\"ts\":1,\"user_id\":\"u\",\"item_id\":\"i\",\"clicked\":\"true\"}", DECODE_MISTYPED },
+        { "{\"event\":\"impression\",\"impression_id\":\"r\",\"ts\":1,\"user_id\":false,\"item_id\":\"i\"}",
+          DECODE_MISTYPED },
+        { "{\"event\":\"example\",\"impression_id\":\"r\",\"ts\":1,\"user_id\":\"u\",\"item_id\":\"i\"}",
+          DECODE_MISSING },
+        { "{\"event\":\"example\",\"impression_id\":\"r\",\"ts\":1,\"user_id\":\"u\",\"item_id\":\"i\",\"clicked\":2}",
+          DECODE_MISTYPED },
+        { "{\"event\":\"example\",\"impression_id\":\"r\",\"ts\":1,\"user_id\":\"u\",\"item_id\":\"i\",\"clicked\":"
+          "\"true\"}",
+          DECODE_MISTYPED },
     };
-    for (size_t i = 0; i < sizeof records / sizeof *records; i++) decode_fails(fixture->decoder, records[i].record, records[i].reason);
+    for (size_t i = 0; i < sizeof records / sizeof *records; i++)
+        decode_fails(fixture->decoder, records[i].record, records[i].reason);
 
     struct event event;
     assert_int_equal(decode(fixture->decoder, NULL, 0, EVENT_CLICK, &event, NULL), DECODE_EMPTY);
@@ -366,12 +458,19 @@ static void test_limits(void **state)
 static void test_mapped_fields(void **state)
 {
     struct fixture *fixture = *state;
-    struct decode_options options = { .field = { [FIELD_EVENT] = "type", [FIELD_IMPRESSION_ID] = "meta.id", [FIELD_TIME] = "meta.when.ms",
-                                                 [FIELD_USER_ID] = "user.id", [FIELD_CONTEXT] = "meta", [FIELD_ITEM] = "things.item" } };
+    struct decode_options options = { .field = { [FIELD_EVENT] = "type",
+                                                 [FIELD_IMPRESSION_ID] = "meta.id",
+                                                 [FIELD_TIME] = "meta.when.ms",
+                                                 [FIELD_USER_ID] = "user.id",
+                                                 [FIELD_CONTEXT] = "meta",
+                                                 [FIELD_ITEM] = "things.item" } };
     struct decoder *decoder = create_decoder(fixture->features, options);
     struct event event = decode_ok(decoder,
-        "{\"type\":\"impression\",\"event\":{\"not\":\"this\"},\"meta\":{\"id\":\"r1\",\"hour\":3,\"when\":{\"ms\":77}},"
-        "\"user\":{\"id\":\"u9\",\"gender\":\"M\"},\"item_id\":\"i5\",\"things\":{\"item\":{\"category\":\"c\"}},\"item\":3}", DECODE_KIND_UNSAID);
+                                   "{\"type\":\"impression\",\"event\":{\"not\":\"this\"},\"meta\":{\"id\":\"r1\","
+                                   "\"hour\":3,\"when\":{\"ms\":77}},"
+                                   "\"user\":{\"id\":\"u9\",\"gender\":\"M\"},\"item_id\":\"i5\",\"things\":{\"item\":{"
+                                   "\"category\":\"c\"}},\"item\":3}",
+                                   DECODE_KIND_UNSAID);
     assert_string_equal(example_id(event.example), "r1");
     assert_true(event.time == 77 && event.example->user == key("u9"));
     assert_column(event.example, HOUR, "3");
@@ -393,10 +492,12 @@ static void test_mapped_fields(void **state)
 static void test_time_bounds(void **state)
 {
     struct fixture *fixture = *state;
-    struct decoder *decoder = create_decoder(fixture->features, (struct decode_options){ .min_time = 1000, .max_time = 2000 });
+    struct decoder *decoder =
+        create_decoder(fixture->features, (struct decode_options){ .min_time = 1000, .max_time = 2000 });
     decode_fails(decoder, "{\"event\":\"click\",\"impression_id\":1,\"ts\":999}", DECODE_TIME_OUT_OF_BOUNDS);
     decode_fails(decoder, "{\"event\":\"click\",\"impression_id\":1,\"ts\":2001}", DECODE_TIME_OUT_OF_BOUNDS);
-    struct event event = decode_ok(decoder, "{\"event\":\"click\",\"impression_id\":1,\"ts\":2000}", DECODE_KIND_UNSAID);
+    struct event event =
+        decode_ok(decoder, "{\"event\":\"click\",\"impression_id\":1,\"ts\":2000}", DECODE_KIND_UNSAID);
     event_release(&event);
     decoder_destroy(decoder);
 }
@@ -404,9 +505,11 @@ static void test_time_bounds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_impression), cmocka_unit_test(test_absent_null_and_empty_contribute_nothing), cmocka_unit_test(test_behaviors),
-        cmocka_unit_test(test_numbers_are_keyed_by_their_shortest_text), cmocka_unit_test(test_lists), cmocka_unit_test(test_other_kinds),
-        cmocka_unit_test(test_reasons), cmocka_unit_test(test_messages), cmocka_unit_test(test_limits), cmocka_unit_test(test_mapped_fields),
+        cmocka_unit_test(test_impression),  cmocka_unit_test(test_absent_null_and_empty_contribute_nothing),
+        cmocka_unit_test(test_behaviors),   cmocka_unit_test(test_numbers_are_keyed_by_their_shortest_text),
+        cmocka_unit_test(test_lists),       cmocka_unit_test(test_other_kinds),
+        cmocka_unit_test(test_reasons),     cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_limits),      cmocka_unit_test(test_mapped_fields),
         cmocka_unit_test(test_time_bounds),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

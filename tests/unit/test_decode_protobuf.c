@@ -16,7 +16,8 @@ static struct features *features;
 static struct decoder *json, *protobuf;
 static double age_bound[] = { 18, 25, 35 };
 
-static enum decode_result decode_message(const Coldstream__Event *message, int expected, struct event *event, struct cs_error *err)
+static enum decode_result decode_message(const Coldstream__Event *message, int expected, struct event *event,
+                                         struct cs_error *err)
 {
     size_t size = coldstream__event__get_packed_size(message);
     uint8_t *bytes = malloc(size + 1);
@@ -74,7 +75,8 @@ static void test_same_as_json(void **state)
 {
     (void)state;
     Coldstream__Event message = minimal();
-    Coldstream__Value age = integer_value(25), income = number_value(12.5), hour = number_value(13), unknown = text_value((char *)"x");
+    Coldstream__Value age = integer_value(25), income = number_value(12.5), hour = number_value(13),
+                      unknown = text_value((char *)"x");
     Coldstream__Scalar first = COLDSTREAM__SCALAR__INIT, second = COLDSTREAM__SCALAR__INIT;
     first.value_case = COLDSTREAM__SCALAR__VALUE_TEXT;
     first.text = (char *)"S\xc3\xa3o Paulo";
@@ -87,7 +89,8 @@ static void test_same_as_json(void **state)
     Coldstream__Value cities = COLDSTREAM__VALUE__INIT;
     cities.value_case = COLDSTREAM__VALUE__VALUE_LIST;
     cities.list = &list;
-    Coldstream__Event__UserEntry user[] = { user_entry("age", &age), user_entry("city", &cities), user_entry("income", &income), user_entry("other", &unknown) };
+    Coldstream__Event__UserEntry user[] = { user_entry("age", &age), user_entry("city", &cities),
+                                            user_entry("income", &income), user_entry("other", &unknown) };
     Coldstream__Event__UserEntry *users[] = { &user[0], &user[1], &user[2], &user[3] };
     message.n_user = 4;
     message.user = users;
@@ -105,9 +108,11 @@ static void test_same_as_json(void **state)
     struct event a, b;
     struct cs_error err = { 0 };
     assert_int_equal(decode_message(&message, DECODE_KIND_UNSAID, &a, &err), DECODE_OK);
-    const char *text = "{\"event\":\"impression\",\"impression_id\":\"r7-3\",\"ts\":1700000000123,\"user_id\":\"u1\",\"item_id\":\"i9\","
-                       "\"user\":{\"age\":25,\"city\":[\"S\xc3\xa3o Paulo\",0.1],\"income\":12.5},\"context\":{\"hour\":13},"
-                       "\"behaviors\":[\"i31\",\"\",\"i7\"]}";
+    const char *text =
+        "{\"event\":\"impression\",\"impression_id\":\"r7-3\",\"ts\":1700000000123,\"user_id\":\"u1\",\"item_id\":"
+        "\"i9\","
+        "\"user\":{\"age\":25,\"city\":[\"S\xc3\xa3o Paulo\",0.1],\"income\":12.5},\"context\":{\"hour\":13},"
+        "\"behaviors\":[\"i31\",\"\",\"i7\"]}";
     assert_int_equal(decode(json, text, strlen(text), DECODE_KIND_UNSAID, &b, &err), DECODE_OK);
     assert_int_equal(a.kind, b.kind);
     assert_true(a.time == b.time);
@@ -182,15 +187,22 @@ static void test_reasons(void **state)
 int main(void)
 {
     struct feature_options feature[] = {
-        { .name = "age", .bucket = age_bound, .bucket_count = 3 }, { .name = "city" }, { .name = "income", .kind = FEATURE_DENSE },
-        { .name = "hour", .group = GROUP_CONTEXT }, { .name = "item_id", .group = GROUP_ITEM, .table = "item" },
+        { .name = "age", .bucket = age_bound, .bucket_count = 3 },
+        { .name = "city" },
+        { .name = "income", .kind = FEATURE_DENSE },
+        { .name = "hour", .group = GROUP_CONTEXT },
+        { .name = "item_id", .group = GROUP_ITEM, .table = "item" },
     };
-    struct features_options options = { .feature = feature, .feature_count = 5, .behavior_table = "item", .behavior_max_length = 3 };
+    struct features_options options = {
+        .feature = feature, .feature_count = 5, .behavior_table = "item", .behavior_max_length = 3
+    };
     features = features_create(&options, NULL);
     json = decoder_create(features, &(struct decode_options){ 0 }, NULL);
     protobuf = decoder_create(features, &(struct decode_options){ .format = DECODE_PROTOBUF }, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_as_json), cmocka_unit_test(test_clicks_and_examples), cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_same_as_json),
+        cmocka_unit_test(test_clicks_and_examples),
+        cmocka_unit_test(test_reasons),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     decoder_destroy(json);

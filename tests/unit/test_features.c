@@ -53,7 +53,7 @@ static void test_number_text(void **state)
     assert_text(333333333.33333325, "333333333.33333325");
     assert_text(-0.0000033333333333333333, "-0.0000033333333333333333");
     assert_text(1424953923781206.2, "1424953923781206.2");
-    assert_text(0x1p-44, "5.684341886080802e-14");      /* the 16 digits nearest to these do not read back, the next do */
+    assert_text(0x1p-44, "5.684341886080802e-14"); /* the 16 digits nearest to these do not read back, the next do */
     assert_text(0x1p122, "5.316911983139664e+36");
     assert_text(0x1p-1017, "7.120236347223045e-307");
     assert_text(0x1p976, "6.386688990511104e+293");
@@ -67,7 +67,7 @@ static void test_number_text_is_shortest(void **state)
     (void)state;
     for (uint64_t i = 0; i < 20000; i++) {
         uint64_t bits = random_bits(7, i);
-        if (i % 4 == 0) bits &= UINT64_C(0xfff0000000000000);   /* powers of two: the gaps around them differ */
+        if (i % 4 == 0) bits &= UINT64_C(0xfff0000000000000); /* powers of two: the gaps around them differ */
         double value;
         memcpy(&value, &bits, sizeof value);
         if (!isfinite(value)) continue;
@@ -75,7 +75,8 @@ static void test_number_text_is_shortest(void **state)
         number_text(value, text);
         assert_true(strtod(text, NULL) == value);
         int digits = 0;
-        for (const char *at = text; *at && *at != 'e'; at++) digits += *at >= '0' && *at <= '9' && (digits || *at != '0');
+        for (const char *at = text; *at && *at != 'e'; at++)
+            digits += *at >= '0' && *at <= '9' && (digits || *at != '0');
         if (strchr(text, 'e') && digits > 1) {
             snprintf(shorter, sizeof shorter, "%.*e", digits - 2, value);
             assert_true(strtod(shorter, NULL) != value);
@@ -110,7 +111,9 @@ static void test_table(void **state)
         { .name = "price", .group = GROUP_ITEM, .kind = FEATURE_DENSE },
         { .name = "city", .group = GROUP_ITEM, .table = "place" },
     };
-    struct features_options options = { .feature = feature, .feature_count = 7, .behavior_table = "item", .behavior_max_length = 9 };
+    struct features_options options = {
+        .feature = feature, .feature_count = 7, .behavior_table = "item", .behavior_max_length = 9
+    };
     struct cs_error err;
     struct features *features = features_create(&options, &err);
     assert_non_null(features);
@@ -125,7 +128,7 @@ static void test_table(void **state)
     assert_int_equal(features->group_dense_begin[GROUP_ITEM], 1);
     assert_int_equal(features->feature[2].table, 3);
     assert_int_equal(features->feature[2].table, features->feature[6].table);
-    bound[0] = 100;     /* the table has its own copy */
+    bound[0] = 100; /* the table has its own copy */
     assert_true(features->feature[0].bucket[0] == 1);
     features_destroy(features);
 
@@ -142,7 +145,10 @@ static void test_table(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_number_text), cmocka_unit_test(test_number_text_is_shortest), cmocka_unit_test(test_keys), cmocka_unit_test(test_table),
+        cmocka_unit_test(test_number_text),
+        cmocka_unit_test(test_number_text_is_shortest),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

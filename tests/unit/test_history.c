@@ -27,27 +27,32 @@ static void test_bounds(void **state)
     for (uint64_t item = 1; item <= 5; item++) history_append(history, 1, item);
     assert_history(history, 1, 3, (uint64_t[]){ 3, 4, 5 });
     history_append(history, 2, 7);
-    history_append(history, 1, 6);          /* 2 is now the least recently active */
+    history_append(history, 1, 6); /* 2 is now the least recently active */
     history_append(history, 3, 8);
     assert_int_equal(history_users(history), 2);
     assert_history(history, 2, 0, NULL);
     assert_history(history, 1, 3, (uint64_t[]){ 4, 5, 6 });
     assert_history(history, 3, 1, (uint64_t[]){ 8 });
-    history_append(history, 2, 9);          /* comes back with nothing of what it had */
+    history_append(history, 2, 9); /* comes back with nothing of what it had */
     assert_history(history, 2, 1, (uint64_t[]){ 9 });
     assert_history(history, 1, 0, NULL);
     history_destroy(history);
 }
 
 /* The plain version: an array of users, searched from end to end. */
-struct plain { uint64_t user, activity, item[4]; size_t count; };
+struct plain {
+    uint64_t user, activity, item[4];
+    size_t count;
+};
 
-static struct plain *plain_append(struct plain *plain, size_t *users, size_t max_users, uint64_t user, uint64_t item, uint64_t now)
+static struct plain *plain_append(struct plain *plain, size_t *users, size_t max_users, uint64_t user, uint64_t item,
+                                  uint64_t now)
 {
     struct plain *found = NULL;
     for (size_t i = 0; i < *users; i++)
         if (plain[i].user == user) found = &plain[i];
-    if (!found && *users < max_users) found = &plain[(*users)++];
+    if (!found && *users < max_users)
+        found = &plain[(*users)++];
     else if (!found) {
         found = plain;
         for (size_t i = 1; i < *users; i++)
@@ -133,7 +138,9 @@ static void test_shorter_limit_and_damage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bounds), cmocka_unit_test(test_against_plain_with_restarts), cmocka_unit_test(test_save_puts_only_what_changed),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_against_plain_with_restarts),
+        cmocka_unit_test(test_save_puts_only_what_changed),
         cmocka_unit_test(test_shorter_limit_and_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

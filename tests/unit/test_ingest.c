@@ -21,7 +21,8 @@ static struct arena *arena;
 
 static struct ingest_options defaults(void)
 {
-    return (struct ingest_options){ .join = { .window = 100, .max_pending = 1000 }, .history = { .max_length = 4, .max_users = 100 },
+    return (struct ingest_options){ .join = { .window = 100, .max_pending = 1000 },
+                                    .history = { .max_length = 4, .max_users = 100 },
                                     .batch = { .size = 3 } };
 }
 
@@ -33,7 +34,8 @@ static struct ingest *create(const struct ingest_options *options)
     return ingest;
 }
 
-static void push(struct ingest *ingest, enum event_kind kind, const char *id, int64_t time, uint64_t user, uint64_t item, size_t behaviors, bool clicked)
+static void push(struct ingest *ingest, enum event_kind kind, const char *id, int64_t time, uint64_t user,
+                 uint64_t item, size_t behaviors, bool clicked)
 {
     struct event event = { .kind = kind, .time = time };
     size_t length = strlen(id);
@@ -57,7 +59,10 @@ static void push(struct ingest *ingest, enum event_kind kind, const char *id, in
     assert_null(event.id);
 }
 
-static void example(struct ingest *ingest, const char *id, int64_t time) { push(ingest, EVENT_EXAMPLE, id, time, 1, 2, 0, false); }
+static void example(struct ingest *ingest, const char *id, int64_t time)
+{
+    push(ingest, EVENT_EXAMPLE, id, time, 1, 2, 0, false);
+}
 
 /* The next batch has exactly these ids, one after the other, or there is none ("") . */
 static void assert_batch(struct ingest *ingest, const char *ids)
@@ -66,7 +71,8 @@ static void assert_batch(struct ingest *ingest, const char *ids)
     size_t used = 0;
     struct batch *batch = ingest_pop(ingest, arena);
     if (batch) assert_true(batch_check(features, batch));
-    for (size_t i = 0; batch && i < batch->size; i++) used += (size_t)snprintf(found + used, sizeof found - used, "%s", batch->id[i]);
+    for (size_t i = 0; batch && i < batch->size; i++)
+        used += (size_t)snprintf(found + used, sizeof found - used, "%s", batch->id[i]);
     assert_string_equal(found, ids);
 }
 
@@ -76,7 +82,7 @@ static void test_closes_by_size(void **state)
     struct ingest_options options = defaults();
     struct ingest *ingest = create(&options);
     assert_true(ingest_clock(ingest) == INT64_MIN);
-    for (const char *id = "a\0b\0c\0d\0"; *id; id += 2) example(ingest, id, 1000000 * *id);     /* however far apart */
+    for (const char *id = "a\0b\0c\0d\0"; *id; id += 2) example(ingest, id, 1000000 * *id); /* however far apart */
     assert_true(ingest_full(ingest));
     assert_batch(ingest, "abc");
     assert_batch(ingest, "");
@@ -98,14 +104,14 @@ static void test_closes_by_delay(void **state)
     struct ingest *ingest = create(&options);
     example(ingest, "a", 0);
     example(ingest, "b", 49);
-    example(ingest, "c", 50);               /* at the first one's + max_delay: opens the next */
+    example(ingest, "c", 50); /* at the first one's + max_delay: opens the next */
     assert_batch(ingest, "ab");
     ingest_advance(ingest, 100);
     assert_batch(ingest, "");
     ingest_advance(ingest, 101);
     assert_batch(ingest, "c");
     example(ingest, "d", 102);
-    push(ingest, EVENT_CLICK, "x", 153, 0, 0, 0, false);     /* any event moves the clock */
+    push(ingest, EVENT_CLICK, "x", 153, 0, 0, 0, false); /* any event moves the clock */
     assert_batch(ingest, "d");
     ingest_destroy(ingest);
 }
@@ -116,9 +122,10 @@ static void test_joined_examples_close_by_their_release(void **state)
     struct ingest_options options = defaults();
     options.batch.max_delay = 50;
     struct ingest *ingest = create(&options);
-    for (const char *id = "a\0b\0c\0d\0"; *id; id += 2) push(ingest, EVENT_IMPRESSION, id, (*id - 'a') * 25, 1, 2, 0, false);
+    for (const char *id = "a\0b\0c\0d\0"; *id; id += 2)
+        push(ingest, EVENT_IMPRESSION, id, (*id - 'a') * 25, 1, 2, 0, false);
     assert_int_equal(ingest_pending(ingest), 4);
-    ingest_advance(ingest, 5000);           /* one jump: the same batches as many small steps */
+    ingest_advance(ingest, 5000); /* one jump: the same batches as many small steps */
     assert_batch(ingest, "ab");
     assert_batch(ingest, "cd");
     assert_batch(ingest, "");
@@ -172,12 +179,13 @@ static void test_hold_out(void **state)
     options.batch.size = 2000;
     options.hold_out_new = 0.3;
     struct ingest *ingest = create(&options);
-    for (uint64_t i = 0; i < 2000; i++) push(ingest, EVENT_EXAMPLE, "x", (int64_t)i, random_bits(5, i % 1000), 2, 2, false);
+    for (uint64_t i = 0; i < 2000; i++)
+        push(ingest, EVENT_EXAMPLE, "x", (int64_t)i, random_bits(5, i % 1000), 2, 2, false);
     struct batch *batch = ingest_pop(ingest, arena);
     size_t held = 0;
     for (size_t i = 0; i < 1000; i++) {
         held += batch->is_new[i];
-        assert_int_equal(batch->is_new[i], batch->is_new[i + 1000]);    /* a user is held out always or never */
+        assert_int_equal(batch->is_new[i], batch->is_new[i + 1000]); /* a user is held out always or never */
     }
     assert_in_range(held, 250, 350);
     ingest_destroy(ingest);
@@ -185,14 +193,19 @@ static void test_hold_out(void **state)
 
 /* ---- generated streams against a plain version ---- */
 
-struct generated { enum event_kind kind; uint64_t id; int64_t time; };
+struct generated {
+    enum event_kind kind;
+    uint64_t id;
+    int64_t time;
+};
 
 /* batch number of each example in order, by the rules of ingest.h taken literally. */
 static size_t plain_batches(const struct plain_out *out, size_t count, size_t size, int64_t max_delay, size_t *batch_of)
 {
     size_t batch = 0, begin = 0;
     for (size_t i = 0; i < count; i++) {
-        bool full = i - begin == size, late = i > begin && max_delay && out[i].released >= out[begin].released + max_delay;
+        bool full = i - begin == size,
+             late = i > begin && max_delay && out[i].released >= out[begin].released + max_delay;
         if (full || late) {
             batch++;
             begin = i;
@@ -210,9 +223,10 @@ static size_t generate(uint64_t seed, size_t ids, struct generated *event)
         int64_t at = (int64_t)id * 3;
         if (dice % 16) event[count++] = (struct generated){ EVENT_IMPRESSION, id, at };
         if (dice % 3 == 0) event[count++] = (struct generated){ EVENT_CLICK, id, at + (int64_t)(dice >> 40) % 250 };
-        if (dice % 13 == 0) event[count++] = (struct generated){ EVENT_IMPRESSION, id, at + (int64_t)(dice >> 32) % 90 };
+        if (dice % 13 == 0)
+            event[count++] = (struct generated){ EVENT_IMPRESSION, id, at + (int64_t)(dice >> 32) % 90 };
     }
-    for (size_t i = 1; i < count; i++) {    /* merged streams come by event time */
+    for (size_t i = 1; i < count; i++) { /* merged streams come by event time */
         struct generated moved = event[i];
         size_t j = i;
         for (; j > 0 && event[j - 1].time > moved.time; j--) event[j] = event[j - 1];
@@ -234,7 +248,8 @@ static void restart(struct ingest **ingest, struct memory_state *saved, const st
     assert_true(ingest_clock(*ingest) == clock);
 }
 
-static void drain(struct ingest *ingest, const struct plain_out *out, size_t outs, const size_t *batch_of, size_t *seen, size_t *batches)
+static void drain(struct ingest *ingest, const struct plain_out *out, size_t outs, const size_t *batch_of, size_t *seen,
+                  size_t *batches)
 {
     struct batch *batch;
     for (; (batch = ingest_pop(ingest, arena)); ++*batches) {
@@ -328,13 +343,19 @@ static void test_restart_leaves_the_same_state(void **state)
 int main(void)
 {
     struct feature_options feature[] = { { .name = "item_id", .group = GROUP_ITEM, .table = "item" } };
-    struct features_options options = { .feature = feature, .feature_count = 1, .behavior_table = "item", .behavior_max_length = 3 };
+    struct features_options options = {
+        .feature = feature, .feature_count = 1, .behavior_table = "item", .behavior_max_length = 3
+    };
     features = features_create(&options, NULL);
     arena = arena_create(1 << 16);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_closes_by_size), cmocka_unit_test(test_closes_by_delay),
-        cmocka_unit_test(test_joined_examples_close_by_their_release), cmocka_unit_test(test_history), cmocka_unit_test(test_hold_out),
-        cmocka_unit_test(test_generated_streams), cmocka_unit_test(test_restart_leaves_the_same_state),
+        cmocka_unit_test(test_closes_by_size),
+        cmocka_unit_test(test_closes_by_delay),
+        cmocka_unit_test(test_joined_examples_close_by_their_release),
+        cmocka_unit_test(test_history),
+        cmocka_unit_test(test_hold_out),
+        cmocka_unit_test(test_generated_streams),
+        cmocka_unit_test(test_restart_leaves_the_same_state),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     arena_destroy(arena);

@@ -57,7 +57,10 @@ static void push(struct joiner *joiner, enum event_kind kind, const char *id, in
     assert_null(event.id);
 }
 
-static void impression(struct joiner *joiner, const char *id, int64_t time) { push(joiner, EVENT_IMPRESSION, id, time); }
+static void impression(struct joiner *joiner, const char *id, int64_t time)
+{
+    push(joiner, EVENT_IMPRESSION, id, time);
+}
 static void click(struct joiner *joiner, const char *id, int64_t time) { push(joiner, EVENT_CLICK, id, time); }
 
 static void assert_out(struct joiner *joiner, const char *id, bool clicked, int64_t released)
@@ -72,7 +75,10 @@ static void assert_out(struct joiner *joiner, const char *id, bool clicked, int6
 
 static void assert_nothing_out(struct joiner *joiner) { assert_null(joiner_pop(joiner)); }
 
-static uint64_t result(const struct joiner *joiner, enum join_result which) { return joiner_counts(joiner).result[which]; }
+static uint64_t result(const struct joiner *joiner, enum join_result which)
+{
+    return joiner_counts(joiner).result[which];
+}
 
 static void test_window(void **state)
 {
@@ -80,8 +86,8 @@ static void test_window(void **state)
     struct joiner *joiner = create((struct join_options){ 0 });
     impression(joiner, "a", 0);
     impression(joiner, "b", 0);
-    click(joiner, "b", WINDOW);             /* the last moment */
-    assert_nothing_out(joiner);             /* a positive waits as long as a negative */
+    click(joiner, "b", WINDOW); /* the last moment */
+    assert_nothing_out(joiner); /* a positive waits as long as a negative */
     assert_int_equal(joiner_pending(joiner), 2);
     joiner_advance(joiner, WINDOW);
     assert_nothing_out(joiner);
@@ -108,7 +114,7 @@ static void test_release_at_click(void **state)
     impression(joiner, "c", 50);
     assert_out(joiner, "c", true, 50);
     click(joiner, "d", 60);
-    impression(joiner, "d", 55);            /* out of order: joined when both were there */
+    impression(joiner, "d", 55); /* out of order: joined when both were there */
     assert_out(joiner, "d", true, 60);
     joiner_advance(joiner, WINDOW + 1);
     assert_out(joiner, "a", false, WINDOW);
@@ -124,7 +130,7 @@ static void test_click_first(void **state)
     click(joiner, "a", 1);
     click(joiner, "b", 1);
     assert_int_equal(joiner_pending(joiner), 2);
-    impression(joiner, "a", WINDOW);        /* still waits for it */
+    impression(joiner, "a", WINDOW); /* still waits for it */
     assert_int_equal(clicks_told, 1);
     impression(joiner, "b", WINDOW + 2);
     assert_int_equal(result(joiner, JOIN_ORPHAN), 1);
@@ -147,7 +153,7 @@ static void test_duplicates_and_late(void **state)
     joiner_advance(joiner, WINDOW + 1);
     assert_out(joiner, "a", true, WINDOW);
     assert_out(joiner, "b", false, WINDOW);
-    impression(joiner, "a", WINDOW + 2);    /* ids are remembered for another window */
+    impression(joiner, "a", WINDOW + 2); /* ids are remembered for another window */
     click(joiner, "a", WINDOW + 2);
     click(joiner, "b", WINDOW + 2);
     click(joiner, "b", WINDOW + 3);
@@ -157,7 +163,7 @@ static void test_duplicates_and_late(void **state)
     assert_int_equal(counts.result[JOIN_LATE], 1);
     assert_int_equal(counts.corrected, 0);
     assert_nothing_out(joiner);
-    click(joiner, "b", 2 * WINDOW + 1);     /* forgotten by now: waits like any early click */
+    click(joiner, "b", 2 * WINDOW + 1); /* forgotten by now: waits like any early click */
     assert_int_equal(joiner_pending(joiner), 1);
     joiner_destroy(joiner);
 }
@@ -192,8 +198,8 @@ static void test_impression_too_old(void **state)
     struct joiner *joiner = create((struct join_options){ 0 });
     click(joiner, "a", 1000);
     click(joiner, "b", 1000);
-    impression(joiner, "a", 900);           /* its click was in time */
-    impression(joiner, "b", 899);           /* its click was not */
+    impression(joiner, "a", 900); /* its click was in time */
+    impression(joiner, "b", 899); /* its click was not */
     impression(joiner, "c", 100);
     joiner_advance(joiner, 1001);
     assert_out(joiner, "b", false, 1000);
@@ -211,16 +217,16 @@ static void test_full(void **state)
     impression(joiner, "a", 10);
     impression(joiner, "b", 5);
     click(joiner, "x", 20);
-    impression(joiner, "c", 30);            /* b has the nearest end */
+    impression(joiner, "c", 30); /* b has the nearest end */
     assert_out(joiner, "b", false, 30);
     impression(joiner, "d", 30);
     assert_out(joiner, "a", false, 30);
     impression(joiner, "e", 30);
-    assert_nothing_out(joiner);             /* the click without its impression left */
+    assert_nothing_out(joiner); /* the click without its impression left */
     assert_int_equal(result(joiner, JOIN_ORPHAN), 1);
     assert_int_equal(joiner_counts(joiner).forced, 3);
     assert_int_equal(joiner_pending(joiner), 3);
-    click(joiner, "a", 31);                 /* told apart: its impression left without it */
+    click(joiner, "a", 31); /* told apart: its impression left without it */
     assert_int_equal(result(joiner, JOIN_LATE), 1);
     joiner_destroy(joiner);
 }
@@ -243,7 +249,7 @@ static void test_conversions(void **state)
         free(example);
     }
     assert_int_equal(joiner_counts(joiner).conversions, 3);
-    assert_int_equal(result(joiner, JOIN_ORPHAN), 0);       /* orphans are clicks */
+    assert_int_equal(result(joiner, JOIN_ORPHAN), 0); /* orphans are clicks */
     joiner_destroy(joiner);
 }
 
@@ -264,9 +270,14 @@ static void test_set_window(void **state)
 
 /* ---- generated streams ---- */
 
-struct generated { enum event_kind kind; uint64_t id; int64_t time; };
+struct generated {
+    enum event_kind kind;
+    uint64_t id;
+    int64_t time;
+};
 
-/* Impressions and clicks of `ids` ids: some lost, some twice, some far too late, the whole out of order by up to `mess` ms. */
+/* Impressions and clicks of `ids` ids: some lost, some twice, some far too late, the whole out of order by up to `mess`
+ * ms. */
 static size_t generate(uint64_t seed, size_t ids, int64_t mess, struct generated *event)
 {
     size_t count = 0;
@@ -276,10 +287,13 @@ static size_t generate(uint64_t seed, size_t ids, int64_t mess, struct generated
         at += (int64_t)(random_bits(seed, n++) % 4);
         uint64_t dice = random_bits(seed, n++);
         if (dice % 16) event[count++] = (struct generated){ EVENT_IMPRESSION, id, at };
-        if (dice % 11 == 0) event[count++] = (struct generated){ EVENT_IMPRESSION, id, at + (int64_t)(dice >> 32) % 300 };
-        if (dice % 3 == 0) event[count++] = (struct generated){ EVENT_CLICK, id, at + (int64_t)(dice >> 40) % 250 - 10 };
+        if (dice % 11 == 0)
+            event[count++] = (struct generated){ EVENT_IMPRESSION, id, at + (int64_t)(dice >> 32) % 300 };
+        if (dice % 3 == 0)
+            event[count++] = (struct generated){ EVENT_CLICK, id, at + (int64_t)(dice >> 40) % 250 - 10 };
         if (dice % 15 == 0) event[count++] = (struct generated){ EVENT_CLICK, id, at + (int64_t)(dice >> 24) % 250 };
-        if (dice % 7 == 0) event[count++] = (struct generated){ EVENT_CONVERSION, id, at + (int64_t)(dice >> 48) % 120 };
+        if (dice % 7 == 0)
+            event[count++] = (struct generated){ EVENT_CONVERSION, id, at + (int64_t)(dice >> 48) % 120 };
     }
     /* Insertion by a disturbed time: near its place, not at it. */
     int64_t *place = malloc(count * sizeof *place);
@@ -352,7 +366,8 @@ static void compare(uint64_t seed, struct join_options options, size_t ids, int6
     assert_same_counts(c, plain.counts);
     /* Nothing is lost: every event ended in exactly one outcome. */
     uint64_t decided = c.impressions - c.duplicate_impressions;
-    assert_true(c.clicks == c.result[JOIN_MATCHED] + c.result[JOIN_LATE] + c.result[JOIN_DUPLICATE] + c.result[JOIN_ORPHAN]);
+    assert_true(c.clicks ==
+                c.result[JOIN_MATCHED] + c.result[JOIN_LATE] + c.result[JOIN_DUPLICATE] + c.result[JOIN_ORPHAN]);
     assert_true(decided == c.result[JOIN_MATCHED] + c.result[JOIN_EXPIRED]);
     assert_int_equal(plain.outs, decided + c.corrected);
     assert_true(c.result[JOIN_MATCHED] > 0 && c.result[JOIN_EXPIRED] > 0 && c.result[JOIN_DUPLICATE] > 0);
@@ -367,15 +382,17 @@ static void test_generated_streams(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 24; seed++) {
-        struct join_options options = { .window = 60 + (int64_t)seed * 5, .release = seed & 1 ? RELEASE_CLICK : RELEASE_WINDOW,
-                                        .late_click = seed & 2 ? LATE_CORRECT : LATE_DROP, .max_pending = seed % 5 == 4 ? 20 : 100000 };
+        struct join_options options = { .window = 60 + (int64_t)seed * 5,
+                                        .release = seed & 1 ? RELEASE_CLICK : RELEASE_WINDOW,
+                                        .late_click = seed & 2 ? LATE_CORRECT : LATE_DROP,
+                                        .max_pending = seed % 5 == 4 ? 20 : 100000 };
         compare(seed, options, 400, (int64_t)(seed % 4) * 90, seed % 3 == 2 ? 37 : 0);
     }
 }
 
 static void test_many_ids_keep_their_place(void **state)
 {
-    (void)state;        /* several blocks, growth of the table, reuse of entries */
+    (void)state; /* several blocks, growth of the table, reuse of entries */
     struct join_options options = { .window = 3000, .max_pending = 100000, .late_click = LATE_CORRECT };
     compare(99, options, 3000, 500, 2500);
 }
@@ -398,12 +415,12 @@ static void test_save_puts_only_what_changed(void **state)
     saved.writer.full = false;
     saved.puts = 0;
     assert_true(joiner_save(joiner, &saved.writer, NULL));
-    assert_int_equal(saved.puts, 1);        /* the header */
+    assert_int_equal(saved.puts, 1); /* the header */
     click(joiner, "17", 8000);
     saved.puts = 0;
     assert_true(joiner_save(joiner, &saved.writer, NULL));
     assert_int_equal(saved.puts, 2);
-    joiner_advance(joiner, 1000001);        /* the first one leaves */
+    joiner_advance(joiner, 1000001); /* the first one leaves */
     free(joiner_pop(joiner));
     saved.puts = 0;
     save_and_load(&joiner, &saved, &options);
@@ -432,7 +449,7 @@ static void test_damaged_state_is_refused(void **state)
             joiner = joiner_create(features, &options, NULL, NULL);
             struct cs_error err = { 0 };
             if (joiner_load(joiner, &saved.reader, &err)) {
-                joiner_release_all(joiner);         /* what is let in does no harm */
+                joiner_release_all(joiner); /* what is let in does no harm */
                 loaded++;
             } else {
                 assert_int_equal(err.code, CS_REFUSED);
@@ -448,14 +465,24 @@ static void test_damaged_state_is_refused(void **state)
 int main(void)
 {
     struct feature_options feature[] = { { .name = "item_id", .group = GROUP_ITEM, .table = "item" } };
-    struct features_options options = { .feature = feature, .feature_count = 1, .behavior_table = "item", .behavior_max_length = 5 };
+    struct features_options options = {
+        .feature = feature, .feature_count = 1, .behavior_table = "item", .behavior_max_length = 5
+    };
     features = features_create(&options, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_window), cmocka_unit_test(test_release_at_click), cmocka_unit_test(test_click_first),
-        cmocka_unit_test(test_duplicates_and_late), cmocka_unit_test(test_late_click_is_corrected), cmocka_unit_test(test_impression_too_old),
-        cmocka_unit_test(test_full), cmocka_unit_test(test_conversions), cmocka_unit_test(test_set_window),
-        cmocka_unit_test(test_generated_streams), cmocka_unit_test(test_many_ids_keep_their_place),
-        cmocka_unit_test(test_save_puts_only_what_changed), cmocka_unit_test(test_damaged_state_is_refused),
+        cmocka_unit_test(test_window),
+        cmocka_unit_test(test_release_at_click),
+        cmocka_unit_test(test_click_first),
+        cmocka_unit_test(test_duplicates_and_late),
+        cmocka_unit_test(test_late_click_is_corrected),
+        cmocka_unit_test(test_impression_too_old),
+        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_conversions),
+        cmocka_unit_test(test_set_window),
+        cmocka_unit_test(test_generated_streams),
+        cmocka_unit_test(test_many_ids_keep_their_place),
+        cmocka_unit_test(test_save_puts_only_what_changed),
+        cmocka_unit_test(test_damaged_state_is_refused),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     features_destroy(features);

@@ -48,8 +48,8 @@ static void test_order_and_waiting(void **state)
     push(merge, a, 10, 0);
     assert_waits_for(merge, b);
     push(merge, b, 10, 0);
-    push(merge, b, 5, 1);               /* earlier, but behind offset 0 */
-    assert_pops(merge, a, 0);           /* equal times: by rank */
+    push(merge, b, 5, 1);     /* earlier, but behind offset 0 */
+    assert_pops(merge, a, 0); /* equal times: by rank */
     assert_waits_for(merge, a);
     push(merge, a, 20, 1);
     assert_pops(merge, b, 0);
@@ -85,7 +85,7 @@ static void test_unusable_records_leave_at_once(void **state)
     push(merge, a, 10, 0);
     struct merge_entry bad = { .offset = 1, .record = merge };
     merge_push(merge, a, &bad);
-    assert_waits_for(merge, b);             /* not yet its partition's head */
+    assert_waits_for(merge, b); /* not yet its partition's head */
     merge_push(merge, b, &bad);
     assert_pops(merge, b, 1);
     push(merge, b, 50, 2);
@@ -101,7 +101,8 @@ static void test_unusable_records_leave_at_once(void **state)
 
 enum { SOURCES = 7, EACH = 200 };
 
-/* Pushes the same partitions in an interleaving of `seed`, popping whenever possible; writes the order of what came out. */
+/* Pushes the same partitions in an interleaving of `seed`, popping whenever possible; writes the order of what came
+ * out. */
 static void run(uint64_t seed, int64_t (*order)[2])
 {
     struct merge *merge = merge_create();
@@ -145,7 +146,7 @@ static void test_destroy_releases_events(void **state)
     struct merge *merge = merge_create();
     size_t a = merge_add_source(merge, 0);
     struct merge_entry entry = entry_at(1, 0);
-    entry.event.id = strdup("held");        /* the leak checker sees it if it stays */
+    entry.event.id = strdup("held"); /* the leak checker sees it if it stays */
     merge_push(merge, a, &entry);
     merge_destroy(merge);
     merge_destroy(NULL);
@@ -154,8 +155,11 @@ static void test_destroy_releases_events(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order_and_waiting), cmocka_unit_test(test_idle), cmocka_unit_test(test_unusable_records_leave_at_once),
-        cmocka_unit_test(test_order_is_a_function_of_the_contents), cmocka_unit_test(test_destroy_releases_events),
+        cmocka_unit_test(test_order_and_waiting),
+        cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_unusable_records_leave_at_once),
+        cmocka_unit_test(test_order_is_a_function_of_the_contents),
+        cmocka_unit_test(test_destroy_releases_events),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
