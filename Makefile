@@ -165,7 +165,7 @@ install: all ## into $(DESTDIR)$(PREFIX)
 	install -m 755 $(BUILD)/libcoldstream.so $(DESTDIR)$(PREFIX)/lib/libcoldstream.so.1
 	ln -sf libcoldstream.so.1 $(DESTDIR)$(PREFIX)/lib/libcoldstream.so
 	install -m 644 daemon/coldstream.h $(DESTDIR)$(PREFIX)/include
-	install -m 644 systemd/coldstream.service $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 systemd/coldstream.service systemd/coldstream-serve.service $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 systemd/coldstream.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/coldstream.conf
 	install -m 644 systemd/coldstream.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coldstream.conf
 	install -m 644 README.md LICENSE ARCHITECTURE.md $(DESTDIR)$(PREFIX)/share/doc/coldstream
