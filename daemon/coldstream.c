@@ -1,8 +1,8 @@
 /* libcoldstream: one current version behind one atomic pointer, and a thread that follows `current`.
  *
- * A scoring thread takes a seat: it writes the version it is about to read into the seat, then looks whether that version
- * is still current. The thread that swaps first makes the new version current, then waits until no seat names the old one.
- * One of the two therefore always sees the other, without a lock:
+ * A scoring thread takes a seat: it writes the version it is about to read into the seat, then looks whether that
+ * version is still current. The thread that swaps first makes the new version current, then waits until no seat names
+ * the old one. One of the two therefore always sees the other, without a lock:
  *
  *     scoring thread                                 following thread
  *     seat = v (from nobody)                         current = w
@@ -31,7 +31,7 @@ enum { SEATS = 256, NOBODY_WAITS_NANOSECONDS = 200000 };
 struct version {
     struct scorer *scorer;
     uint64_t number, created;
-    uint64_t serial;                        /* of all versions this handle ever opened: a freed address may come again */
+    uint64_t serial; /* of all versions this handle ever opened: a freed address may come again */
 };
 
 struct seat {
@@ -58,7 +58,7 @@ static void say(char *error, size_t size, const struct cs_error *err)
     if (error && size) snprintf(error, size, "%s", err->message);
 }
 
-/* -- versions ------------------------------------------------------------------------------------------------------- */
+/* -- versions ----------------------------------------------------------------------------------------------------- */
 
 static void version_close(struct version *version)
 {
@@ -76,7 +76,8 @@ static bool warm(struct scorer *scorer, struct cs_error *err)
     struct coldstream_candidate candidate = { .item_id = "-" };
     struct coldstream_request request = { .size = sizeof request, .candidate = &candidate, .candidate_count = 1 };
     bool ok = scoring_request(scoring, &request, &score, NULL, err);
-    if (ok && !(score >= 0 && score <= 1)) ok = cs_fail(err, CS_REFUSED, "the version scores %g, which is no probability", (double)score);
+    if (ok && !(score >= 0 && score <= 1))
+        ok = cs_fail(err, CS_REFUSED, "the version scores %g, which is no probability", (double)score);
     scoring_destroy(scoring);
     return ok;
 }
@@ -103,7 +104,7 @@ static struct version *version_open(struct coldstream *cs, struct cs_error *err)
     return NULL;
 }
 
-/* -- seats ---------------------------------------------------------------------------------------------------------- */
+/* -- seats -------------------------------------------------------------------------------------------------------- */
 
 static struct seat *sit(struct coldstream *cs)
 {
@@ -114,7 +115,8 @@ static struct seat *sit(struct coldstream *cs)
     for (unsigned i = 0;; i++) {
         struct seat *seat = &cs->seat[(first - 1 + i) % SEATS];
         struct version *nobody = NULL;
-        if (!atomic_load_explicit(&seat->version, memory_order_relaxed) && atomic_compare_exchange_strong(&seat->version, &nobody, version)) {
+        if (!atomic_load_explicit(&seat->version, memory_order_relaxed) &&
+            atomic_compare_exchange_strong(&seat->version, &nobody, version)) {
             struct version *now;
             while ((now = atomic_load(&cs->current)) != version) {
                 version = now;
@@ -149,10 +151,11 @@ static struct scoring *seat_scoring(struct seat *seat, struct cs_error *err)
 static void wait_until_left(struct coldstream *cs, const struct version *version)
 {
     for (size_t i = 0; i < SEATS; i++)
-        while (atomic_load(&cs->seat[i].version) == version) nanosleep(&(struct timespec){ .tv_nsec = NOBODY_WAITS_NANOSECONDS }, NULL);
+        while (atomic_load(&cs->seat[i].version) == version)
+            nanosleep(&(struct timespec){ .tv_nsec = NOBODY_WAITS_NANOSECONDS }, NULL);
 }
 
-/* -- following ------------------------------------------------------------------------------------------------------ */
+/* -- following ---------------------------------------------------------------------------------------------------- */
 
 static void tell(struct coldstream *cs, uint64_t version, const char *error)
 {
@@ -208,9 +211,10 @@ static void *follow(void *argument)
     return NULL;
 }
 
-/* -- the interface -------------------------------------------------------------------------------------------------- */
+/* -- the interface ------------------------------------------------------------------------------------------------ */
 
-struct coldstream *coldstream_open_explained(const char *directory, const struct coldstream_options *options, struct cs_error *err)
+struct coldstream *coldstream_open_explained(const char *directory, const struct coldstream_options *options,
+                                             struct cs_error *err)
 {
     struct coldstream *cs = aligned_alloc(64, (sizeof *cs + 63) / 64 * 64);
     pthread_condattr_t attribute;
@@ -245,7 +249,8 @@ fail:
     return NULL;
 }
 
-struct coldstream *coldstream_open(const char *directory, const struct coldstream_options *options, char *error, size_t error_size)
+struct coldstream *coldstream_open(const char *directory, const struct coldstream_options *options, char *error,
+                                   size_t error_size)
 {
     struct cs_error err = { 0 };
     struct coldstream *cs = coldstream_open_explained(directory, options, &err);
@@ -302,8 +307,8 @@ static int result(bool ok, const struct cs_error *err, char *error, size_t error
     return err->code == CS_USAGE ? -1 : -2;
 }
 
-bool coldstream_score_explained(struct coldstream *cs, const char *request, size_t length, char **response, size_t *scores,
-                                struct cs_error *err)
+bool coldstream_score_explained(struct coldstream *cs, const char *request, size_t length, char **response,
+                                size_t *scores, struct cs_error *err)
 {
     struct seat *seat = sit(cs);
     struct scoring *scoring = seat_scoring(seat, err);
@@ -313,14 +318,15 @@ bool coldstream_score_explained(struct coldstream *cs, const char *request, size
     return ok;
 }
 
-int coldstream_score_json(struct coldstream *cs, const char *request, size_t length, char **response, char *error, size_t error_size)
+int coldstream_score_json(struct coldstream *cs, const char *request, size_t length, char **response, char *error,
+                          size_t error_size)
 {
     struct cs_error err = { 0 };
     return result(coldstream_score_explained(cs, request, length, response, NULL, &err), &err, error, error_size);
 }
 
-int coldstream_score(struct coldstream *cs, const struct coldstream_request *request, float *score, uint64_t *version, int *is_new,
-                     char *error, size_t error_size)
+int coldstream_score(struct coldstream *cs, const struct coldstream_request *request, float *score, uint64_t *version,
+                     int *is_new, char *error, size_t error_size)
 {
     struct cs_error err = { 0 };
     struct seat *seat = sit(cs);

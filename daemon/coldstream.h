@@ -4,9 +4,9 @@
  *     coldstream_score_json(cs, request, length, &response, error, sizeof error);
  *     coldstream_close(cs);
  *
- * Thread-safe: any number of threads may score at once. Scoring takes no lock; a new version is opened, checked and warmed
- * in the library's own thread, then becomes current by one pointer; the old one goes when its last reader leaves.
- * The library sets OpenBLAS to one thread: the threads that score are the parallelism. */
+ * Thread-safe: any number of threads may score at once. Scoring takes no lock; a new version is opened, checked and
+ * warmed in the library's own thread, then becomes current by one pointer; the old one goes when its last reader
+ * leaves. The library sets OpenBLAS to one thread: the threads that score are the parallelism. */
 #ifndef COLDSTREAM_H
 #define COLDSTREAM_H
 
@@ -26,27 +26,30 @@ struct coldstream_options {
     uint32_t poll_milliseconds; /* how often `current` is looked at; 0: 1000 */
     uint32_t follow;            /* 0: stay with the version opened */
     uint32_t verify;            /* check the file's sha256 on opening */
-    void (*on_swap)(void *argument, uint64_t version, const char *error);   /* error NULL: swapped; else this version was refused */
+    /* error NULL: swapped; else this version was refused. Called by the library's own thread. */
+    void (*on_swap)(void *argument, uint64_t version, const char *error);
     void *argument;
 };
 
 /* directory: of versions, or of one version. NULL on failure, with a text in error. options NULL: follow, verify. */
-COLDSTREAM_API struct coldstream *coldstream_open(const char *directory, const struct coldstream_options *options, char *error, size_t error_size);
+COLDSTREAM_API struct coldstream *coldstream_open(const char *directory, const struct coldstream_options *options,
+                                                  char *error, size_t error_size);
 COLDSTREAM_API void coldstream_close(struct coldstream *cs);
 COLDSTREAM_API uint64_t coldstream_version(struct coldstream *cs);
 COLDSTREAM_API uint64_t coldstream_created(struct coldstream *cs);              /* ms since the epoch */
 /* The manifest's text; malloc'd, the caller frees. */
 COLDSTREAM_API char *coldstream_info(struct coldstream *cs);
 
-/* request: {"requests":[...]} as POST /v1/score takes it. Returns 0 and a malloc'd {"version","scores","new"} text, which the
- * caller frees; -1 where the request is wrong, error saying what and where; -2 where scoring failed. scores[i] is a number for
- * an impression, a list for a request with candidates. All of one call is scored by one version. */
+/* request: {"requests":[...]} as POST /v1/score takes it. Returns 0 and a malloc'd {"version","scores","new"} text,
+ * which the caller frees; -1 where the request is wrong, error saying what and where; -2 where scoring failed.
+ * scores[i] is a number for an impression, a list for a request with candidates. All of one call is scored by one
+ * version. */
 COLDSTREAM_API int coldstream_score_json(struct coldstream *cs, const char *request, size_t length, char **response,
                                          char *error, size_t error_size);
 
-/* Without JSON: one user, many candidates. Values are texts; a feature is named as in the configuration, one that the version
- * does not read is passed over; one given twice has two values. */
-struct coldstream_value { const char *feature; const char *text; };             /* a dense feature's text is a decimal number */
+/* Without JSON: one user, many candidates. Values are texts; a feature is named as in the configuration, one that the
+ * version does not read is passed over; one given twice has two values. */
+struct coldstream_value { const char *feature, *text; };        /* a dense feature's text is a decimal number */
 struct coldstream_candidate { const char *item_id; const struct coldstream_value *item; size_t item_count; };
 struct coldstream_request {
     uint32_t size;              /* sizeof(struct coldstream_request) */

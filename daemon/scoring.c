@@ -1,4 +1,5 @@
-/* Scoring with one checkpoint: the towers, the rows of a batch, and examples made from C structures. JSON: scoring_json.c. */
+/* Scoring with one checkpoint: the towers, the rows of a batch, and examples made from C structures. JSON:
+ * scoring_json.c. */
 #include "daemon/scoring.h"
 
 #include <cblas.h>
@@ -21,7 +22,7 @@ struct scorer {
     int *table;                     /* [features->table_count] the checkpoint's handle */
 };
 
-/* -- the scorer ----------------------------------------------------------------------------------------------------- */
+/* -- the scorer --------------------------------------------------------------------------------------------------- */
 
 static bool parse_model_text(struct scorer *scorer, const char *text, struct cs_error *err)
 {
@@ -30,7 +31,8 @@ static bool parse_model_text(struct scorer *scorer, const char *text, struct cs_
     scorer->config = config_parse("checkpoint", text, strlen(text), CONFIG_FOR_TRAIN, &problems);
     if (!scorer->config) {
         char *said = config_problems_text(&problems);
-        cs_fail(err, CS_REFUSED, "the checkpoint's configuration can't be read: %.*s", said ? (int)strcspn(said, "\n") : 0, said ? said : "");
+        cs_fail(err, CS_REFUSED, "the checkpoint's configuration can't be read: %.*s",
+                said ? (int)strcspn(said, "\n") : 0, said ? said : "");
         free(said);
     }
     config_problems_release(&problems);
@@ -48,10 +50,11 @@ static bool find_tables(struct scorer *scorer, struct cs_error *err)
     const struct features *features = scorer->features;
     if (!(scorer->table = calloc(features->table_count + 1, sizeof *scorer->table))) abort();
     for (size_t i = 0; i < features->table_count; i++) {
-        scorer->table[i] = checkpoint_table(scorer->checkpoint, features->table[i]);       /* none: no row was ever made */
+        scorer->table[i] = checkpoint_table(scorer->checkpoint, features->table[i]); /* none: no row was ever made */
         size_t dimension = checkpoint_dimension(scorer->checkpoint, scorer->table[i]);
         if (dimension && dimension != scorer->dimension)
-            return cs_fail(err, CS_REFUSED, "table %s has rows of %zu numbers, the model reads %zu", features->table[i], dimension, scorer->dimension);
+            return cs_fail(err, CS_REFUSED, "table %s has rows of %zu numbers, the model reads %zu", features->table[i],
+                           dimension, scorer->dimension);
     }
     return true;
 }
@@ -97,7 +100,7 @@ struct checkpoint *scorer_checkpoint(const struct scorer *scorer)
     return scorer->checkpoint;
 }
 
-/* -- a thread's scratch --------------------------------------------------------------------------------------------- */
+/* -- a thread's scratch ------------------------------------------------------------------------------------------- */
 
 struct scoring *scoring_create(struct scorer *scorer, struct cs_error *err)
 {
@@ -123,7 +126,7 @@ void scoring_destroy(struct scoring *scoring)
     free(scoring);
 }
 
-/* -- scores --------------------------------------------------------------------------------------------------------- */
+/* -- scores ------------------------------------------------------------------------------------------------------- */
 
 /* Missing rows are zeros, and not present. */
 static struct model_rows *gather(const struct scoring *scoring, const struct batch *batch)
@@ -166,7 +169,7 @@ void scoring_candidates(struct scoring *scoring, struct example *const *example,
     score_batch(scoring, batch_build_candidates(scoring->features, example, count, scoring->batch), score);
 }
 
-/* -- examples ------------------------------------------------------------------------------------------------------- */
+/* -- examples ----------------------------------------------------------------------------------------------------- */
 
 void scoring_begin(struct scoring *scoring)
 {
@@ -184,19 +187,23 @@ void scoring_next_candidate(struct scoring *scoring, bool leads)
     const struct features *features = scoring->features;
     fields->has_item = false;
     fields->item = 0;
-    memset(fields->key_count + features->group_categorical_begin[GROUP_ITEM], 0, features->group_categorical[GROUP_ITEM]);
-    for (size_t i = 0; i < features->group_dense[GROUP_ITEM]; i++) fields->dense[features->group_dense_begin[GROUP_ITEM] + i] = NAN;
+    memset(fields->key_count + features->group_categorical_begin[GROUP_ITEM], 0,
+           features->group_categorical[GROUP_ITEM]);
+    for (size_t i = 0; i < features->group_dense[GROUP_ITEM]; i++)
+        fields->dense[features->group_dense_begin[GROUP_ITEM] + i] = NAN;
     if (leads) return;
     /* batch_build_candidates reads the first one's user part: the others need not carry it. */
     fields->behavior_count = 0;
-    memset(fields->key_count + features->group_categorical_begin[GROUP_USER], 0, features->group_categorical[GROUP_USER]);
+    memset(fields->key_count + features->group_categorical_begin[GROUP_USER], 0,
+           features->group_categorical[GROUP_USER]);
 }
 
 struct example *scoring_finish(struct scoring *scoring, struct cs_error *err)
 {
     struct event event = { 0 };
     scoring->fields.has_user = true;        /* no tower reads the user's id: a request may do without */
-    if (!scoring->fields.has_item && scoring->fields.failed.result == DECODE_OK && scoring->fields.shown.result == DECODE_OK) {
+    if (!scoring->fields.has_item && scoring->fields.failed.result == DECODE_OK &&
+        scoring->fields.shown.result == DECODE_OK) {
         cs_fail(err, CS_USAGE, "item_id: missing or empty");
         return NULL;
     }
@@ -205,16 +212,18 @@ struct example *scoring_finish(struct scoring *scoring, struct cs_error *err)
     return NULL;
 }
 
-/* -- C structures --------------------------------------------------------------------------------------------------- */
+/* -- C structures ------------------------------------------------------------------------------------------------- */
 
-static void read_values(struct scoring *scoring, enum feature_group group, const struct coldstream_value *values, size_t count)
+static void read_values(struct scoring *scoring, enum feature_group group, const struct coldstream_value *values,
+                        size_t count)
 {
     for (size_t k = 0; k < count; k++) {
         if (!values[k].feature || !values[k].text) continue;
         struct value value = { .kind = VALUE_TEXT, .text = values[k].text, .length = strlen(values[k].text) };
         for (size_t i = 0; i < scoring->features->count; i++) {
             const struct feature *feature = &scoring->features->feature[i];
-            if (feature->group == group && i != scoring->fields.item_id_feature && !strcmp(feature->name, values[k].feature))
+            if (feature->group == group && i != scoring->fields.item_id_feature &&
+                !strcmp(feature->name, values[k].feature))
                 fields_feature(&scoring->fields, i, &value);
         }
     }
@@ -227,7 +236,9 @@ static void read_user(struct scoring *scoring, const struct coldstream_request *
     read_values(scoring, GROUP_CONTEXT, request->context, request->context_count);
     for (size_t i = 0; i < request->behavior_count; i++) {
         if (!request->behavior[i]) continue;
-        fields_behavior(&scoring->fields, &(struct value){ .kind = VALUE_TEXT, .text = request->behavior[i], .length = strlen(request->behavior[i]) });
+        fields_behavior(&scoring->fields, &(struct value){ .kind = VALUE_TEXT,
+                                                           .text = request->behavior[i],
+                                                           .length = strlen(request->behavior[i]) });
     }
     scoring->fields.has_behaviors = true;
 }
@@ -237,24 +248,29 @@ static void read_candidate(struct scoring *scoring, const struct coldstream_cand
     scoring_next_candidate(scoring, leads);
     read_values(scoring, GROUP_ITEM, candidate->item, candidate->item_count);
     if (candidate->item_id)
-        fields_value(&scoring->fields, FIELD_ITEM_ID,
-                     &(struct value){ .kind = VALUE_TEXT, .text = candidate->item_id, .length = strlen(candidate->item_id) });
+        fields_value(
+            &scoring->fields, FIELD_ITEM_ID,
+            &(struct value){ .kind = VALUE_TEXT, .text = candidate->item_id, .length = strlen(candidate->item_id) });
 }
 
-bool scoring_request(struct scoring *scoring, const struct coldstream_request *request, float *score, int *is_new, struct cs_error *err)
+bool scoring_request(struct scoring *scoring, const struct coldstream_request *request, float *score, int *is_new,
+                     struct cs_error *err)
 {
     struct example *example[SCORING_BATCH];
     size_t made = 0;
     bool ok = true;
 
-    if (request->size < sizeof *request) return cs_fail(err, CS_USAGE, "size: %u is not this structure's", request->size);
+    if (request->size < sizeof *request)
+        return cs_fail(err, CS_USAGE, "size: %u is not this structure's", request->size);
     for (size_t begin = 0; ok && begin < request->candidate_count; begin += made) {
         read_user(scoring, request);
         if (is_new) *is_new = scoring->fields.behavior_count == 0;
-        size_t share = request->candidate_count - begin < SCORING_BATCH ? request->candidate_count - begin : SCORING_BATCH;
+        size_t share =
+            request->candidate_count - begin < SCORING_BATCH ? request->candidate_count - begin : SCORING_BATCH;
         for (made = 0; ok && made < share; made += ok) {
             read_candidate(scoring, &request->candidate[begin + made], made == 0);
-            ok = (example[made] = scoring_finish(scoring, err)) != NULL || cs_error_prefix(err, "candidate[%zu]", begin + made);
+            ok = (example[made] = scoring_finish(scoring, err)) != NULL ||
+                 cs_error_prefix(err, "candidate[%zu]", begin + made);
         }
         if (ok) scoring_candidates(scoring, example, made, score + begin);
         for (size_t i = 0; i < made; i++) free(example[i]);

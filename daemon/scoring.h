@@ -1,5 +1,6 @@
-/* Requests -> examples -> a batch -> scores, with one checkpoint: what libcoldstream, coldstream-serve and `coldstreamctl score`
- * share. Values become keys by the decoder's own code (core/decode_fields), so that serving reads what training read.
+/* Requests -> examples -> a batch -> scores, with one checkpoint: what libcoldstream, coldstream-serve and
+ * `coldstreamctl score` share. Values become keys by the decoder's own code (core/decode_fields), so that serving reads
+ * what training read.
  *
  * A scorer is read-only once made: any number of threads may score with it at once, each with a scratch of its own. */
 #ifndef DAEMON_SCORING_H
@@ -10,7 +11,8 @@
 #include "storage/checkpoint.h"
 
 struct scorer;
-/* Features and towers from the checkpoint's own text, parameters from its tensors. Takes the checkpoint over on success. */
+/* Features and towers from the checkpoint's own text, parameters from its tensors. Takes the checkpoint over on
+ * success. */
 struct scorer *scorer_create(struct checkpoint *checkpoint, struct cs_error *err);
 void scorer_destroy(struct scorer *scorer);
 const struct features *scorer_features(const struct scorer *scorer);
@@ -24,10 +26,12 @@ void scoring_destroy(struct scoring *scoring);
 /* score [count]: the probability of a click, as the learner would score these examples with this version's state. */
 void scoring_examples(struct scoring *scoring, struct example *const *example, size_t count, float *score);
 /* One user, many candidates, as coldstream.h has them. CS_USAGE: the request is wrong. */
-bool scoring_request(struct scoring *scoring, const struct coldstream_request *request, float *score, int *is_new, struct cs_error *err);
-/* {"requests":[...]} -> {"version":..., "scores":[...], "new":[...]}, malloc'd. scores[i] is a number for an impression and a
- * list for a request with candidates, new[i] a boolean. CS_USAGE: the request is wrong ("requests[0].item_id is missing ...").
- * *scores (NULL: not wanted): how many were given. */
-bool scoring_json(struct scoring *scoring, const char *request, size_t length, char **response, size_t *scores, struct cs_error *err);
+bool scoring_request(struct scoring *scoring, const struct coldstream_request *request, float *score, int *is_new,
+                     struct cs_error *err);
+/* {"requests":[...]} -> {"version":..., "scores":[...], "new":[...]}, malloc'd. scores[i] is a number for an impression
+ * and a list for a request with candidates, new[i] a boolean. CS_USAGE: the request is wrong ("requests[0].item_id is
+ * missing ..."). *scores (NULL: not wanted): how many were given. */
+bool scoring_json(struct scoring *scoring, const char *request, size_t length, char **response, size_t *scores,
+                  struct cs_error *err);
 
 #endif

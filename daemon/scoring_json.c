@@ -14,7 +14,8 @@ static struct value scalar(const json_t *json, char text[32])
 {
     switch (json_typeof(json)) {
     case JSON_STRING:
-        return (struct value){ .kind = VALUE_TEXT, .text = json_string_value(json), .length = json_string_length(json) };
+        return (
+            struct value){ .kind = VALUE_TEXT, .text = json_string_value(json), .length = json_string_length(json) };
     case JSON_INTEGER:
         return (struct value){ .kind = VALUE_NUMBER, .text = text,
                                .length = (size_t)snprintf(text, 32, "%" PRId64, (int64_t)json_integer_value(json)) };
@@ -43,11 +44,13 @@ static void read_feature(struct scoring *scoring, size_t index, const json_t *js
         struct value value = scalar(json, text);
         fields_feature(&scoring->fields, index, &value);
     } else if (json_is_object(json) || scoring->features->feature[index].kind == FEATURE_DENSE) {
-        fields_feature_mistyped(&scoring->fields, index, json_is_object(json) ? "an object" : "a list", "a value or, if categorical, a list of values");
+        fields_feature_mistyped(&scoring->fields, index, json_is_object(json) ? "an object" : "a list",
+                                "a value or, if categorical, a list of values");
     } else {
         json_array_foreach(json, i, element) {
             if (!is_scalar(element)) {
-                fields_feature_mistyped(&scoring->fields, index, "a list with a list or an object in it", "a value or a list of values");
+                fields_feature_mistyped(&scoring->fields, index, "a list with a list or an object in it",
+                                        "a value or a list of values");
                 return;
             }
             struct value value = scalar(element, text);
@@ -90,13 +93,15 @@ static void read_behaviors(struct scoring *scoring, const json_t *list)
     char text[32];
     if (!list || json_is_null(list)) return;        /* the serving side keeps no history: none given is none */
     if (!json_is_array(list)) {
-        fields_mistyped(&scoring->fields, FIELD_BEHAVIORS, json_is_object(list) ? "an object" : "a single value", "a list of texts and numbers");
+        fields_mistyped(&scoring->fields, FIELD_BEHAVIORS, json_is_object(list) ? "an object" : "a single value",
+                        "a list of texts and numbers");
         return;
     }
     scoring->fields.has_behaviors = true;
     json_array_foreach(list, i, element) {
         if (!is_scalar(element)) {
-            fields_mistyped(&scoring->fields, FIELD_BEHAVIORS, "a list with a list or an object in it", "a list of texts and numbers");
+            fields_mistyped(&scoring->fields, FIELD_BEHAVIORS, "a list with a list or an object in it",
+                            "a list of texts and numbers");
             return;
         }
         struct value value = scalar(element, text);
@@ -119,7 +124,7 @@ static void read_item(struct scoring *scoring, const json_t *request)
     read_group(scoring, FIELD_ITEM, GROUP_ITEM, json_object_get(request, "item"));
 }
 
-/* -- answers -------------------------------------------------------------------------------------------------------- */
+/* -- answers ------------------------------------------------------------------------------------------------------ */
 
 struct answer {
     char *text;
@@ -238,7 +243,8 @@ static bool score_candidates(struct work *work, size_t number, const json_t *req
                 break;
             }
             read_item(work->scoring, candidate);
-            ok = (example[made] = scoring_finish(work->scoring, err)) != NULL || inside(err, "requests[%zu].candidates[%zu]", number, begin + made);
+            ok = (example[made] = scoring_finish(work->scoring, err)) != NULL ||
+                 inside(err, "requests[%zu].candidates[%zu]", number, begin + made);
         }
         if (ok) scoring_candidates(work->scoring, example, made, score);
         for (size_t i = 0; i < made; i++) {
@@ -256,7 +262,8 @@ static bool score_all(struct work *work, struct cs_error *err)
 {
     size_t i;
     json_t *request;
-    say(&work->answer, "{\"version\":%" PRIu64 ",\"scores\":[", checkpoint_version(scorer_checkpoint(work->scoring->scorer)));
+    say(&work->answer, "{\"version\":%" PRIu64 ",\"scores\":[",
+        checkpoint_version(scorer_checkpoint(work->scoring->scorer)));
     if (!score_impressions(work, err)) return false;
     json_array_foreach(work->requests, i, request) {
         if (i) say(&work->answer, ",");
@@ -269,7 +276,8 @@ static bool score_all(struct work *work, struct cs_error *err)
     return work->answer.finite || cs_fail(err, CS_FAILED, "the model gave a score that is no number");
 }
 
-bool scoring_json(struct scoring *scoring, const char *request, size_t length, char **response, size_t *scores, struct cs_error *err)
+bool scoring_json(struct scoring *scoring, const char *request, size_t length, char **response, size_t *scores,
+                  struct cs_error *err)
 {
     json_error_t where;
     bool ok = false;

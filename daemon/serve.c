@@ -28,7 +28,8 @@ static const char usage[] =
     "  -q, --quiet              log warnings and errors only\n"
     "  -V, --version            versions of this program and of what it is linked to\n"
     "  -h, --help               this text\n\n"
-    "POST /v1/score {\"requests\":[...]}; GET /livez, /readyz, /metrics. TERM and INT finish running requests, then end.\n"
+    "POST /v1/score {\"requests\":[...]}; GET /livez, /readyz, /metrics. TERM and INT finish running requests, then "
+    "end.\n"
     "Exit: 0 done, 1 failed, 2 wrong usage, 65 checkpoint refused.\n";
 
 enum { DRAIN_MILLISECONDS = 10000 };
@@ -58,7 +59,10 @@ static bool read_number(const char *text, uint64_t least, uint64_t most, const c
 
 static bool read_duration(const char *text, uint64_t *milliseconds)
 {
-    static const struct { const char *unit; uint64_t milliseconds; } unit[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "h", 3600000 } };
+    static const struct {
+        const char *unit;
+        uint64_t milliseconds;
+    } unit[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "h", 3600000 } };
     const char *rest;
     uint64_t number;
     if (!read_number(text, 1, 3600000, &rest, &number)) return false;
@@ -74,13 +78,23 @@ static bool read_duration(const char *text, uint64_t *milliseconds)
 static int parse_arguments(int argc, char **argv, struct arguments *arguments)
 {
     static const struct option option[] = {
-        { "checkpoint", required_argument, NULL, 'C' }, { "listen", required_argument, NULL, 'l' }, { "poll", required_argument, NULL, 'p' },
-        { "threads", required_argument, NULL, 'j' }, { "max-body", required_argument, NULL, 'm' }, { "verbose", no_argument, NULL, 'v' },
-        { "quiet", no_argument, NULL, 'q' }, { "version", no_argument, NULL, 'V' }, { "help", no_argument, NULL, 'h' }, { 0 },
+        { "checkpoint", required_argument, NULL, 'C' },
+        { "listen", required_argument, NULL, 'l' },
+        { "poll", required_argument, NULL, 'p' },
+        { "threads", required_argument, NULL, 'j' },
+        { "max-body", required_argument, NULL, 'm' },
+        { "verbose", no_argument, NULL, 'v' },
+        { "quiet", no_argument, NULL, 'q' },
+        { "version", no_argument, NULL, 'V' },
+        { "help", no_argument, NULL, 'h' },
+        { 0 },
     };
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    *arguments = (struct arguments){ .listen = "127.0.0.1:9465", .poll = 1000, .threads = processors > 0 ? (uint64_t)processors : 1,
-                                     .max_body = 8 << 20, .level = LEVEL_INFO };
+    *arguments = (struct arguments){ .listen = "127.0.0.1:9465",
+                                     .poll = 1000,
+                                     .threads = processors > 0 ? (uint64_t)processors : 1,
+                                     .max_body = 8 << 20,
+                                     .level = LEVEL_INFO };
     int letter;
     const char *rest = "";
     while ((letter = getopt_long(argc, argv, "C:l:p:j:m:vqVh", option, NULL)) != -1) {
@@ -88,10 +102,12 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments)
         case 'C': arguments->checkpoint = optarg; break;
         case 'l': arguments->listen = optarg; break;
         case 'p':
-            if (!read_duration(optarg, &arguments->poll)) return wrong("--poll: \"%s\" is no duration from 10ms to 1h", optarg);
+            if (!read_duration(optarg, &arguments->poll))
+                return wrong("--poll: \"%s\" is no duration from 10ms to 1h", optarg);
             break;
         case 'j':
-            if (!read_number(optarg, 1, 1024, &rest, &arguments->threads) || *rest) return wrong("--threads: \"%s\" is not in 1 to 1024", optarg);
+            if (!read_number(optarg, 1, 1024, &rest, &arguments->threads) || *rest)
+                return wrong("--threads: \"%s\" is not in 1 to 1024", optarg);
             break;
         case 'm':
             if (!read_number(optarg, 1, UINT32_MAX, &rest, &arguments->max_body) || *rest)
@@ -117,7 +133,8 @@ static void observe_freshness(const struct serving *serving)
     char *info = serving->cs ? coldstream_info(serving->cs) : NULL;
     json_t *manifest = info ? json_loads(info, 0, NULL) : NULL;
     json_int_t watermark = json_integer_value(json_object_get(manifest, "event_time_watermark"));
-    if (watermark > 0) telemetry_observe(serving->telemetry, METRIC_FRESHNESS, (double)(clock_wall() - watermark) / 1000);
+    if (watermark > 0)
+        telemetry_observe(serving->telemetry, METRIC_FRESHNESS, (double)(clock_wall() - watermark) / 1000);
     json_decref(manifest);
     free(info);
 }
@@ -164,11 +181,17 @@ static int serve(const struct arguments *arguments)
     signal(SIGPIPE, SIG_IGN);
     telemetry_set(serving.telemetry, METRIC_BUILD_INFO, TELEMETRY_LABELS(version_number, version_commit), 1);
     telemetry_set(serving.telemetry, METRIC_START_TIME, NULL, (double)clock_wall() / 1000);
-    struct coldstream_options options = { .size = sizeof options, .poll_milliseconds = (uint32_t)arguments->poll, .follow = 1, .verify = 1,
-                                          .on_swap = on_swap, .argument = &serving };
+    struct coldstream_options options = { .size = sizeof options,
+                                          .poll_milliseconds = (uint32_t)arguments->poll,
+                                          .follow = 1,
+                                          .verify = 1,
+                                          .on_swap = on_swap,
+                                          .argument = &serving };
     serving.cs = coldstream_open_explained(arguments->checkpoint, &options, &err);
     if (!serving.cs) goto out;
-    struct serve_options pages = { .listen = arguments->listen, .threads = (unsigned)arguments->threads, .max_body = arguments->max_body };
+    struct serve_options pages = { .listen = arguments->listen,
+                                   .threads = (unsigned)arguments->threads,
+                                   .max_body = arguments->max_body };
     server = serve_http_start(serving.cs, &pages, serving.telemetry, &err);
     if (!server) goto out;
     log_notice("serving", LOG_U("version", coldstream_version(serving.cs)), LOG_S("checkpoint", arguments->checkpoint),

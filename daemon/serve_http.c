@@ -65,7 +65,8 @@ static struct answer score(struct serve_http *server, const struct request *requ
         snprintf(text, sizeof text, "the request is larger than %zu bytes", server->options.max_body);
         return failure(MHD_HTTP_CONTENT_TOO_LARGE, text);
     }
-    if (!coldstream_score_explained(server->cs, request->body ? request->body : "", request->used, &response, &scores, &err))
+    if (!coldstream_score_explained(server->cs, request->body ? request->body : "", request->used, &response, &scores,
+                                    &err))
         return failure(err.code == CS_USAGE ? MHD_HTTP_BAD_REQUEST : MHD_HTTP_INTERNAL_SERVER_ERROR, err.message);
     telemetry_add(server->telemetry, METRIC_SCORES, NULL, (double)scores);
     return (struct answer){ MHD_HTTP_OK, response, "application/json", NULL };
@@ -81,24 +82,28 @@ static struct answer page_ready(struct serve_http *server)
 {
     char *text = NULL;
     bool ready = !atomic_load(&server->stopping);
-    if (asprintf(&text, "{\"ready\":%s,\"reasons\":[%s],\"version\":%llu}\n", ready ? "true" : "false", ready ? "" : "\"stopping\"",
-                 (unsigned long long)coldstream_version(server->cs)) < 0) abort();
+    if (asprintf(&text, "{\"ready\":%s,\"reasons\":[%s],\"version\":%llu}\n", ready ? "true" : "false",
+                 ready ? "" : "\"stopping\"", (unsigned long long)coldstream_version(server->cs)) < 0)
+        abort();
     return (struct answer){ ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, text, "application/json", NULL };
 }
 
 static struct answer page_metrics(struct serve_http *server)
 {
     telemetry_set(server->telemetry, METRIC_SERVING_VERSION, NULL, (double)coldstream_version(server->cs));
-    return (struct answer){ MHD_HTTP_OK, telemetry_text(server->telemetry), "text/plain; version=0.0.4; charset=utf-8", NULL };
+    return (struct answer){ MHD_HTTP_OK, telemetry_text(server->telemetry), "text/plain; version=0.0.4; charset=utf-8",
+                            NULL };
 }
 
 static const struct { const char *path; struct answer (*make)(struct serve_http *server); } page[] = {
     { "/livez", page_live }, { "/readyz", page_ready }, { "/metrics", page_metrics },
 };
 
-static struct answer answer_to(struct serve_http *server, const char *path, const char *method, const struct request *request)
+static struct answer answer_to(struct serve_http *server, const char *path, const char *method,
+                               const struct request *request)
 {
-    if (!strcmp(path, "/v1/score")) return strcmp(method, MHD_HTTP_METHOD_POST) ? not_allowed("POST") : score(server, request);
+    if (!strcmp(path, "/v1/score"))
+        return strcmp(method, MHD_HTTP_METHOD_POST) ? not_allowed("POST") : score(server, request);
     for (size_t i = 0; i < sizeof page / sizeof *page; i++) {
         if (strcmp(path, page[i].path)) continue;
         bool reads = !strcmp(method, MHD_HTTP_METHOD_GET) || !strcmp(method, MHD_HTTP_METHOD_HEAD);
@@ -110,7 +115,8 @@ static struct answer answer_to(struct serve_http *server, const char *path, cons
 static enum MHD_Result send_answer(struct serve_http *server, struct MHD_Connection *connection, struct answer answer)
 {
     if (!answer.text) return MHD_NO;
-    struct MHD_Response *response = MHD_create_response_from_buffer(strlen(answer.text), answer.text, MHD_RESPMEM_MUST_FREE);
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(strlen(answer.text), answer.text, MHD_RESPMEM_MUST_FREE);
     if (!response) {
         free(answer.text);
         return MHD_NO;
@@ -138,8 +144,8 @@ static void take_body(const struct serve_http *server, struct request *request, 
     request->used += size;
 }
 
-static enum MHD_Result on_request(void *self, struct MHD_Connection *connection, const char *path, const char *method, const char *version,
-                                  const char *body, size_t *body_size, void **state)
+static enum MHD_Result on_request(void *self, struct MHD_Connection *connection, const char *path, const char *method,
+                                  const char *version, const char *body, size_t *body_size, void **state)
 {
     struct serve_http *server = self;
     struct request *request = *state;
@@ -162,11 +168,13 @@ static enum MHD_Result on_request(void *self, struct MHD_Connection *connection,
     char code[16];
     snprintf(code, sizeof code, "%u", answer.code);
     telemetry_add(server->telemetry, METRIC_REQUESTS, TELEMETRY_LABELS(code), 1);
-    if (!strcmp(path, "/v1/score")) telemetry_observe(server->telemetry, METRIC_REQUEST_SECONDS, clock_seconds() - request->begun);
+    if (!strcmp(path, "/v1/score"))
+        telemetry_observe(server->telemetry, METRIC_REQUEST_SECONDS, clock_seconds() - request->begun);
     return send_answer(server, connection, answer);
 }
 
-static void on_completed(void *self, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode why)
+static void on_completed(void *self, struct MHD_Connection *connection, void **state,
+                         enum MHD_RequestTerminationCode why)
 {
     struct serve_http *server = self;
     struct request *request = *state;
@@ -185,7 +193,8 @@ static int bind_socket(const char *address, int *port, struct cs_error *err)
     const char *colon = strrchr(address, ':'), *begin = address;
     size_t length = colon ? (size_t)(colon - address) : 0;
     if (length > 1 && *address == '[' && colon[-1] == ']') begin++, length -= 2;
-    bool numeric = colon && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1) && strtoul(colon + 1, NULL, 10) <= UINT16_MAX;
+    bool numeric = colon && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1) &&
+                   strtoul(colon + 1, NULL, 10) <= UINT16_MAX;
     if (!numeric || length >= sizeof host) {
         cs_fail(err, CS_USAGE, "--listen: \"%s\" is no address:port, like 127.0.0.1:9465 or [::1]:9465", address);
         return -1;
@@ -201,19 +210,22 @@ static int bind_socket(const char *address, int *port, struct cs_error *err)
     struct sockaddr_storage bound;
     socklen_t size = sizeof bound;
     int one = 1, fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) || bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, 512) ||
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) ||
+        bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, 512) ||
         getsockname(fd, (struct sockaddr *)&bound, &size)) {
         cs_fail_errno(err, errno, "listening on %s", address);
         if (fd >= 0) close(fd);
         fd = -1;
     } else {
-        *port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port : ((struct sockaddr_in *)&bound)->sin_port);
+        *port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
+                                                  : ((struct sockaddr_in *)&bound)->sin_port);
     }
     freeaddrinfo(found);
     return fd;
 }
 
-struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_options *options, struct telemetry *telemetry, struct cs_error *err)
+struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_options *options,
+                                    struct telemetry *telemetry, struct cs_error *err)
 {
     struct serve_http *server = calloc(1, sizeof *server);
     if (!server) abort();
@@ -225,8 +237,9 @@ struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_op
     server->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, on_request, server,
                                       MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
                                       MHD_OPTION_THREAD_POOL_SIZE, options->threads > 1 ? options->threads : 0u,
-                                      MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_SECONDS,
-                                      MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+                                      MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
+                                      (unsigned)TIMEOUT_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                                      (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
     if (server->daemon) return server;
     close(fd);
     cs_fail(err, CS_FAILED, "the HTTP server on %s does not start", options->listen);

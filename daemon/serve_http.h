@@ -1,4 +1,5 @@
-/* coldstream-serve's pages: POST /v1/score, GET /livez /readyz /metrics, on a pool of libmicrohttpd's threads that score. */
+/* coldstream-serve's pages: POST /v1/score, GET /livez /readyz /metrics, on a pool of libmicrohttpd's threads that
+ * score. */
 #ifndef DAEMON_SERVE_HTTP_H
 #define DAEMON_SERVE_HTTP_H
 
@@ -16,7 +17,8 @@ struct serve_options {
 };
 
 struct serve_http;
-struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_options *options, struct telemetry *telemetry, struct cs_error *err);
+struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_options *options,
+                                    struct telemetry *telemetry, struct cs_error *err);
 int serve_http_port(const struct serve_http *server);
 /* Takes no new connection, lets running requests finish for up to `wait` milliseconds, then ends. */
 void serve_http_stop(struct serve_http *server, int64_t wait);

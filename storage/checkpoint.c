@@ -1,5 +1,5 @@
-/* Checkpoints, the writing side: a version is built under a temporary name, flushed, renamed, named by `current`, and the
- * oldest versions are removed. Reading: checkpoint_read.c.
+/* Checkpoints, the writing side: a version is built under a temporary name, flushed, renamed, named by `current`, and
+ * the oldest versions are removed. Reading: checkpoint_read.c.
  *
  *   .new-XXXXXX/   being written; its directory is held by flock, so that what a crash left behind is told from it
  *   .old-<20 digits>-XXXXXX   being removed */
@@ -42,7 +42,7 @@ struct checkpoint_writer {
     size_t table_count;
 };
 
-/* -- names ---------------------------------------------------------------------------------------------------------- */
+/* -- names -------------------------------------------------------------------------------------------------------- */
 
 bool checkpoint_version_parse(const char *name, uint64_t *version)
 {
@@ -94,7 +94,9 @@ bool checkpoint_list(const char *directory, uint64_t **version, size_t *count, s
         uint64_t found;
         char path[PATH_MAX];
         if (!checkpoint_version_parse(entry->d_name, &found)) continue;
-        if (snprintf(path, sizeof path, "%s/%s/manifest.json", directory, entry->d_name) >= (int)sizeof path || access(path, F_OK)) continue;
+        if (snprintf(path, sizeof path, "%s/%s/manifest.json", directory, entry->d_name) >= (int)sizeof path ||
+            access(path, F_OK))
+            continue;
         if ((*count & (*count + 1)) == 0) *version = realloc(*version, (2 * *count + 2) * sizeof **version);
         if (!*version) abort();
         (*version)[(*count)++] = found;
@@ -111,7 +113,7 @@ bool checkpoint_repoint(const char *directory, uint64_t version, struct cs_error
     if (!version_path(path, directory, version, err) || !join(manifest, path, "manifest.json", err) ||
         !join(current, directory, "current", err)) return false;
     if (access(manifest, R_OK)) return cs_fail(err, CS_FAILED, "%s has no version %" PRIu64, directory, version);
-    snprintf(name, sizeof name, ".current-%ld-%p", (long)getpid(), (void *)name);       /* other threads' names differ */
+    snprintf(name, sizeof name, ".current-%ld-%p", (long)getpid(), (void *)name); /* other threads' names differ */
     if (!join(temporary, directory, name, err)) return false;
     snprintf(name, sizeof name, "%020" PRIu64, version);
     unlink(temporary);
@@ -124,7 +126,7 @@ bool checkpoint_repoint(const char *directory, uint64_t version, struct cs_error
     return environment_sync_directory(directory, err);
 }
 
-/* -- removing ------------------------------------------------------------------------------------------------------- */
+/* -- removing ----------------------------------------------------------------------------------------------------- */
 
 static void remove_tree(const char *path)
 {
@@ -169,7 +171,7 @@ static void prune(const char *directory, uint64_t current, uint64_t predecessor,
     free(version);
 }
 
-/* -- writing -------------------------------------------------------------------------------------------------------- */
+/* -- writing ------------------------------------------------------------------------------------------------------ */
 
 static bool failed(struct checkpoint_writer *writer, int code, struct cs_error *err)
 {
@@ -200,7 +202,8 @@ static bool reserve(struct checkpoint_writer *writer, size_t bytes, struct cs_er
     int code = mdb_env_info(writer->env, &info);
     if (!code) code = mdb_env_stat(writer->env, &stat_);
     /* Rows fill more than half of each page when appended; a large value fills its pages. */
-    size_t wanted = ((info.me_last_pgno + 1) * stat_.ms_psize) + 3 * (transaction_bytes > bytes ? transaction_bytes : bytes) + (1 << 20);
+    size_t wanted = ((info.me_last_pgno + 1) * stat_.ms_psize) +
+                    3 * (transaction_bytes > bytes ? transaction_bytes : bytes) + (1 << 20);
     if (!code && wanted > info.me_mapsize) code = mdb_env_set_mapsize(writer->env, wanted);
     if (!code) code = mdb_txn_begin(writer->env, NULL, 0, &writer->txn);
     if (code) return failed(writer, code, err);
@@ -272,7 +275,8 @@ bool checkpoint_tensor(struct checkpoint_writer *writer, const struct tensor *te
     assert(*tensor->name && tensor->rank <= TENSOR_RANK_MAX);
     if (size > UINT32_MAX - FORMAT_DENSE_HEADER)
         return cs_fail(err, CS_FAILED, "tensor %s: %zu bytes are too many for one value", tensor->name, size);
-    MDB_val key = { strlen(tensor->name), (void *)(uintptr_t)tensor->name }, value = { FORMAT_DENSE_HEADER + size, NULL };
+    MDB_val key = { strlen(tensor->name), (void *)(uintptr_t)tensor->name },
+            value = { FORMAT_DENSE_HEADER + size, NULL };
     if (!reserve(writer, value.mv_size, err)) return false;
     int code = mdb_put(writer->txn, writer->dense, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
     if (code == MDB_KEYEXIST) return cs_fail(err, CS_FAILED, "two tensors are called %s", tensor->name);
@@ -285,9 +289,11 @@ bool checkpoint_tensor(struct checkpoint_writer *writer, const struct tensor *te
 static bool begin_table(struct checkpoint_writer *writer, const char *table, struct cs_error *err)
 {
     char name[TABLE_NAME_MAX + 8];
-    if (!*table || strlen(table) > TABLE_NAME_MAX) return cs_fail(err, CS_FAILED, "'%.40s' can't be a table's name", table);
+    if (!*table || strlen(table) > TABLE_NAME_MAX)
+        return cs_fail(err, CS_FAILED, "'%.40s' can't be a table's name", table);
     for (size_t i = 0; i < writer->table_count; i++)
-        if (!strcmp(writer->table[i].name, table)) return cs_fail(err, CS_FAILED, "rows of table %s come in two pieces", table);
+        if (!strcmp(writer->table[i].name, table))
+            return cs_fail(err, CS_FAILED, "rows of table %s come in two pieces", table);
     if (!reserve(writer, 0, err)) return false;
     snprintf(name, sizeof name, "rows.%s", table);
     int code = mdb_dbi_open(writer->txn, name, MDB_CREATE, &writer->rows);
@@ -298,7 +304,8 @@ static bool begin_table(struct checkpoint_writer *writer, const char *table, str
     return true;
 }
 
-bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_t key, const float *row, size_t dimension, struct cs_error *err)
+bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_t key, const float *row,
+                    size_t dimension, struct cs_error *err)
 {
     struct written_table *last = writer->table_count ? &writer->table[writer->table_count - 1] : NULL;
     if (!last || strcmp(last->name, table)) {
@@ -317,8 +324,8 @@ bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_
 }
 
 /* The caller's manifest with what the writer alone knows. Returns its text, malloc'd. */
-static char *complete_manifest(struct checkpoint_writer *writer, const char *manifest, uint64_t version, const char *sha256, uint64_t size,
-                               struct cs_error *err)
+static char *complete_manifest(struct checkpoint_writer *writer, const char *manifest, uint64_t version,
+                               const char *sha256, uint64_t size, struct cs_error *err)
 {
     json_error_t where;
     struct timespec now;
@@ -376,8 +383,8 @@ static bool seal_data(struct checkpoint_writer *writer, uint64_t *size, char sha
 }
 
 /* One more than any there is; another writer may take it first: then the next. */
-static bool take_version(struct checkpoint_writer *writer, const char *manifest, uint64_t size, const char *sha256, uint64_t *version,
-                         struct cs_error *err)
+static bool take_version(struct checkpoint_writer *writer, const char *manifest, uint64_t size, const char *sha256,
+                         uint64_t *version, struct cs_error *err)
 {
     uint64_t *existing;
     size_t count;
@@ -388,12 +395,14 @@ static bool take_version(struct checkpoint_writer *writer, const char *manifest,
     for (;; next++) {
         char path[PATH_MAX];
         char *text = complete_manifest(writer, manifest, next, sha256, size, err);
-        bool ok = text && write_manifest(writer->temporary, text, err) && environment_sync_directory(writer->temporary, err) &&
+        bool ok = text && write_manifest(writer->temporary, text, err) &&
+                  environment_sync_directory(writer->temporary, err) &&
                   version_path(path, writer->directory, next, err);
         free(text);
         if (!ok) return false;
         if (rename(writer->temporary, path) == 0) break;
-        if (errno != EEXIST && errno != ENOTEMPTY) return cs_fail_errno(err, errno, "naming version %" PRIu64 " in %s", next, writer->directory);
+        if (errno != EEXIST && errno != ENOTEMPTY)
+            return cs_fail_errno(err, errno, "naming version %" PRIu64 " in %s", next, writer->directory);
     }
     *version = next;
     free(writer->temporary);
@@ -401,7 +410,8 @@ static bool take_version(struct checkpoint_writer *writer, const char *manifest,
     return environment_sync_directory(writer->directory, err);
 }
 
-bool checkpoint_finish(struct checkpoint_writer *writer, const char *manifest, uint64_t keep, uint64_t *version, struct cs_error *err)
+bool checkpoint_finish(struct checkpoint_writer *writer, const char *manifest, uint64_t keep, uint64_t *version,
+                       struct cs_error *err)
 {
     uint64_t size, predecessor = checkpoint_current(writer->directory);
     char sha256[65];

@@ -15,11 +15,13 @@ struct checkpoint_writer *checkpoint_begin(const char *directory, struct cs_erro
 bool checkpoint_meta(struct checkpoint_writer *writer, const char *name, const char *text, struct cs_error *err);
 bool checkpoint_tensor(struct checkpoint_writer *writer, const struct tensor *tensor, struct cs_error *err);
 /* Keys ascending within a table; tables one after the other. */
-bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_t key, const float *row, size_t dimension, struct cs_error *err);
-/* manifest: a JSON object text; version, created, format, rows by table, sha256 and size of data.mdb are added to it. Ends the
- * writer either way; *version is the new one, larger than any before, already named by `current`. Then all but
+bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_t key, const float *row,
+                    size_t dimension, struct cs_error *err);
+/* manifest: a JSON object text; version, created, format, rows by table, sha256 and size of data.mdb are added to it.
+ * Ends the writer either way; *version is the new one, larger than any before, already named by `current`. Then all but
  * the newest `keep` versions (never current or its predecessor) are removed. */
-bool checkpoint_finish(struct checkpoint_writer *writer, const char *manifest, uint64_t keep, uint64_t *version, struct cs_error *err);
+bool checkpoint_finish(struct checkpoint_writer *writer, const char *manifest, uint64_t keep, uint64_t *version,
+                       struct cs_error *err);
 void checkpoint_abandon(struct checkpoint_writer *writer);
 
 uint64_t checkpoint_current(const char *directory);             /* 0: none */
@@ -44,7 +46,10 @@ size_t checkpoint_dimension(const struct checkpoint *checkpoint, int table);
 /* The row, borrowed for the checkpoint's life, or NULL. Thread-safe, no lock, no system call. */
 const float *checkpoint_find(const struct checkpoint *checkpoint, int table, uint64_t key);
 typedef bool checkpoint_row_visitor(void *self, uint64_t key, const float *row, size_t dimension, struct cs_error *err);
-bool checkpoint_each_row(struct checkpoint *checkpoint, const char *table, checkpoint_row_visitor *visit, void *self, struct cs_error *err);
-bool checkpoint_tables(struct checkpoint *checkpoint, bool (*visit)(void *self, const char *table, uint64_t rows, struct cs_error *err), void *self, struct cs_error *err);
+bool checkpoint_each_row(struct checkpoint *checkpoint, const char *table, checkpoint_row_visitor *visit, void *self,
+                         struct cs_error *err);
+bool checkpoint_tables(struct checkpoint *checkpoint,
+                       bool (*visit)(void *self, const char *table, uint64_t rows, struct cs_error *err), void *self,
+                       struct cs_error *err);
 
 #endif

@@ -1,7 +1,7 @@
 /* Checkpoints, the reading side: a version is opened, checked, and indexed once; then rows are found without LMDB.
  *
- * LMDB's own lookup needs a transaction a thread. A published file never changes, so at opening one pass over each table
- * notes where every row stands in the map:
+ * LMDB's own lookup needs a transaction a thread. A published file never changes, so at opening one pass over each
+ * table notes where every row stands in the map:
  *
  *   entry[]   {key, row *}, ascending; 16 bytes a row
  *   bucket[]  first entry whose key's top bits are at least b; about one entry a bucket, keys being hashes
@@ -76,7 +76,7 @@ bool checkpoint_sha256(int fd, uint64_t *size, char text[65])
     return got == 0;
 }
 
-/* -- opening -------------------------------------------------------------------------------------------------------- */
+/* -- opening ------------------------------------------------------------------------------------------------------ */
 
 static char *read_text(const char *path, struct cs_error *err)
 {
@@ -100,7 +100,8 @@ static char *read_text(const char *path, struct cs_error *err)
 }
 
 /* What the manifest says of the file, against the file itself. */
-static bool check_data(struct checkpoint *checkpoint, const json_t *manifest, const char *path, bool verify, struct cs_error *err)
+static bool check_data(struct checkpoint *checkpoint, const json_t *manifest, const char *path, bool verify,
+                       struct cs_error *err)
 {
     json_t *size = json_object_get(manifest, "size");
     const char *expected = json_string_value(json_object_get(manifest, "sha256"));
@@ -111,14 +112,15 @@ static bool check_data(struct checkpoint *checkpoint, const json_t *manifest, co
     bool ok = false;
 
     if (format != FORMAT_CHECKPOINT_VERSION)
-        return cs_fail(err, CS_REFUSED, "%s has checkpoint format %" PRId64 ", this program reads %d", checkpoint->directory, (int64_t)format,
-                       FORMAT_CHECKPOINT_VERSION);
+        return cs_fail(err, CS_REFUSED, "%s has checkpoint format %" PRId64 ", this program reads %d",
+                       checkpoint->directory, (int64_t)format, FORMAT_CHECKPOINT_VERSION);
     if (!json_is_integer(size) || !expected || json_integer_value(json_object_get(manifest, "version")) <= 0)
         return cs_fail(err, CS_REFUSED, "%s/manifest.json lacks version, size or sha256", checkpoint->directory);
     checkpoint->version = (uint64_t)json_integer_value(json_object_get(manifest, "version"));
     const char *slash = strrchr(checkpoint->directory, '/'), *name = slash ? slash + 1 : checkpoint->directory;
     if (checkpoint_version_parse(name, &named) && named != checkpoint->version)
-        return cs_fail(err, CS_REFUSED, "%s holds the manifest of version %" PRIu64, checkpoint->directory, checkpoint->version);
+        return cs_fail(err, CS_REFUSED, "%s holds the manifest of version %" PRIu64, checkpoint->directory,
+                       checkpoint->version);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status)) {
         cs_fail_errno(err, errno, "opening %s", path);
@@ -175,7 +177,8 @@ static bool each_pair(struct checkpoint *checkpoint, MDB_dbi database, index_pai
     return ok && (code == MDB_NOTFOUND || damaged(checkpoint, code, err));
 }
 
-static bool index_rows(const struct checkpoint *checkpoint, struct indexed_table *table, MDB_cursor *cursor, struct cs_error *err)
+static bool index_rows(const struct checkpoint *checkpoint, struct indexed_table *table, MDB_cursor *cursor,
+                       struct cs_error *err)
 {
     MDB_val key, value;
     uint64_t n = 0;
@@ -183,18 +186,22 @@ static bool index_rows(const struct checkpoint *checkpoint, struct indexed_table
 
     for (; !(code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)); n++) {
         struct index_entry *entry = &table->entry[n];
-        if (n == table->rows || key.mv_size != sizeof entry->key || value.mv_size % sizeof(float) || (uintptr_t)value.mv_data % sizeof(float))
-            return cs_fail(err, CS_REFUSED, "table %s of %s is damaged at its row %" PRIu64, table->name, checkpoint->directory, n);
+        if (n == table->rows || key.mv_size != sizeof entry->key || value.mv_size % sizeof(float) ||
+            (uintptr_t)value.mv_data % sizeof(float))
+            return cs_fail(err, CS_REFUSED, "table %s of %s is damaged at its row %" PRIu64, table->name,
+                           checkpoint->directory, n);
         if (n == 0) table->dimension = value.mv_size / sizeof(float);
         memcpy(&entry->key, key.mv_data, sizeof entry->key);
         entry->key = format_big_endian(entry->key);
         entry->row = value.mv_data;
         if (value.mv_size != table->dimension * sizeof(float) || (n && entry[-1].key >= entry->key))
-            return cs_fail(err, CS_REFUSED, "table %s of %s is damaged at its row %" PRIu64, table->name, checkpoint->directory, n);
+            return cs_fail(err, CS_REFUSED, "table %s of %s is damaged at its row %" PRIu64, table->name,
+                           checkpoint->directory, n);
     }
     if (code != MDB_NOTFOUND) return damaged(checkpoint, code, err);
     if (n != table->rows)
-        return cs_fail(err, CS_REFUSED, "table %s of %s has %" PRIu64 " rows, says %" PRIu64, table->name, checkpoint->directory, n, table->rows);
+        return cs_fail(err, CS_REFUSED, "table %s of %s has %" PRIu64 " rows, says %" PRIu64, table->name,
+                       checkpoint->directory, n, table->rows);
     return true;
 }
 
@@ -221,7 +228,8 @@ static bool index_table(struct checkpoint *checkpoint, struct indexed_table *tab
     table->rows = stat_.ms_entries;
     /* A row takes more bytes of the file than its key: bounds what is allocated on a damaged count's word. */
     if (table->rows > (uint64_t)(info.me_last_pgno + 1) * stat_.ms_psize / 16 || table->rows > UINT32_MAX)
-        return cs_fail(err, CS_REFUSED, "table %s of %s claims %" PRIu64 " rows", table->name, checkpoint->directory, table->rows);
+        return cs_fail(err, CS_REFUSED, "table %s of %s claims %" PRIu64 " rows", table->name, checkpoint->directory,
+                       table->rows);
     if (!(table->entry = malloc((table->rows + 1) * sizeof *table->entry))) abort();
     if ((code = mdb_cursor_open(checkpoint->txn, table->database, &cursor))) return damaged(checkpoint, code, err);
     bool ok = index_rows(checkpoint, table, cursor, err);
@@ -259,13 +267,14 @@ static bool index_all(struct checkpoint *checkpoint, struct cs_error *err)
     for (size_t i = 0; i < checkpoint->table_count; i++) {
         char name[512];
         snprintf(name, sizeof name, "rows.%s", checkpoint->table[i].name);
-        if ((code = mdb_dbi_open(checkpoint->txn, name, 0, &checkpoint->table[i].database))) return damaged(checkpoint, code, err);
+        if ((code = mdb_dbi_open(checkpoint->txn, name, 0, &checkpoint->table[i].database)))
+            return damaged(checkpoint, code, err);
         if (!index_table(checkpoint, &checkpoint->table[i], err)) return false;
     }
     const char *format = checkpoint_meta_text(checkpoint, "format");
     if (!format || strtol(format, NULL, 10) != FORMAT_CHECKPOINT_VERSION)
-        return cs_fail(err, CS_REFUSED, "%s has checkpoint format %s, this program reads %d", checkpoint->directory, format ? format : "(none)",
-                       FORMAT_CHECKPOINT_VERSION);
+        return cs_fail(err, CS_REFUSED, "%s has checkpoint format %s, this program reads %d", checkpoint->directory,
+                       format ? format : "(none)", FORMAT_CHECKPOINT_VERSION);
     return true;
 }
 
@@ -279,8 +288,11 @@ struct checkpoint *checkpoint_open(const char *path, bool verify, struct cs_erro
 
     if (!checkpoint) abort();
     uint64_t current = checkpoint_current(path);
-    if (current ? asprintf(&checkpoint->directory, "%s/%020" PRIu64, path, current) < 0 : !(checkpoint->directory = strdup(path))) abort();
-    for (size_t n = strlen(checkpoint->directory); n > 1 && checkpoint->directory[n - 1] == '/'; n--) checkpoint->directory[n - 1] = 0;
+    if (current ? asprintf(&checkpoint->directory, "%s/%020" PRIu64, path, current) < 0
+                : !(checkpoint->directory = strdup(path)))
+        abort();
+    for (size_t n = strlen(checkpoint->directory); n > 1 && checkpoint->directory[n - 1] == '/'; n--)
+        checkpoint->directory[n - 1] = 0;
     snprintf(file, sizeof file, "%s/manifest.json", checkpoint->directory);
     if (!current && access(file, F_OK) && errno == ENOENT) {
         cs_fail(err, CS_FAILED, "%s has neither a current version nor a manifest", path);
@@ -325,7 +337,7 @@ void checkpoint_close(struct checkpoint *checkpoint)
     free(checkpoint);
 }
 
-/* -- reading -------------------------------------------------------------------------------------------------------- */
+/* -- reading ------------------------------------------------------------------------------------------------------ */
 
 uint64_t checkpoint_version(const struct checkpoint *checkpoint)
 {
@@ -347,7 +359,8 @@ const char *checkpoint_meta_text(const struct checkpoint *checkpoint, const char
 bool checkpoint_read_tensor(struct checkpoint *checkpoint, const struct tensor *tensor, struct cs_error *err)
 {
     for (size_t i = 0; i < checkpoint->tensor_count; i++)
-        if (!strcmp(checkpoint->tensor[i].name, tensor->name)) return format_tensor_copy(tensor, &checkpoint->tensor[i], err);
+        if (!strcmp(checkpoint->tensor[i].name, tensor->name))
+            return format_tensor_copy(tensor, &checkpoint->tensor[i], err);
     return cs_fail(err, CS_REFUSED, "tensor %s is missing in %s", tensor->name, checkpoint->directory);
 }
 
@@ -394,7 +407,8 @@ const float *checkpoint_find(const struct checkpoint *checkpoint, int table, uin
     return NULL;
 }
 
-bool checkpoint_each_row(struct checkpoint *checkpoint, const char *table, checkpoint_row_visitor *visit, void *self, struct cs_error *err)
+bool checkpoint_each_row(struct checkpoint *checkpoint, const char *table, checkpoint_row_visitor *visit, void *self,
+                         struct cs_error *err)
 {
     int number = checkpoint_table(checkpoint, table);
     if (number < 0) return cs_fail(err, CS_FAILED, "%s has no table %s", checkpoint->directory, table);
@@ -404,7 +418,9 @@ bool checkpoint_each_row(struct checkpoint *checkpoint, const char *table, check
     return true;
 }
 
-bool checkpoint_tables(struct checkpoint *checkpoint, bool (*visit)(void *self, const char *table, uint64_t rows, struct cs_error *err), void *self, struct cs_error *err)
+bool checkpoint_tables(struct checkpoint *checkpoint,
+                       bool (*visit)(void *self, const char *table, uint64_t rows, struct cs_error *err), void *self,
+                       struct cs_error *err)
 {
     for (size_t i = 0; i < checkpoint->table_count; i++)
         if (!visit(self, checkpoint->table[i].name, checkpoint->table[i].rows, err)) return false;

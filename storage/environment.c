@@ -49,12 +49,14 @@ bool environment_fail(struct cs_error *err, int code, const char *directory, siz
         if (statvfs(directory, &disk) == 0) {
             uint64_t free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
             if (code != EIO || free_bytes < wanted + ((uint64_t)1 << 20))
-                return cs_fail(err, CS_FAILED, "%s: disk full: %" PRIu64 " bytes free in %s", doing, free_bytes, directory);
+                return cs_fail(err, CS_FAILED, "%s: disk full: %" PRIu64 " bytes free in %s", doing, free_bytes,
+                               directory);
         }
         return cs_fail_errno(err, code, "%s in %s", doing, directory);
     }
     case MDB_INVALID: return cs_fail(err, CS_REFUSED, "%s: %s holds no LMDB file, or a damaged one", doing, directory);
-    case MDB_VERSION_MISMATCH: return cs_fail(err, CS_REFUSED, "%s: %s was written by another version of LMDB", doing, directory);
+    case MDB_VERSION_MISMATCH:
+        return cs_fail(err, CS_REFUSED, "%s: %s was written by another version of LMDB", doing, directory);
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
     case MDB_INCOMPATIBLE:
@@ -86,7 +88,8 @@ bool environment_check_size(MDB_env *env, const char *file, struct cs_error *err
     if (mdb_env_info(env, &info) || mdb_env_stat(env, &stat_) || mdb_env_get_fd(env, &fd) || fstat(fd, &status))
         return cs_fail_errno(err, errno, "looking at %s", file);
     uint64_t needed;
-    if (__builtin_mul_overflow((uint64_t)info.me_last_pgno + 1, (uint64_t)stat_.ms_psize, &needed) || needed > (uint64_t)status.st_size)
+    if (__builtin_mul_overflow((uint64_t)info.me_last_pgno + 1, (uint64_t)stat_.ms_psize, &needed) ||
+        needed > (uint64_t)status.st_size)
         return cs_fail(err, CS_REFUSED, "%s is truncated: %" PRIu64 " bytes needed, %" PRIu64 " there", file, needed,
                        (uint64_t)status.st_size);
     return true;
@@ -130,9 +133,11 @@ static bool open_fresh(struct environment *environment, size_t map_bytes, struct
     if (snprintf(file, sizeof file, "%s/data.mdb", environment->directory) >= (int)sizeof file)
         return cs_fail(err, CS_FAILED, "the path of %s is too long", environment->directory);
     bool created = access(file, F_OK) != 0;
-    if (created && !environment->writable) return cs_fail(err, CS_REFUSED, "%s holds no snapshot", environment->directory);
+    if (created && !environment->writable)
+        return cs_fail(err, CS_REFUSED, "%s holds no snapshot", environment->directory);
     unsigned flags = MDB_NOTLS | (environment->writable ? 0 : MDB_RDONLY);
-    int code = open_mapped(&environment->env, environment->directory, flags, DATABASES, map_bytes ? map_bytes : default_map);
+    int code =
+        open_mapped(&environment->env, environment->directory, flags, DATABASES, map_bytes ? map_bytes : default_map);
     if (code) return environment_fail(err, code, environment->directory, 0, "opening the snapshot");
     if (!environment_check_size(environment->env, file, err)) return false;
     int cleared;

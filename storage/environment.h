@@ -1,8 +1,10 @@
-/* LMDB environments: opened once a process, read safely, grown when full; the one place where LMDB's codes become cs_error.
+/* LMDB environments: opened once a process, read safely, grown when full; the one place where LMDB's codes become
+ * cs_error.
  *
- * What operations.md, section 3, measured is held here: default sync only, no WRITEMAP, no DUPSORT, one MDB_env a file and
- * process (a second open shares the first), the file's size checked before anything in it is read (a truncated file would
- * otherwise end in SIGBUS), a full disk told from LMDB's EIO, and no growing of the map while someone reads through it. */
+ * What operations.md, section 3, measured is held here: default sync only, no WRITEMAP, no DUPSORT, one MDB_env a file
+ * and process (a second open shares the first), the file's size checked before anything in it is read (a truncated file
+ * would otherwise end in SIGBUS), a full disk told from LMDB's EIO, and no growing of the map while someone reads
+ * through it. */
 #ifndef STORAGE_ENVIRONMENT_H
 #define STORAGE_ENVIRONMENT_H
 

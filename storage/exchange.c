@@ -1,8 +1,8 @@
-/* safetensors and npz. Reading trusts nothing: the header is JSON from anywhere, and every number in it is checked against the
- * file's size before a byte of data is touched.
+/* safetensors and npz. Reading trusts nothing: the header is JSON from anywhere, and every number in it is checked
+ * against the file's size before a byte of data is touched.
  *
- *   safetensors:  header length u64 | JSON {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...}, spaces | data
- *   npz:          a zip of stored (uncompressed) .npy files; sizes below 4 GiB, since ZIP64 is not written */
+ *   safetensors:  header length u64 | JSON {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...}, spaces |
+ * data npz:          a zip of stored (uncompressed) .npy files; sizes below 4 GiB, since ZIP64 is not written */
 #include "storage/exchange.h"
 
 #include <assert.h>
@@ -25,7 +25,7 @@ static const uint64_t header_max = (uint64_t)100 << 20;     /* as the safetensor
 static const char *const numpy_type[] = { "<f4", "<f8", "<u4", "<u8", "<i8" };     /* by enum tensor_type */
 enum { TYPES = sizeof numpy_type / sizeof *numpy_type };
 
-/* -- writing -------------------------------------------------------------------------------------------------------- */
+/* -- writing ------------------------------------------------------------------------------------------------------ */
 
 struct zip_entry { uint32_t crc, size, offset; };
 
@@ -72,7 +72,8 @@ bool exchange_announce(struct exchange_writer *writer, const struct tensor *tens
 {
     assert(!writer->begun);
     for (size_t i = 0; i < writer->count; i++)
-        if (!strcmp(writer->tensor[i].name, tensor->name)) return cs_fail(err, CS_FAILED, "two tensors are called %s", tensor->name);
+        if (!strcmp(writer->tensor[i].name, tensor->name))
+            return cs_fail(err, CS_FAILED, "two tensors are called %s", tensor->name);
     if (writer->count == writer->capacity) {
         writer->capacity = writer->capacity ? writer->capacity * 2 : 64;
         writer->tensor = realloc(writer->tensor, writer->capacity * sizeof *writer->tensor);
@@ -99,18 +100,22 @@ static bool write_safetensors_header(struct exchange_writer *writer, struct cs_e
     for (size_t i = 0; i < writer->count; i++) {
         const struct tensor *tensor = &writer->tensor[i];
         json_t *shape = json_array();
-        for (size_t k = 0; k < tensor->rank; k++) json_array_append_new(shape, json_integer((json_int_t)tensor->shape[k]));
+        for (size_t k = 0; k < tensor->rank; k++)
+            json_array_append_new(shape, json_integer((json_int_t)tensor->shape[k]));
         uint64_t end = offset + tensor_bytes(tensor);
-        json_object_set_new(root, tensor->name, json_pack("{s:s, s:o, s:[I, I]}", "dtype", format_type_name(tensor->type), "shape", shape,
-                                                          "data_offsets", (json_int_t)offset, (json_int_t)end));
+        json_object_set_new(root, tensor->name,
+                            json_pack("{s:s, s:o, s:[I, I]}", "dtype", format_type_name(tensor->type), "shape", shape,
+                                      "data_offsets", (json_int_t)offset, (json_int_t)end));
         offset = end;
     }
     char *text = json_dumps(root, JSON_COMPACT | JSON_PRESERVE_ORDER);
     json_decref(root);
     if (!text) abort();
     uint64_t length = strlen(text), padded = (length + 7) & ~(uint64_t)7;
-    bool ok = padded <= header_max || cs_fail(err, CS_FAILED, "%zu tensors are too many for one safetensors file", writer->count);
-    ok = ok && emit(writer, &padded, sizeof padded, err) && emit(writer, text, length, err) && emit(writer, "       ", padded - length, err);
+    bool ok = padded <= header_max ||
+              cs_fail(err, CS_FAILED, "%zu tensors are too many for one safetensors file", writer->count);
+    ok = ok && emit(writer, &padded, sizeof padded, err) && emit(writer, text, length, err) &&
+         emit(writer, "       ", padded - length, err);
     free(text);
     return ok;
 }
@@ -134,7 +139,8 @@ static unsigned char *put32(unsigned char *at, uint32_t value)
     return put16(put16(at, value & 0xffff), value >> 16);
 }
 
-/* version needed, flags, method, time, date (1980-01-01), crc, both sizes, name length, extra length: local and central alike. */
+/* version needed, flags, method, time, date (1980-01-01), crc, both sizes, name length, extra length: local and central
+ * alike. */
 static unsigned char *zip_common(unsigned char *at, const struct zip_entry *entry, size_t name)
 {
     at = put16(put16(put16(put16(put16(at, 20), 0), 0), 0), 33);
@@ -142,13 +148,15 @@ static unsigned char *zip_common(unsigned char *at, const struct zip_entry *entr
     return put16(put16(at, (uint32_t)name), 0);
 }
 
-static bool zip_begin(struct exchange_writer *writer, const struct tensor *tensor, struct zip_entry *entry, struct cs_error *err)
+static bool zip_begin(struct exchange_writer *writer, const struct tensor *tensor, struct zip_entry *entry,
+                      struct cs_error *err)
 {
     char name[TENSOR_NAME_MAX + 8], text[256], shape[96] = "";
     unsigned char local[30], prefix[10] = "\x93NUMPY\x01\x00";
     size_t used = 0;
 
-    for (size_t i = 0; i < tensor->rank; i++) used += (size_t)snprintf(shape + used, sizeof shape - used, "%zu,", tensor->shape[i]);
+    for (size_t i = 0; i < tensor->rank; i++)
+        used += (size_t)snprintf(shape + used, sizeof shape - used, "%zu,", tensor->shape[i]);
     size_t length = (size_t)snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }",
                                      numpy_type[tensor->type], shape);
     while ((sizeof prefix + length + 1) % 64) text[length++] = ' ';
@@ -156,13 +164,15 @@ static bool zip_begin(struct exchange_writer *writer, const struct tensor *tenso
     put16(prefix + 8, (uint32_t)length);
     size_t name_length = (size_t)snprintf(name, sizeof name, "%s.npy", tensor->name);
     uint64_t size = sizeof prefix + length + tensor_bytes(tensor);
-    if (size > UINT32_MAX || writer->position + size + sizeof local + name_length > UINT32_MAX || writer->count > UINT16_MAX)
-        return cs_fail(err, CS_FAILED, "tensor %s takes the npz file past 4 GiB or 65535 arrays: use safetensors", tensor->name);
+    if (size > UINT32_MAX || writer->position + size + sizeof local + name_length > UINT32_MAX ||
+        writer->count > UINT16_MAX)
+        return cs_fail(err, CS_FAILED, "tensor %s takes the npz file past 4 GiB or 65535 arrays: use safetensors",
+                       tensor->name);
     *entry = (struct zip_entry){ .size = (uint32_t)size, .offset = (uint32_t)writer->position };
     zip_common(put32(local, 0x04034b50), entry, name_length);
     entry->crc = crc_of(writer, crc_of(writer, 0, prefix, sizeof prefix), (unsigned char *)text, length);
-    return emit(writer, local, sizeof local, err) && emit(writer, name, name_length, err) && emit(writer, prefix, sizeof prefix, err) &&
-           emit(writer, text, length, err);
+    return emit(writer, local, sizeof local, err) && emit(writer, name, name_length, err) &&
+           emit(writer, prefix, sizeof prefix, err) && emit(writer, text, length, err);
 }
 
 /* The checksum is known only now: into the header that was written before the data. */
@@ -183,12 +193,15 @@ static bool zip_directory(struct exchange_writer *writer, struct cs_error *err)
         char name[TENSOR_NAME_MAX + 8];
         size_t length = (size_t)snprintf(name, sizeof name, "%s.npy", writer->tensor[i].name);
         unsigned char *at = zip_common(put16(put32(central, 0x02014b50), 20 | 3 << 8), &writer->zip[i], length);
-        put32(put32(at + 6, (uint32_t)0100640 << 16), writer->zip[i].offset);       /* after comment, disk, internal attributes: 0 */
+        put32(put32(at + 6, (uint32_t)0100640 << 16),
+              writer->zip[i].offset); /* after comment, disk, internal attributes: 0 */
         if (!emit(writer, central, sizeof central, err) || !emit(writer, name, length, err)) return false;
     }
     unsigned char end[22] = { 0 };
-    if (writer->position > UINT32_MAX) return cs_fail(err, CS_FAILED, "the npz file would be past 4 GiB: use safetensors");
-    unsigned char *at = put16(put16(put32(put32(end, 0x06054b50), 0), (uint32_t)writer->count), (uint32_t)writer->count);
+    if (writer->position > UINT32_MAX)
+        return cs_fail(err, CS_FAILED, "the npz file would be past 4 GiB: use safetensors");
+    unsigned char *at =
+        put16(put16(put32(put32(end, 0x06054b50), 0), (uint32_t)writer->count), (uint32_t)writer->count);
     put32(put32(at, (uint32_t)(writer->position - begin)), (uint32_t)begin);
     return emit(writer, end, sizeof end, err);
 }
@@ -207,7 +220,8 @@ static bool begin_next(struct exchange_writer *writer, struct cs_error *err)
     for (; writer->current < writer->count; writer->current++) {
         struct zip_entry *entry = &writer->zip[writer->current];
         writer->left = tensor_bytes(&writer->tensor[writer->current]);
-        if (writer->format == EXCHANGE_NPZ && !zip_begin(writer, &writer->tensor[writer->current], entry, err)) return false;
+        if (writer->format == EXCHANGE_NPZ && !zip_begin(writer, &writer->tensor[writer->current], entry, err))
+            return false;
         if (writer->left) return true;
         if (writer->format == EXCHANGE_NPZ && !zip_end(writer, entry, err)) return false;
     }
@@ -246,7 +260,8 @@ bool exchange_finish(struct exchange_writer *writer, struct cs_error *err)
 
     if (!writer->left && !begin_next(writer, err)) goto out;
     if (writer->left) {
-        cs_fail(err, CS_FAILED, "tensor %s lacks %" PRIu64 " bytes", writer->tensor[writer->current].name, writer->left);
+        cs_fail(err, CS_FAILED, "tensor %s lacks %" PRIu64 " bytes", writer->tensor[writer->current].name,
+                writer->left);
         goto out;
     }
     if (writer->format == EXCHANGE_NPZ && !zip_directory(writer, err)) goto out;
@@ -277,7 +292,7 @@ void exchange_abandon(struct exchange_writer *writer)
     free(writer);
 }
 
-/* -- reading -------------------------------------------------------------------------------------------------------- */
+/* -- reading ------------------------------------------------------------------------------------------------------ */
 
 struct exchange_file {
     unsigned char *bytes;
@@ -295,14 +310,17 @@ static bool read_type(struct tensor *tensor, const json_t *entry, struct cs_erro
         tensor->type = (enum tensor_type)i;
         return true;
     }
-    return cs_fail(err, CS_REFUSED, "tensor %s has dtype %.20s; F32, F64, U32, U64 and I64 are read", tensor->name, name);
+    return cs_fail(err, CS_REFUSED, "tensor %s has dtype %.20s; F32, F64, U32, U64 and I64 are read", tensor->name,
+                   name);
 }
 
 /* One tensor's entry, against the number of data bytes in the file. */
-static bool read_entry(struct tensor *tensor, const char *name, json_t *entry, unsigned char *data, uint64_t available, struct cs_error *err)
+static bool read_entry(struct tensor *tensor, const char *name, json_t *entry, unsigned char *data, uint64_t available,
+                       struct cs_error *err)
 {
     if (strlen(name) >= TENSOR_NAME_MAX || !*name)
-        return cs_fail(err, CS_REFUSED, "a tensor's name has %zu bytes, 1 to %d are read", strlen(name), TENSOR_NAME_MAX - 1);
+        return cs_fail(err, CS_REFUSED, "a tensor's name has %zu bytes, 1 to %d are read", strlen(name),
+                       TENSOR_NAME_MAX - 1);
     snprintf(tensor->name, sizeof tensor->name, "%s", name);
     if (!json_is_object(entry)) return cs_fail(err, CS_REFUSED, "tensor %s is not described by an object", name);
     if (!read_type(tensor, entry, err)) return false;
@@ -323,10 +341,13 @@ static bool read_entry(struct tensor *tensor, const char *name, json_t *entry, u
         return cs_fail(err, CS_REFUSED, "tensor %s: data_offsets must be two numbers", name);
     json_int_t begin = json_integer_value(first), end = json_integer_value(last);
     if (begin < 0 || end < begin || (uint64_t)end > available)
-        return cs_fail(err, CS_REFUSED, "tensor %s: data_offsets [%" PRId64 ", %" PRId64 "] lie outside of the file's %" PRIu64 " bytes of data",
+        return cs_fail(err, CS_REFUSED,
+                       "tensor %s: data_offsets [%" PRId64 ", %" PRId64 "] lie outside of the file's %" PRIu64
+                       " bytes of data",
                        name, (int64_t)begin, (int64_t)end, available);
     if ((uint64_t)(end - begin) != bytes)
-        return cs_fail(err, CS_REFUSED, "tensor %s: %" PRId64 " bytes of data, its shape comes to %" PRIu64, name, (int64_t)(end - begin), bytes);
+        return cs_fail(err, CS_REFUSED, "tensor %s: %" PRId64 " bytes of data, its shape comes to %" PRIu64, name,
+                       (int64_t)(end - begin), bytes);
     tensor->data = data + begin;
     return true;
 }
@@ -346,17 +367,21 @@ static int by_name(const void *left, const void *right)
 }
 
 /* The data are the tensors', one after the other: nothing twice, nothing between. */
-static bool check_layout(const struct exchange_file *file, const unsigned char *data, uint64_t available, struct cs_error *err)
+static bool check_layout(const struct exchange_file *file, const unsigned char *data, uint64_t available,
+                         struct cs_error *err)
 {
     const unsigned char *expected = data;
     for (size_t i = 0; i < file->count; i++) {
         const struct tensor *tensor = &file->tensor[i];
-        if ((const unsigned char *)tensor->data < expected) return cs_fail(err, CS_REFUSED, "tensor %s overlaps another", tensor->name);
-        if ((const unsigned char *)tensor->data > expected) return cs_fail(err, CS_REFUSED, "bytes before tensor %s belong to none", tensor->name);
+        if ((const unsigned char *)tensor->data < expected)
+            return cs_fail(err, CS_REFUSED, "tensor %s overlaps another", tensor->name);
+        if ((const unsigned char *)tensor->data > expected)
+            return cs_fail(err, CS_REFUSED, "bytes before tensor %s belong to none", tensor->name);
         expected = (const unsigned char *)tensor->data + tensor_bytes(tensor);
     }
     if (expected != data + available)
-        return cs_fail(err, CS_REFUSED, "%" PRIu64 " bytes at the end belong to no tensor", (uint64_t)(data + available - expected));
+        return cs_fail(err, CS_REFUSED, "%" PRIu64 " bytes at the end belong to no tensor",
+                       (uint64_t)(data + available - expected));
     return true;
 }
 
@@ -368,14 +393,17 @@ static bool read_header(struct exchange_file *file, struct cs_error *err)
     const char *name;
     bool ok = false;
 
-    if (file->size < sizeof length + 2) return cs_fail(err, CS_REFUSED, "%zu bytes are too few for a safetensors file", file->size);
+    if (file->size < sizeof length + 2)
+        return cs_fail(err, CS_REFUSED, "%zu bytes are too few for a safetensors file", file->size);
     memcpy(&length, file->bytes, sizeof length);
     if (length > header_max || length > file->size - sizeof length)
-        return cs_fail(err, CS_REFUSED, "a header of %" PRIu64 " bytes is announced, the file has %zu", length, file->size);
+        return cs_fail(err, CS_REFUSED, "a header of %" PRIu64 " bytes is announced, the file has %zu", length,
+                       file->size);
     if (file->bytes[sizeof length] != '{') return cs_fail(err, CS_REFUSED, "the header does not begin with {");
     root = json_loadb((char *)file->bytes + sizeof length, length, JSON_REJECT_DUPLICATES, &where);
     if (!root || !json_is_object(root)) {
-        cs_fail(err, CS_REFUSED, "the header is not JSON: %s (byte %d)", root ? "no object" : where.text, root ? 0 : where.position);
+        cs_fail(err, CS_REFUSED, "the header is not JSON: %s (byte %d)", root ? "no object" : where.text,
+                root ? 0 : where.position);
         goto out;
     }
     unsigned char *data = file->bytes + sizeof length + length;

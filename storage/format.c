@@ -48,7 +48,8 @@ bool format_block_key_parse(const void *key, size_t key_size, char *section, uin
     return true;
 }
 
-static uint64_t checksum(const void *header, size_t header_size, const void *payload, size_t size, const void *key, size_t key_size)
+static uint64_t checksum(const void *header, size_t header_size, const void *payload, size_t size, const void *key,
+                         size_t key_size)
 {
     uint64_t seed = XXH3_64bits_withSeed(key, key_size, XXH3_64bits(header, header_size));
     return XXH3_64bits_withSeed(payload, size, seed);
@@ -57,7 +58,8 @@ static uint64_t checksum(const void *header, size_t header_size, const void *pay
 void format_block_seal(unsigned char *value, size_t payload, const void *key, size_t key_size)
 {
     struct block_header header = { .magic = BLOCK_MAGIC, .version = VALUE_VERSION, .size = payload };
-    header.checksum = checksum(&header, offsetof(struct block_header, checksum), value + sizeof header, payload, key, key_size);
+    header.checksum =
+        checksum(&header, offsetof(struct block_header, checksum), value + sizeof header, payload, key, key_size);
     memcpy(value, &header, sizeof header);
 }
 
@@ -66,27 +68,33 @@ static void block_name(const void *key, size_t key_size, char *text, size_t size
 {
     char section[STATE_SECTION_MAX + 1];
     uint64_t id;
-    if (format_block_key_parse(key, key_size, section, &id)) snprintf(text, size, "section '%s', block %" PRIu64, section, id);
+    if (format_block_key_parse(key, key_size, section, &id))
+        snprintf(text, size, "section '%s', block %" PRIu64, section, id);
     else snprintf(text, size, "a block whose key is damaged");
 }
 
-bool format_block_open(const void *value, size_t size, const void *key, size_t key_size, const void **payload, size_t *payload_size,
-                       struct cs_error *err)
+bool format_block_open(const void *value, size_t size, const void *key, size_t key_size, const void **payload,
+                       size_t *payload_size, struct cs_error *err)
 {
     struct block_header header;
     char name[STATE_SECTION_MAX + 64];
 
     block_name(key, key_size, name, sizeof name);
-    if (size < sizeof header) return cs_fail(err, CS_REFUSED, "%s is damaged: %zu bytes, shorter than its header", name, size);
+    if (size < sizeof header)
+        return cs_fail(err, CS_REFUSED, "%s is damaged: %zu bytes, shorter than its header", name, size);
     memcpy(&header, value, sizeof header);
-    if (header.magic != BLOCK_MAGIC) return cs_fail(err, CS_REFUSED, "%s is damaged: it does not begin as a block does", name);
+    if (header.magic != BLOCK_MAGIC)
+        return cs_fail(err, CS_REFUSED, "%s is damaged: it does not begin as a block does", name);
     if (header.version != VALUE_VERSION)
-        return cs_fail(err, CS_REFUSED, "%s has format version %u, this program reads %d", name, header.version, VALUE_VERSION);
+        return cs_fail(err, CS_REFUSED, "%s has format version %u, this program reads %d", name, header.version,
+                       VALUE_VERSION);
     if (header.size != size - sizeof header)
-        return cs_fail(err, CS_REFUSED, "%s is damaged: %" PRIu64 " bytes announced, %zu there", name, header.size, size - sizeof header);
+        return cs_fail(err, CS_REFUSED, "%s is damaged: %" PRIu64 " bytes announced, %zu there", name, header.size,
+                       size - sizeof header);
     *payload = (const char *)value + sizeof header;
     *payload_size = header.size;
-    if (header.checksum != checksum(&header, offsetof(struct block_header, checksum), *payload, *payload_size, key, key_size))
+    if (header.checksum !=
+        checksum(&header, offsetof(struct block_header, checksum), *payload, *payload_size, key, key_size))
         return cs_fail(err, CS_REFUSED, "%s is damaged: its checksum differs", name);
     return true;
 }
@@ -96,14 +104,14 @@ void format_tensor_seal(unsigned char *value, const struct tensor *tensor)
     struct tensor_header header = { .magic = TENSOR_MAGIC, .version = VALUE_VERSION, .role = (uint16_t)tensor->role,
                                     .type = tensor->type, .rank = (uint32_t)tensor->rank };
     for (size_t i = 0; i < tensor->rank; i++) header.shape[i] = tensor->shape[i];
-    header.checksum = checksum(&header, offsetof(struct tensor_header, checksum), value + sizeof header, tensor_bytes(tensor),
-                               tensor->name, strlen(tensor->name));
+    header.checksum = checksum(&header, offsetof(struct tensor_header, checksum), value + sizeof header,
+                               tensor_bytes(tensor), tensor->name, strlen(tensor->name));
     memcpy(value, &header, sizeof header);
 }
 
 /* Name, type, rank and shape into *tensor, with size the exact number of data bytes that they must come to. */
-static bool describe(struct tensor *tensor, const void *name, size_t name_size, uint32_t type, uint32_t rank, const uint64_t *shape,
-                     size_t size, struct cs_error *err)
+static bool describe(struct tensor *tensor, const void *name, size_t name_size, uint32_t type, uint32_t rank,
+                     const uint64_t *shape, size_t size, struct cs_error *err)
 {
     memset(tensor, 0, sizeof *tensor);
     if (name_size == 0 || name_size >= TENSOR_NAME_MAX || memchr(name, 0, name_size))
@@ -120,24 +128,31 @@ static bool describe(struct tensor *tensor, const void *name, size_t name_size, 
         fits = fits && !__builtin_mul_overflow(bytes, shape[i], &bytes);
     }
     if (!fits || bytes != size)
-        return cs_fail(err, CS_REFUSED, "tensor %s is damaged: its shape does not come to its %zu bytes", tensor->name, size);
+        return cs_fail(err, CS_REFUSED, "tensor %s is damaged: its shape does not come to its %zu bytes", tensor->name,
+                       size);
     return true;
 }
 
-bool format_tensor_open(const void *value, size_t size, const void *name, size_t name_size, struct tensor *tensor, struct cs_error *err)
+bool format_tensor_open(const void *value, size_t size, const void *name, size_t name_size, struct tensor *tensor,
+                        struct cs_error *err)
 {
     struct tensor_header header;
 
-    if (size < sizeof header) return cs_fail(err, CS_REFUSED, "a tensor is damaged: %zu bytes, shorter than its header", size);
+    if (size < sizeof header)
+        return cs_fail(err, CS_REFUSED, "a tensor is damaged: %zu bytes, shorter than its header", size);
     memcpy(&header, value, sizeof header);
     if (header.magic != TENSOR_MAGIC || header.version != VALUE_VERSION)
         return cs_fail(err, CS_REFUSED, "tensor %.*s is damaged, or has format version %u (this program reads %d)",
-                       (int)(name_size < TENSOR_NAME_MAX ? name_size : TENSOR_NAME_MAX), (const char *)name, header.version, VALUE_VERSION);
-    if (!describe(tensor, name, name_size, header.type, header.rank, header.shape, size - sizeof header, err)) return false;
-    if (header.role > TENSOR_OPTIMIZER) return cs_fail(err, CS_REFUSED, "tensor %s is damaged: role %u", tensor->name, header.role);
+                       (int)(name_size < TENSOR_NAME_MAX ? name_size : TENSOR_NAME_MAX), (const char *)name,
+                       header.version, VALUE_VERSION);
+    if (!describe(tensor, name, name_size, header.type, header.rank, header.shape, size - sizeof header, err))
+        return false;
+    if (header.role > TENSOR_OPTIMIZER)
+        return cs_fail(err, CS_REFUSED, "tensor %s is damaged: role %u", tensor->name, header.role);
     tensor->role = (enum tensor_role)header.role;
     tensor->data = (char *)value + sizeof header;       /* the visitor's tensor has one field for readers and writers */
-    if (header.checksum != checksum(&header, offsetof(struct tensor_header, checksum), tensor->data, size - sizeof header, name, name_size))
+    if (header.checksum != checksum(&header, offsetof(struct tensor_header, checksum), tensor->data,
+                                    size - sizeof header, name, name_size))
         return cs_fail(err, CS_REFUSED, "tensor %s is damaged: its checksum differs", tensor->name);
     return true;
 }
@@ -149,13 +164,16 @@ void format_dense_header(unsigned char *bytes, const struct tensor *tensor)
     memcpy(bytes, &header, sizeof header);
 }
 
-bool format_dense_open(const void *value, size_t size, const void *name, size_t name_size, struct tensor *tensor, struct cs_error *err)
+bool format_dense_open(const void *value, size_t size, const void *name, size_t name_size, struct tensor *tensor,
+                       struct cs_error *err)
 {
     struct dense_header header;
 
-    if (size < sizeof header) return cs_fail(err, CS_REFUSED, "a tensor is damaged: %zu bytes, shorter than its header", size);
+    if (size < sizeof header)
+        return cs_fail(err, CS_REFUSED, "a tensor is damaged: %zu bytes, shorter than its header", size);
     memcpy(&header, value, sizeof header);
-    if (!describe(tensor, name, name_size, header.type, header.rank, header.shape, size - sizeof header, err)) return false;
+    if (!describe(tensor, name, name_size, header.type, header.rank, header.shape, size - sizeof header, err))
+        return false;
     tensor->data = (char *)value + sizeof header;
     return true;
 }

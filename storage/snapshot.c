@@ -1,4 +1,5 @@
-/* Snapshots: a cut is gathered in memory, sorted, and written in one LMDB transaction; views read what was committed. */
+/* Snapshots: a cut is gathered in memory, sorted, and written in one LMDB transaction; views read what was committed.
+ */
 #include "storage/snapshot.h"
 
 #include <assert.h>
@@ -25,7 +26,7 @@ struct snapshot_store {
     struct environment *environment;
     pthread_mutex_t mutex;          /* guards what follows */
     bool exists;
-    uint64_t failures;              /* cuts that came to nothing, ever: whatever was begun incrementally before one is void */
+    uint64_t failures; /* cuts that came to nothing, ever: whatever was begun incrementally before one is void */
     uint64_t covered;               /* its value at the begin of the last full cut that was written */
 };
 
@@ -53,7 +54,7 @@ struct snapshot_cut {
     uint64_t failures;              /* of the store, when this was begun */
 };
 
-/* -- the store ------------------------------------------------------------------------------------------------------ */
+/* -- the store ---------------------------------------------------------------------------------------------------- */
 
 static bool take_lock(struct snapshot_store *store, struct cs_error *err)
 {
@@ -83,7 +84,8 @@ static bool check_format(struct environment *environment, MDB_txn *txn, bool *ex
     if (code == MDB_NOTFOUND) {
         MDB_stat blocks;
         code = mdb_stat(txn, environment_database(environment, DATABASE_BLOCKS), &blocks);
-        if (!code && blocks.ms_entries) return cs_fail(err, CS_REFUSED, "%s names no format version: it is not a whole snapshot", directory);
+        if (!code && blocks.ms_entries)
+            return cs_fail(err, CS_REFUSED, "%s names no format version: it is not a whole snapshot", directory);
         return code ? environment_fail(err, code, directory, 0, "reading the snapshot") : true;
     }
     if (code) return environment_fail(err, code, directory, 0, "reading the snapshot");
@@ -149,7 +151,7 @@ const char *snapshot_directory(const struct snapshot_store *store)
     return store->directory;
 }
 
-/* -- a cut: gathering ----------------------------------------------------------------------------------------------- */
+/* -- a cut: gathering --------------------------------------------------------------------------------------------- */
 
 static unsigned char *take(struct snapshot_cut *cut, size_t size)
 {
@@ -178,8 +180,8 @@ static const char *keep_text(struct snapshot_cut *cut, const char *text)
     return copy ? memcpy(copy, text, size) : NULL;
 }
 
-static bool add(struct snapshot_cut *cut, enum environment_database database, const char *name, uint64_t id, unsigned char *value,
-                size_t size, struct cs_error *err)
+static bool add(struct snapshot_cut *cut, enum environment_database database, const char *name, uint64_t id,
+                unsigned char *value, size_t size, struct cs_error *err)
 {
     if (cut->count == cut->capacity) {
         size_t capacity = cut->capacity ? cut->capacity * 2 : 1024;
@@ -188,14 +190,19 @@ static bool add(struct snapshot_cut *cut, enum environment_database database, co
         cut->entry = grown;
         cut->capacity = capacity;
     }
-    cut->entry[cut->count] = (struct entry){ .name = name, .id = id, .value = value, .size = size, .order = (uint32_t)cut->count,
+    cut->entry[cut->count] = (struct entry){ .name = name,
+                                             .id = id,
+                                             .value = value,
+                                             .size = size,
+                                             .order = (uint32_t)cut->count,
                                              .database = (uint8_t)database };
     cut->count++;
     cut->bytes += size;
     return true;
 }
 
-static bool add_block(struct snapshot_cut *cut, const char *section, uint64_t id, unsigned char *value, size_t size, struct cs_error *err)
+static bool add_block(struct snapshot_cut *cut, const char *section, uint64_t id, unsigned char *value, size_t size,
+                      struct cs_error *err)
 {
     assert(*section && strlen(section) <= STATE_SECTION_MAX);
     if (!cut->last_section || strcmp(cut->last_section, section))
@@ -203,11 +210,13 @@ static bool add_block(struct snapshot_cut *cut, const char *section, uint64_t id
     return add(cut, DATABASE_BLOCKS, cut->last_section, id, value, size, err);
 }
 
-static bool cut_put(struct state_writer *self, const char *section, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
+static bool cut_put(struct state_writer *self, const char *section, uint64_t id, const void *bytes, size_t size,
+                    struct cs_error *err)
 {
     struct snapshot_cut *cut = (struct snapshot_cut *)self;
     if (size > UINT32_MAX - FORMAT_BLOCK_HEADER)        /* LMDB's own limit */
-        return cs_fail(err, CS_FAILED, "section '%s', block %" PRIu64 ": %zu bytes are too many for one block", section, id, size);
+        return cs_fail(err, CS_FAILED, "section '%s', block %" PRIu64 ": %zu bytes are too many for one block", section,
+                       id, size);
     unsigned char *value = take(cut, FORMAT_BLOCK_HEADER + size);
     if (!value) return no_memory(cut, err);
     if (size) memcpy(value + FORMAT_BLOCK_HEADER, bytes, size);
@@ -250,7 +259,9 @@ struct snapshot_cut *snapshot_begin(struct snapshot_store *store)
     if (!cut) abort();
     cut->store = store;
     pthread_mutex_lock(&store->mutex);
-    cut->writer = (struct state_writer){ .full = !store->exists || store->covered != store->failures, .put = cut_put, .remove = cut_remove,
+    cut->writer = (struct state_writer){ .full = !store->exists || store->covered != store->failures,
+                                         .put = cut_put,
+                                         .remove = cut_remove,
                                          .tensor = cut_tensor };
     cut->failures = store->failures;
     pthread_mutex_unlock(&store->mutex);
@@ -291,7 +302,7 @@ void snapshot_abandon(struct snapshot_cut *cut)
     cut_destroy(cut);
 }
 
-/* -- a cut: writing ------------------------------------------------------------------------------------------------- */
+/* -- a cut: writing ----------------------------------------------------------------------------------------------- */
 
 /* The order of the keys' bytes in LMDB: a name's end sorts before any longer name, ids are big-endian. */
 static int by_key(const void *left, const void *right)
@@ -310,7 +321,8 @@ static void keep_last(struct snapshot_cut *cut)
     size_t kept = 0;
     for (size_t i = 0; i < cut->count; i++) {
         const struct entry *next = i + 1 < cut->count ? &cut->entry[i + 1] : NULL, *this = &cut->entry[i];
-        if (next && next->database == this->database && next->id == this->id && !strcmp(next->name, this->name)) continue;
+        if (next && next->database == this->database && next->id == this->id && !strcmp(next->name, this->name))
+            continue;
         cut->entry[kept++] = *this;
     }
     cut->count = kept;
@@ -340,11 +352,13 @@ static int write_all(struct snapshot_cut *cut)
     struct environment *environment = cut->store->environment;
     MDB_txn *txn = NULL;
     int code = mdb_txn_begin(environment_handle(environment), NULL, 0, &txn);
-    for (int i = 0; !code && cut->writer.full && i < DATABASES; i++) code = mdb_drop(txn, environment_database(environment, i), 0);
+    for (int i = 0; !code && cut->writer.full && i < DATABASES; i++)
+        code = mdb_drop(txn, environment_database(environment, i), 0);
     for (size_t i = 0; !code && i < cut->count; i++) code = write_entry(cut, txn, &cut->entry[i]);
     if (!code) {
         char text[16];
-        MDB_val key = { .mv_size = strlen("format"), .mv_data = (void *)(uintptr_t)"format" }, value = { .mv_data = text };
+        MDB_val key = { .mv_size = strlen("format"), .mv_data = (void *)(uintptr_t) "format" },
+                value = { .mv_data = text };
         value.mv_size = (size_t)snprintf(text, sizeof text, "%d", FORMAT_SNAPSHOT_VERSION);
         code = mdb_put(txn, environment_database(environment, DATABASE_META), &key, &value, 0);
     }
@@ -364,14 +378,17 @@ bool snapshot_commit(struct snapshot_cut *cut, struct cs_error *err)
     bool orphan = !cut->writer.full && cut->failures != store->failures;
     pthread_mutex_unlock(&store->mutex);
     if (orphan) {
-        cs_fail(err, CS_FAILED, "the snapshot before this one failed, and this one holds only what changed since: the next will be whole");
+        cs_fail(
+            err, CS_FAILED,
+            "the snapshot before this one failed, and this one holds only what changed since: the next will be whole");
         goto out;
     }
     if (cut->count) qsort(cut->entry, cut->count, sizeof *cut->entry, by_key);
     keep_last(cut);
     for (;;) {
         int code = write_all(cut);
-        if (code == MDB_MAP_FULL || code == MDB_MAP_RESIZED) {      /* all is still in memory: written again into a larger map */
+        if (code == MDB_MAP_FULL ||
+            code == MDB_MAP_RESIZED) { /* all is still in memory: written again into a larger map */
             if (!environment_grow(store->environment, err)) goto out;
             continue;
         }
@@ -392,7 +409,7 @@ out:
     return ok;
 }
 
-/* -- a view --------------------------------------------------------------------------------------------------------- */
+/* -- a view ------------------------------------------------------------------------------------------------------- */
 
 struct copy { struct copy *next; uint64_t bytes[]; };
 
@@ -425,7 +442,8 @@ static bool aligned(const void *bytes)
     return ((uintptr_t)bytes & 7) == 0;
 }
 
-static bool view_get(struct state_reader *self, const char *section, uint64_t id, const void **bytes, size_t *size, struct cs_error *err)
+static bool view_get(struct state_reader *self, const char *section, uint64_t id, const void **bytes, size_t *size,
+                     struct cs_error *err)
 {
     struct snapshot_view *view = (struct snapshot_view *)self;
     unsigned char key_bytes[FORMAT_KEY_MAX];
@@ -441,7 +459,8 @@ static bool view_get(struct state_reader *self, const char *section, uint64_t id
     return true;
 }
 
-static bool view_each(struct state_reader *self, const char *section, state_block *block, void *argument, struct cs_error *err)
+static bool view_each(struct state_reader *self, const char *section, state_block *block, void *argument,
+                      struct cs_error *err)
 {
     struct snapshot_view *view = (struct snapshot_view *)self;
     unsigned char key_bytes[FORMAT_KEY_MAX];
@@ -542,13 +561,15 @@ struct state_reader *snapshot_reader(struct snapshot_view *view)
 const char *snapshot_view_meta(struct snapshot_view *view, const char *name)
 {
     MDB_val key = { .mv_size = strlen(name), .mv_data = (void *)(uintptr_t)name }, value;
-    if (!key.mv_size || mdb_get(view->txn, environment_database(view->environment, DATABASE_META), &key, &value)) return NULL;
+    if (!key.mv_size || mdb_get(view->txn, environment_database(view->environment, DATABASE_META), &key, &value))
+        return NULL;
     return keep_copy(view, value.mv_data, value.mv_size);
 }
 
 typedef bool pair_visitor(void *self, const MDB_val *key, const MDB_val *value, struct cs_error *err);
 
-static bool each_pair(struct snapshot_view *view, enum environment_database database, pair_visitor *visit, void *self, struct cs_error *err)
+static bool each_pair(struct snapshot_view *view, enum environment_database database, pair_visitor *visit, void *self,
+                      struct cs_error *err)
 {
     MDB_cursor *cursor;
     MDB_val key, value;
@@ -591,7 +612,8 @@ static bool section_pair(void *self, const MDB_val *key, const MDB_val *value, s
     struct section_visit *sum = self;
     char section[STATE_SECTION_MAX + 1];
     uint64_t id;
-    if (!format_block_key_parse(key->mv_data, key->mv_size, section, &id)) return cs_fail(err, CS_REFUSED, "a block's key is damaged");
+    if (!format_block_key_parse(key->mv_data, key->mv_size, section, &id))
+        return cs_fail(err, CS_REFUSED, "a block's key is damaged");
     if (sum->blocks && strcmp(section, sum->section)) {
         if (!sum->visit(sum->self, sum->section, sum->blocks, sum->bytes, err)) return false;
         sum->blocks = sum->bytes = 0;
@@ -602,7 +624,10 @@ static bool section_pair(void *self, const MDB_val *key, const MDB_val *value, s
     return true;
 }
 
-bool snapshot_view_sections(struct snapshot_view *view, bool (*visit)(void *self, const char *section, uint64_t blocks, uint64_t bytes, struct cs_error *err), void *self, struct cs_error *err)
+bool snapshot_view_sections(struct snapshot_view *view,
+                            bool (*visit)(void *self, const char *section, uint64_t blocks, uint64_t bytes,
+                                          struct cs_error *err),
+                            void *self, struct cs_error *err)
 {
     struct section_visit sum = { .visit = visit, .self = self };
     if (!each_pair(view, DATABASE_BLOCKS, section_pair, &sum, err)) return false;
@@ -632,7 +657,8 @@ static bool verify_block(void *self, const MDB_val *key, const MDB_val *value, s
     struct verified *sum = self;
     const void *payload;
     size_t size;
-    if (!format_block_open(value->mv_data, value->mv_size, key->mv_data, key->mv_size, &payload, &size, err)) return false;
+    if (!format_block_open(value->mv_data, value->mv_size, key->mv_data, key->mv_size, &payload, &size, err))
+        return false;
     sum->blocks++;
     sum->bytes += size;
     return true;
@@ -651,7 +677,9 @@ static bool verify_tensor(void *self, const MDB_val *key, const MDB_val *value, 
 bool snapshot_view_verify(struct snapshot_view *view, uint64_t *blocks, uint64_t *bytes, struct cs_error *err)
 {
     struct verified sum = { 0 };
-    if (!each_pair(view, DATABASE_BLOCKS, verify_block, &sum, err) || !each_pair(view, DATABASE_DENSE, verify_tensor, &sum, err)) return false;
+    if (!each_pair(view, DATABASE_BLOCKS, verify_block, &sum, err) ||
+        !each_pair(view, DATABASE_DENSE, verify_tensor, &sum, err))
+        return false;
     if (blocks) *blocks = sum.blocks;
     if (bytes) *bytes = sum.bytes;
     return true;

@@ -1,7 +1,9 @@
-/* All that a restart needs, in one LMDB environment: each cut is one transaction. Knows blocks and tensors, never a tower.
+/* All that a restart needs, in one LMDB environment: each cut is one transaction. Knows blocks and tensors, never a
+ * tower.
  *
  * Two halves, so that learning need not wait for the disk:
- *   1. snapshot_begin gives a state_writer that copies what it is given into memory (in the threads that own the state);
+ *   1. snapshot_begin gives a state_writer that copies what it is given into memory (in the threads that own the
+ * state);
  *   2. snapshot_commit writes all of it in one transaction, with meta, and fsyncs (in the snapshot thread).
  * A failed commit keeps the old snapshot whole; the next snapshot_begin is then full.
  * One process at a time: `LOCK` in the directory is held by flock for life; CS_FENCED names the holder's pid.
@@ -28,8 +30,9 @@ struct state_writer *snapshot_writer(struct snapshot_cut *cut);
 size_t snapshot_cut_bytes(const struct snapshot_cut *cut);
 /* The name "format" is the store's own. */
 bool snapshot_meta(struct snapshot_cut *cut, const char *name, const char *text, struct cs_error *err);
-/* Ends the cut either way. A full cut replaces everything: what was not put into it is gone. An incremental cut begun before
- * another one failed is refused: what it builds on was never written. Waits for this process's views when the map has to grow. */
+/* Ends the cut either way. A full cut replaces everything: what was not put into it is gone. An incremental cut begun
+ * before another one failed is refused: what it builds on was never written. Waits for this process's views when the
+ * map has to grow. */
 bool snapshot_commit(struct snapshot_cut *cut, struct cs_error *err);
 void snapshot_abandon(struct snapshot_cut *cut);                /* the next cut is full */
 
@@ -43,8 +46,12 @@ void snapshot_view_close(struct snapshot_view *view);
 struct state_reader *snapshot_reader(struct snapshot_view *view);
 const char *snapshot_view_meta(struct snapshot_view *view, const char *name);      /* NULL: none */
 typedef bool snapshot_meta_visitor(void *self, const char *name, const char *text, struct cs_error *err);
-bool snapshot_view_each_meta(struct snapshot_view *view, snapshot_meta_visitor *visit, void *self, struct cs_error *err);
-bool snapshot_view_sections(struct snapshot_view *view, bool (*visit)(void *self, const char *section, uint64_t blocks, uint64_t bytes, struct cs_error *err), void *self, struct cs_error *err);
+bool snapshot_view_each_meta(struct snapshot_view *view, snapshot_meta_visitor *visit, void *self,
+                             struct cs_error *err);
+bool snapshot_view_sections(struct snapshot_view *view,
+                            bool (*visit)(void *self, const char *section, uint64_t blocks, uint64_t bytes,
+                                          struct cs_error *err),
+                            void *self, struct cs_error *err);
 /* Every stored tensor, data borrowed. */
 bool snapshot_view_tensors(struct snapshot_view *view, tensor_visitor *visit, void *self, struct cs_error *err);
 /* Every block and tensor read and its checksum compared. */

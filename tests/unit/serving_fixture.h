@@ -32,12 +32,14 @@ static const char fixture_text[] =
     "  zero_shot: {kind: mail, target: pooled, attention: 5, encoder: [12, 10, 9], decoder: [11, 13]}\n";
 
 /* One user with behaviors, one new, one with candidates, values of every kind. */
-static const char fixture_request[] =
-    "{\"requests\":[{\"user_id\":\"u1\",\"user\":{\"age\":30,\"gender\":\"F\",\"income\":1.5},\"behaviors\":[\"i1\",\"i2\"],\"context\":{\"hour\":13},"
-    "\"item_id\":\"i9\",\"item\":{\"category\":\"c4\"}},"
-    "{\"user_id\":\"u2\",\"user\":{\"age\":\"30\",\"gender\":[\"F\",\"M\"]},\"behaviors\":[],\"item_id\":\"i9\",\"item\":{\"category\":\"c4\"}},"
-    "{\"user\":{\"age\":17,\"gender\":\"M\"},\"behaviors\":[\"i3\"],\"context\":{\"hour\":2},\"candidates\":[{\"item_id\":\"i9\",\"item\":{\"category\":\"c4\"}},"
-    "{\"item_id\":\"i1\"},{\"item_id\":\"never seen\"}]}]}";
+static const char fixture_request[] = "{\"requests\":[{\"user_id\":\"u1\",\"user\":{\"age\":30,\"gender\":\"F\","
+                                      "\"income\":1.5},\"behaviors\":[\"i1\",\"i2\"],\"context\":{\"hour\":13},"
+                                      "\"item_id\":\"i9\",\"item\":{\"category\":\"c4\"}},"
+                                      "{\"user_id\":\"u2\",\"user\":{\"age\":\"30\",\"gender\":[\"F\",\"M\"]},"
+                                      "\"behaviors\":[],\"item_id\":\"i9\",\"item\":{\"category\":\"c4\"}},"
+                                      "{\"user\":{\"age\":17,\"gender\":\"M\"},\"behaviors\":[\"i3\"],\"context\":{"
+                                      "\"hour\":2},\"candidates\":[{\"item_id\":\"i9\",\"item\":{\"category\":\"c4\"}},"
+                                      "{\"item_id\":\"i1\"},{\"item_id\":\"never seen\"}]}]}";
 
 struct fixture { struct cs_config *config; struct features *features; char directory[64]; };
 
@@ -107,7 +109,9 @@ static inline uint64_t fixture_publish(const struct fixture *fixture, uint64_t s
     struct checkpoint_writer *writer = checkpoint_begin(fixture->directory, &err);
     struct model *model = fixture_model(fixture, seed);
     char *text = config_model_text(fixture->config);
-    if (!writer || !checkpoint_meta(writer, "config", text, &err) || !model_tensors(model, fixture_tensor, writer, &err)) fail_msg("%s", err.message);
+    if (!writer || !checkpoint_meta(writer, "config", text, &err) ||
+        !model_tensors(model, fixture_tensor, writer, &err))
+        fail_msg("%s", err.message);
     for (size_t i = 0; i < FIXTURE_KEYS; i++) key[i] = fixture_key(i);
     qsort(key, FIXTURE_KEYS, sizeof *key, fixture_ascending);
     for (size_t t = 0; t < fixture->features->table_count; t++)

@@ -62,7 +62,8 @@ static uint64_t publish(const char *directory, uint64_t keep)
     for (size_t i = 0; i < 2; i++) assert_true(checkpoint_tensor(writer, &tensors[i], &err));
     for (size_t i = 0; i < ROWS; i++) put_row(writer, "item", key[i]);
     put_row(writer, "city", 7);
-    if (!checkpoint_finish(writer, "{\"examples\": 12, \"rows\": 0}", keep, &version, &err)) fail_msg("%s", err.message);
+    if (!checkpoint_finish(writer, "{\"examples\": 12, \"rows\": 0}", keep, &version, &err))
+        fail_msg("%s", err.message);
     return version;
 }
 
@@ -306,9 +307,15 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fresh_directory, release)
     const struct CMUnitTest tests[] = {
-        TEST(a_version_reads_as_it_was_written), TEST(the_manifest_says_what_is_there), TEST(versions_rise_and_old_ones_go),
-        TEST(nothing_unfinished_stays_or_shows), TEST(damage_is_refused), TEST(a_link_that_leads_elsewhere_is_not_followed),
-        TEST(tools_see_everything_in_order), TEST(crowded_keys_are_found), TEST(large_checkpoints_fit),
+        TEST(a_version_reads_as_it_was_written),
+        TEST(the_manifest_says_what_is_there),
+        TEST(versions_rise_and_old_ones_go),
+        TEST(nothing_unfinished_stays_or_shows),
+        TEST(damage_is_refused),
+        TEST(a_link_that_leads_elsewhere_is_not_followed),
+        TEST(tools_see_everything_in_order),
+        TEST(crowded_keys_are_found),
+        TEST(large_checkpoints_fit),
     };
     if (!mkdtemp(root)) return 1;
     for (size_t i = 0; i < ROWS; i++) key[i] = random_bits(1, i) & ~1ull;

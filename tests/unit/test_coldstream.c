@@ -52,7 +52,8 @@ static float score_by_hand(uint64_t seed, const char *record)
     struct cs_error err = { 0 };
     struct decoder *decoder = decoder_create(fixture.features, &(struct decode_options){ 0 }, &err);
     struct event event;
-    if (decode(decoder, record, strlen(record), EVENT_IMPRESSION, &event, &err) != DECODE_OK) fail_msg("%s", err.message);
+    if (decode(decoder, record, strlen(record), EVENT_IMPRESSION, &event, &err) != DECODE_OK)
+        fail_msg("%s", err.message);
     struct arena *arena = arena_create(1 << 16), *scratch = arena_create(1 << 16);
     struct batch *batch = batch_build(fixture.features, &event.example, 1, arena);
     struct model_rows *rows = arena_take(scratch, fixture.features->table_count * sizeof *rows);
@@ -85,26 +86,33 @@ static void scores_are_the_models_own(void **state)
     uint64_t version = fixture_publish(&fixture, 1);
     struct coldstream *cs = open_directory(fixture.directory, &stay);
     char *text = score_text(cs, fixture_request);
-    json_t *answer = json_loads(text, 0, NULL), *scores = json_object_get(answer, "scores"), *is_new = json_object_get(answer, "new");
+    json_t *answer = json_loads(text, 0, NULL), *scores = json_object_get(answer, "scores"),
+           *is_new = json_object_get(answer, "new");
     assert_int_equal(json_integer_value(json_object_get(answer, "version")), version);
     assert_int_equal(coldstream_version(cs), version);
     assert_true(coldstream_created(cs) > 1600000000000);
     assert_int_equal(json_array_size(scores), 3);
-    assert_true(json_is_false(json_array_get(is_new, 0)) && json_is_true(json_array_get(is_new, 1)) && json_is_false(json_array_get(is_new, 2)));
+    assert_true(json_is_false(json_array_get(is_new, 0)) && json_is_true(json_array_get(is_new, 1)) &&
+                json_is_false(json_array_get(is_new, 2)));
     double expected[] = {
-        (double)score_by_hand(1, "{\"impression_id\":\"a\",\"ts\":1,\"user_id\":\"u1\",\"user\":{\"age\":30,\"gender\":\"F\",\"income\":1.5},"
-                                 "\"behaviors\":[\"i1\",\"i2\"],\"context\":{\"hour\":13},\"item_id\":\"i9\",\"item\":{\"category\":\"c4\"}}"),
-        (double)score_by_hand(1, "{\"impression_id\":\"a\",\"ts\":1,\"user_id\":\"u2\",\"user\":{\"age\":30,\"gender\":[\"F\",\"M\"]},"
-                                 "\"behaviors\":[],\"item_id\":\"i9\",\"item\":{\"category\":\"c4\"}}"),
-        (double)score_by_hand(1, "{\"impression_id\":\"a\",\"ts\":1,\"user_id\":\"u2\",\"user\":{\"age\":17,\"gender\":\"M\"},"
-                                 "\"behaviors\":[\"i3\"],\"context\":{\"hour\":2},\"item_id\":\"i1\"}"),
+        (double)score_by_hand(1, "{\"impression_id\":\"a\",\"ts\":1,\"user_id\":\"u1\",\"user\":{\"age\":30,\"gender\":"
+                                 "\"F\",\"income\":1.5},"
+                                 "\"behaviors\":[\"i1\",\"i2\"],\"context\":{\"hour\":13},\"item_id\":\"i9\",\"item\":{"
+                                 "\"category\":\"c4\"}}"),
+        (double)score_by_hand(
+            1, "{\"impression_id\":\"a\",\"ts\":1,\"user_id\":\"u2\",\"user\":{\"age\":30,\"gender\":[\"F\",\"M\"]},"
+               "\"behaviors\":[],\"item_id\":\"i9\",\"item\":{\"category\":\"c4\"}}"),
+        (double)score_by_hand(
+            1, "{\"impression_id\":\"a\",\"ts\":1,\"user_id\":\"u2\",\"user\":{\"age\":17,\"gender\":\"M\"},"
+               "\"behaviors\":[\"i3\"],\"context\":{\"hour\":2},\"item_id\":\"i1\"}"),
     };
     json_t *candidates = json_array_get(scores, 2);
     assert_int_equal(json_array_size(candidates), 3);
     assert_true(fabs(json_number_value(json_array_get(scores, 0)) - expected[0]) <= 1e-6);
     assert_true(fabs(json_number_value(json_array_get(scores, 1)) - expected[1]) <= 1e-6);
     assert_true(fabs(json_number_value(json_array_get(candidates, 1)) - expected[2]) <= 1e-6);
-    assert_true(fabs(expected[0] - expected[1]) > 1e-4 && fabs(expected[0] - expected[2]) > 1e-4);     /* or nothing was compared */
+    assert_true(fabs(expected[0] - expected[1]) > 1e-4 &&
+                fabs(expected[0] - expected[2]) > 1e-4); /* or nothing was compared */
     json_decref(answer);
     free(text);
     text = coldstream_info(cs);
@@ -119,15 +127,22 @@ static void structures_score_as_json_does(void **state)
     fixture_publish(&fixture, 1);
     struct coldstream *cs = open_directory(fixture.directory, &stay);
     char error[256] = "";
-    struct coldstream_value user[] = { { "age", "30" }, { "gender", "F" }, { "income", "1.5" }, { "unknown", "x" } }, context[] = { { "hour", "13" } },
-                            item[] = { { "category", "c4" } };
+    struct coldstream_value user[] = { { "age", "30" }, { "gender", "F" }, { "income", "1.5" }, { "unknown", "x" } },
+                            context[] = { { "hour", "13" } }, item[] = { { "category", "c4" } };
     const char *behavior[] = { "i1", "i2" };
     enum { MANY = 1500 };                       /* more than one batch */
     static struct coldstream_candidate candidate[MANY];
     static float score[MANY];
     for (size_t i = 0; i < MANY; i++) candidate[i] = (struct coldstream_candidate){ i % 2 ? "i1" : "i9", item, 1 };
-    struct coldstream_request request = { .size = sizeof request, .user_id = "u1", .user = user, .user_count = 4, .behavior = behavior,
-                                          .behavior_count = 2, .context = context, .context_count = 1, .candidate = candidate,
+    struct coldstream_request request = { .size = sizeof request,
+                                          .user_id = "u1",
+                                          .user = user,
+                                          .user_count = 4,
+                                          .behavior = behavior,
+                                          .behavior_count = 2,
+                                          .context = context,
+                                          .context_count = 1,
+                                          .candidate = candidate,
                                           .candidate_count = MANY };
     uint64_t version;
     int is_new = 1;
@@ -153,18 +168,25 @@ static void structures_score_as_json_does(void **state)
     coldstream_close(cs);
 }
 
-static const struct { const char *request, *says; } wrong[] = {
-    { "", "not JSON" }, { "{\"requests\":[", "not JSON" }, { "{}", "requests: missing" }, { "{\"requests\":{}}", "requests: must be a list" },
-    { "[]", "requests: missing" }, { "{\"requests\":[1]}", "requests[0]: must be an object" },
+static const struct { const char *request, *says;
+} wrong[] = {
+    { "", "not JSON" },
+    { "{\"requests\":[", "not JSON" },
+    { "{}", "requests: missing" },
+    { "{\"requests\":{}}", "requests: must be a list" },
+    { "[]", "requests: missing" },
+    { "{\"requests\":[1]}", "requests[0]: must be an object" },
     { "{\"requests\":[{\"item_id\":\"a\"},{}]}", "requests[1].item_id: missing" },
-    { "{\"requests\":[{\"item_id\":[]}]}", "requests[0].item_id" }, { "{\"requests\":[{\"item_id\":\"a\",\"user\":7}]}", "requests[0].user is" },
+    { "{\"requests\":[{\"item_id\":[]}]}", "requests[0].item_id" },
+    { "{\"requests\":[{\"item_id\":\"a\",\"user\":7}]}", "requests[0].user is" },
     { "{\"requests\":[{\"item_id\":\"a\",\"user\":{\"age\":\"old\"}}]}", "requests[0].user.age" },
     { "{\"requests\":[{\"item_id\":\"a\",\"user\":{\"income\":[1]}}]}", "requests[0].user.income" },
     { "{\"requests\":[{\"item_id\":\"a\",\"user\":{\"gender\":{}}}]}", "requests[0].user.gender" },
     { "{\"requests\":[{\"item_id\":\"a\",\"behaviors\":\"i1\"}]}", "requests[0].behaviors" },
     { "{\"requests\":[{\"item_id\":\"a\",\"behaviors\":[{}]}]}", "requests[0].behaviors" },
     { "{\"requests\":[{\"candidates\":{}}]}", "requests[0].candidates: must be a list" },
-    { "{\"requests\":[{\"candidates\":[{\"item_id\":\"a\"},{\"item\":{}}]}]}", "requests[0].candidates[1].item_id: missing" },
+    { "{\"requests\":[{\"candidates\":[{\"item_id\":\"a\"},{\"item\":{}}]}]}",
+      "requests[0].candidates[1].item_id: missing" },
     { "{\"requests\":[{\"candidates\":[5]}]}", "requests[0].candidates[0]: must be an object" },
     { "{\"requests\":[{\"candidates\":[],\"user\":5}]}", "requests[0].user is" },
 };
@@ -176,7 +198,8 @@ static void wrong_requests_are_told_where(void **state)
     struct coldstream *cs = open_directory(fixture.directory, &stay);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char error[256] = "", *response;
-        assert_int_equal(coldstream_score_json(cs, wrong[i].request, strlen(wrong[i].request), &response, error, sizeof error), -1);
+        assert_int_equal(
+            coldstream_score_json(cs, wrong[i].request, strlen(wrong[i].request), &response, error, sizeof error), -1);
         assert_null(response);
         if (!strstr(error, wrong[i].says)) fail_msg("%s: %s", wrong[i].request, error);
     }
@@ -191,15 +214,21 @@ static void wrong_requests_are_told_where(void **state)
 
 static struct coldstream_options following(struct swaps *swaps)
 {
-    return (struct coldstream_options){ .size = sizeof(struct coldstream_options), .poll_milliseconds = 1, .follow = 1, .verify = 1,
-                                        .on_swap = swaps_note, .argument = swaps };
+    return (struct coldstream_options){ .size = sizeof(struct coldstream_options),
+                                        .poll_milliseconds = 1,
+                                        .follow = 1,
+                                        .verify = 1,
+                                        .on_swap = swaps_note,
+                                        .argument = swaps };
 }
 
 /* A version whose file is not what its manifest says. */
 static void publish_damaged(uint64_t copy_of, uint64_t version)
 {
     char command[400], path[300];
-    snprintf(command, sizeof command, "cd %s && cp -r %020" PRIu64 " %020" PRIu64 " && sed -i 's/\"version\": [0-9]*/\"version\": %" PRIu64 "/' %020" PRIu64 "/manifest.json",
+    snprintf(command, sizeof command,
+             "cd %s && cp -r %020" PRIu64 " %020" PRIu64 " && sed -i 's/\"version\": [0-9]*/\"version\": %" PRIu64
+             "/' %020" PRIu64 "/manifest.json",
              fixture.directory, copy_of, version, version, version);
     assert_int_equal(system(command), 0);
     snprintf(path, sizeof path, "%s/%020" PRIu64 "/data.mdb", fixture.directory, version);
@@ -229,15 +258,23 @@ static void a_bad_version_is_refused_and_the_old_one_serves_on(void **state)
     assert_true(*error);
 }
 
-struct load { struct coldstream *cs; const char *expected[3]; atomic_bool *stop; atomic_int *wrong; unsigned long answers; };
+struct load {
+    struct coldstream *cs;
+    const char *expected[3];
+    atomic_bool *stop;
+    atomic_int *wrong;
+    unsigned long answers;
+};
 
 static void *keep_scoring(void *argument)
 {
     struct load *load = argument;
     while (!atomic_load(load->stop)) {
         char *text = NULL, error[256];
-        int failed = coldstream_score_json(load->cs, fixture_request, strlen(fixture_request), &text, error, sizeof error);
-        if (failed || (strcmp(text, load->expected[1]) && strcmp(text, load->expected[2]))) atomic_fetch_add(load->wrong, 1);
+        int failed =
+            coldstream_score_json(load->cs, fixture_request, strlen(fixture_request), &text, error, sizeof error);
+        if (failed || (strcmp(text, load->expected[1]) && strcmp(text, load->expected[2])))
+            atomic_fetch_add(load->wrong, 1);
         free(text);
         load->answers++;
     }

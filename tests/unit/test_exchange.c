@@ -1,4 +1,5 @@
-/* safetensors: what is written reads back; whatever does not add up is refused by name. npz: the zip's own numbers agree. */
+/* safetensors: what is written reads back; whatever does not add up is refused by name. npz: the zip's own numbers
+ * agree. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,8 +51,10 @@ static uint32_t steps[3] = { 7, 8, UINT32_MAX };
 
 static void write_three(const char *file, enum exchange_format format)
 {
-    struct tensor all[] = { tensor("ranking.output.weight", TENSOR_F32, 2, 2, 3, weights), tensor("embedding.item.keys", TENSOR_U64, 1, 3, 0, keys),
-                            tensor("embedding.none.rows", TENSOR_F32, 2, 0, 3, NULL), tensor("embedding.item.step", TENSOR_U32, 1, 3, 0, steps) };
+    struct tensor all[] = { tensor("ranking.output.weight", TENSOR_F32, 2, 2, 3, weights),
+                            tensor("embedding.item.keys", TENSOR_U64, 1, 3, 0, keys),
+                            tensor("embedding.none.rows", TENSOR_F32, 2, 0, 3, NULL),
+                            tensor("embedding.item.step", TENSOR_U32, 1, 3, 0, steps) };
     struct cs_error err = { 0 };
     struct exchange_writer *writer = exchange_create(file, format, &err);
     assert_non_null(writer);
@@ -104,7 +107,8 @@ static void too_much_or_too_little_data_fails(void **state)
     exchange_abandon(writer);
 }
 
-static const struct { const char *header, *says; size_t data; } broken[] = {
+static const struct { const char *header, *says; size_t data;
+} broken[] = {
     { "[]", "does not begin with {", 0 },
     { "{\"a\":1}", "not described by an object", 0 },
     { "{\"a\":", "not JSON", 0 },
@@ -119,10 +123,14 @@ static const struct { const char *header, *says; size_t data; } broken[] = {
     { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", "outside of the file's 4 bytes", 4 },
     { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", "outside", 4 },
     { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[-4,0]}}", "outside", 4 },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", "overlaps", 4 },
+    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_"
+      "offsets\":[0,4]}}",
+      "overlaps", 4 },
     { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", "belong to none", 8 },
     { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", "belong to no tensor", 8 },
-    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", "duplicate", 8 },
+    { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_"
+      "offsets\":[4,8]}}",
+      "duplicate", 8 },
 };
 
 static void broken_headers_are_refused_with_the_reason(void **state)
@@ -136,7 +144,8 @@ static void broken_headers_are_refused_with_the_reason(void **state)
         memcpy(bytes + 8, broken[i].header, length);
         write_file(path("broken"), bytes, 8 + length + broken[i].data);
         assert_null(exchange_open(path("broken"), &err));
-        if (err.code != CS_REFUSED || !strstr(err.message, broken[i].says)) fail_msg("%s: %s", broken[i].header, err.message);
+        if (err.code != CS_REFUSED || !strstr(err.message, broken[i].says))
+            fail_msg("%s: %s", broken[i].header, err.message);
     }
 }
 

@@ -23,7 +23,9 @@ static int set_up(void **state)
     fixture = fixture_create();
     fixture_publish(&fixture, 1);
     swaps = (struct swaps){ PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, "" };
-    struct coldstream_options options = { .size = sizeof options, .poll_milliseconds = 1, .follow = 1, .on_swap = swaps_note, .argument = &swaps };
+    struct coldstream_options options = {
+        .size = sizeof options, .poll_milliseconds = 1, .follow = 1, .on_swap = swaps_note, .argument = &swaps
+    };
     cs = coldstream_open(fixture.directory, &options, error, sizeof error);
     telemetry = telemetry_create();
     server = serve_http_start(cs, &(struct serve_options){ "127.0.0.1:0", 2, MAX_BODY }, telemetry, &err);
@@ -125,7 +127,8 @@ static void *keep_asking(void *argument)
     CURL *curl = curl_easy_init();
     while (!atomic_load(load->stop)) {
         long code = ask(curl, "/v1/score", fixture_request, strlen(fixture_request), &reply);
-        if (code != 200 || (strcmp(reply.text, load->expected[1]) && strcmp(reply.text, load->expected[2]))) atomic_fetch_add(load->bad, 1);
+        if (code != 200 || (strcmp(reply.text, load->expected[1]) && strcmp(reply.text, load->expected[2])))
+            atomic_fetch_add(load->bad, 1);
         atomic_fetch_add(load->answers, 1);
     }
     curl_easy_cleanup(curl);
@@ -178,7 +181,9 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(pages_answer_and_wrong_requests_are_told), TEST(large_bodies_are_refused), TEST(swaps_fail_no_request_and_mix_no_answer),
+        TEST(pages_answer_and_wrong_requests_are_told),
+        TEST(large_bodies_are_refused),
+        TEST(swaps_fail_no_request_and_mix_no_answer),
         TEST(a_wrong_address_is_told),
     };
     curl_global_init(CURL_GLOBAL_DEFAULT);

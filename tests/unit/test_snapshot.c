@@ -1,4 +1,5 @@
-/* Snapshots: what a cut puts is there after a restart, all of it or nothing; damage is refused, another process is fenced. */
+/* Snapshots: what a cut puts is there after a restart, all of it or nothing; damage is refused, another process is
+ * fenced. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -70,7 +71,9 @@ static void assert_block(struct snapshot_view *view, const char *section, uint64
 
 static struct tensor weight(float *data)
 {
-    return (struct tensor){ .name = "ranking.output.weight", .role = TENSOR_OPTIMIZER, .rank = 2, .shape = { 2, 2 }, .data = data };
+    return (struct tensor){
+        .name = "ranking.output.weight", .role = TENSOR_OPTIMIZER, .rank = 2, .shape = { 2, 2 }, .data = data
+    };
 }
 
 static void a_cut_survives_a_restart(void **state)
@@ -161,7 +164,7 @@ static void incremental_cuts_change_what_they_name_and_full_ones_everything(void
     assert_string_equal(text, "0=first;256=second;768=first;1024=first;");
     assert_block(view, "t", 1, "stays");
 
-    snapshot_abandon(snapshot_begin(store));        /* what its owners marked clean was never written: the next is full */
+    snapshot_abandon(snapshot_begin(store)); /* what its owners marked clean was never written: the next is full */
     cut = snapshot_begin(store);
     assert_true(snapshot_writer(cut)->full);
     put(cut, "s", 1, "all");
@@ -307,7 +310,8 @@ static void a_flipped_bit_in_a_block_is_found(void **state)
     FILE *file = fopen(path, "r+");
     char page[4096];
     off_t at = 0;
-    while (fread(page, sizeof page, 1, file) == 1 && !memmem(page, sizeof page, "yyyyyyyyyyyyyyyy", 16)) at += (off_t)sizeof page;
+    while (fread(page, sizeof page, 1, file) == 1 && !memmem(page, sizeof page, "yyyyyyyyyyyyyyyy", 16))
+        at += (off_t)sizeof page;
     char *y = memmem(page, sizeof page, "yyyyyyyyyyyyyyyy", 16);
     assert_non_null(y);
     fseek(file, at + (y - page) + 3, SEEK_SET);
@@ -438,12 +442,18 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fresh_directory, release)
     const struct CMUnitTest tests[] = {
-        TEST(a_cut_survives_a_restart), TEST(only_matching_tensors_are_read),
+        TEST(a_cut_survives_a_restart),
+        TEST(only_matching_tensors_are_read),
         TEST(incremental_cuts_change_what_they_name_and_full_ones_everything),
-        TEST(an_incremental_cut_behind_a_failed_one_is_refused), TEST(a_second_opener_is_fenced), TEST(the_map_grows_by_itself),
-        TEST(views_by_directory_share_the_open_environment), TEST(modes_are_for_the_group_alone),
-        TEST(truncated_files_are_refused_not_read), TEST(a_flipped_bit_in_a_block_is_found),
-        TEST(another_format_is_refused_with_both_named), TEST(a_killed_writer_leaves_a_whole_cut),
+        TEST(an_incremental_cut_behind_a_failed_one_is_refused),
+        TEST(a_second_opener_is_fenced),
+        TEST(the_map_grows_by_itself),
+        TEST(views_by_directory_share_the_open_environment),
+        TEST(modes_are_for_the_group_alone),
+        TEST(truncated_files_are_refused_not_read),
+        TEST(a_flipped_bit_in_a_block_is_found),
+        TEST(another_format_is_refused_with_both_named),
+        TEST(a_killed_writer_leaves_a_whole_cut),
         TEST(tools_see_sections_meta_and_tensors),
     };
     if (!mkdtemp(root)) return 1;
