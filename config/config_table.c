@@ -169,7 +169,8 @@ const struct setting settings[] = {
              "weight taken back." },
     { .key = "join.max_pending", .type = SETTING_COUNT, AT(join.max_pending), .preset = "5000000", .min = "1",
       .max = "1000000000",
-      .doc = "Impressions and early clicks held at once. Beyond it reading waits: this bounds memory." },
+      .doc = "Impressions and early clicks held at once: this bounds memory. Beyond it the one that would leave next "
+             "leaves early, and is counted as forced." },
 
     { .key = "history.max_length", .type = SETTING_COUNT, AT(history.max_length), .preset = "100", .min = "1",
       .max = "65535",

@@ -408,6 +408,7 @@ static void push_impression(struct joiner *joiner, struct example *example)
     uint32_t number = find(joiner, hash, example_id(example), example->id_length);
     if (number != NONE && entry_at(joiner, number)->state != HELD_CLICK) {
         joiner->counts.duplicate_impressions++;
+        joiner->counts.result[JOIN_DUPLICATE]++;
         free(example);
         return;
     }

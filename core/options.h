@@ -89,7 +89,7 @@ struct join_options {
     int64_t window;             /* milliseconds of event time */
     enum join_release release;
     enum late_click late_click;
-    uint64_t max_pending;       /* impressions and early clicks held at once: beyond it the reader waits */
+    uint64_t max_pending;       /* impressions and early clicks held at once: beyond it the oldest leave early */
 };
 
 struct history_options {

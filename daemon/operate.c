@@ -137,6 +137,8 @@ json_t *operator_status(struct operator *operator)
     json_object_set_new(join, "impressions", json_integer((json_int_t)view.join.impressions));
     json_object_set_new(join, "clicks", json_integer((json_int_t)view.join.clicks));
     json_object_set_new(join, "conversions", json_integer((json_int_t)view.join.conversions));
+    json_object_set_new(join, "corrected", json_integer((json_int_t)view.join.corrected));
+    json_object_set_new(join, "forced", json_integer((json_int_t)view.join.forced));
     json_object_set_new(join, "pending", json_integer((json_int_t)view.pending));
     json_object_set_new(join, "open_batch", json_integer((json_int_t)view.open));
 

@@ -280,7 +280,7 @@ static void print_summary(struct training *t, double seconds, uint64_t version)
     if (joined.impressions)
         printf("\njoined       %" PRIu64 " impressions, %" PRIu64 " clicks: matched %" PRIu64 ", expired %" PRIu64 ", late %" PRIu64 ", duplicate %" PRIu64 ", orphan %" PRIu64,
                joined.impressions, joined.clicks, joined.result[JOIN_MATCHED], joined.result[JOIN_EXPIRED], joined.result[JOIN_LATE],
-               joined.result[JOIN_DUPLICATE] + joined.duplicate_impressions, joined.result[JOIN_ORPHAN]);
+               joined.result[JOIN_DUPLICATE], joined.result[JOIN_ORPHAN]);
     if (t->skipped) printf("\nskipped      %" PRIu64 " steps: a loss or a gradient was not finite", t->skipped);
     if (t->bad_lines) {
         printf("\nrefused      %" PRIu64 " of %" PRIu64 " lines:", t->bad_lines, t->lines);

@@ -125,6 +125,7 @@ static void plain_impression(struct plain_join *join, uint64_t number, int64_t t
     join->counts.impressions++;
     if (early && early->state != PLAIN_EARLY) {
         join->counts.duplicate_impressions++;
+        join->counts.result[JOIN_DUPLICATE]++;
         return;
     }
     if (early) {
