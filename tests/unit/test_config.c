@@ -541,6 +541,20 @@ static void the_fingerprint_covers_the_state_and_no_more(void **state)
     }
 }
 
+/* What a kind does not read is no part of its model. */
+static void only_mail_depends_on_its_settings(void **state)
+{
+    (void)state;
+    char first[33], second[33];
+    struct cs_config *config = must_parse(FEATURES "model: {zero_shot: {kind: linear}}\n", CONFIG_FOR_TRAIN);
+    config_fingerprint(config, first);
+    config_destroy(config);
+    config = must_parse(FEATURES "model: {zero_shot: {kind: linear, attention: 5}}\n", CONFIG_FOR_TRAIN);
+    config_fingerprint(config, second);
+    config_destroy(config);
+    assert_string_equal(first, second);
+}
+
 static void differences_are_named(void **state)
 {
     (void)state;
@@ -654,6 +668,7 @@ int main(void)
         cmocka_unit_test(the_check_sees_properties_and_no_secret_comes_out),
         cmocka_unit_test(the_model_text_reads_back),
         cmocka_unit_test(the_fingerprint_covers_the_state_and_no_more),
+        cmocka_unit_test(only_mail_depends_on_its_settings),
         cmocka_unit_test(differences_are_named),
         cmocka_unit_test(a_reload_says_what_can_change),
         cmocka_unit_test(the_sample_is_valid_and_changes_nothing),

@@ -1,6 +1,7 @@
 /* The control socket, from both sides. */
 #include "daemon/control.h"
 
+#include <grp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -255,6 +257,27 @@ static void other_files_are_left_alone(void **state)
     assert_int_equal(err.code, CS_CONFIG);
 }
 
+/* Somebody who could connect, but is neither the daemon's user nor in its group: may look, may not change. */
+static void strangers_may_only_look(void **state)
+{
+    struct place *place = *state;
+    if (geteuid() != 0) skip();     /* only root can become somebody else */
+    chmod(place->directory, 0755);
+    chmod(place->path, 0666);
+    pid_t child = fork();
+    if (child == 0) {
+        struct cs_error err = { 0 };
+        if (setgroups(0, NULL) != 0 || setgid(65534) != 0 || setuid(65534) != 0) _exit(2);
+        json_t *result = control_request(place->path, "status", NULL, &err);
+        if (!result) _exit(3);
+        if (control_request(place->path, "rollback", "7", &err) || !strstr(err.message, "not permitted")) _exit(4);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 static void *ask(void *argument)
 {
     for (int i = 0; i < 50; i++) {
@@ -295,7 +318,7 @@ int main(void)
         TEST(socket_is_for_owner_and_group),
         TEST(a_living_daemon_is_not_pushed_out),
         TEST(a_stale_socket_is_replaced_and_stop_removes_ours),
-        TEST(other_files_are_left_alone),
+        TEST(other_files_are_left_alone), TEST(strangers_may_only_look),
         TEST(many_ask_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
