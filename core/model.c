@@ -152,7 +152,7 @@ static float standardised(const struct model *m, const struct batch *batch, size
 {
     double value = (double)batch->dense[dense * batch->size + example];
     const struct running *running = &m->running[dense];
-    if (isnan(value)) return 0.0f;
+    if (!isfinite(value)) return 0.0f;      /* absent */
     if (running->count >= 2.0) {
         double variance = running->m2 / running->count;
         value = (value - running->mean) / (variance > 0.0 ? sqrt(variance) : 1.0);
@@ -405,7 +405,7 @@ void model_commit(struct model *m, struct model_pass *pass)
     for (size_t f = 0; f < m->features->dense_count; f++)
         for (size_t i = 0; i < batch->size; i++) {
             float value = batch->dense[f * batch->size + i];
-            if (!isnan(value)) take_in(&m->running[f], (double)value);
+            if (isfinite(value)) take_in(&m->running[f], (double)value);
         }
     model_changed(m);
 }
