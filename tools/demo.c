@@ -388,10 +388,10 @@ static const char generated_config[] =
     "  ranking: {tower: base_dnn, hidden: [128, 64]}\n"
     "  zero_shot: {kind: mail, losses: full, target: pooled, attention: 32, encoder: [128, 64, 64], decoder: [64, 128]}\n"
     "optimizer:\n"
-    "  ranking: {kind: adam, learning_rate: 0.002}\n"
+    "  ranking: {kind: adam, learning_rate: 0.003}\n"
     "  zero_shot: {kind: adam, learning_rate: 0.001}\n"
-    "  embedding: {kind: adam, learning_rate: 0.002}\n"
-    "batch: {size: 512, max_delay: 60s}\n"
+    "  embedding: {kind: adam, learning_rate: 0.003}\n"
+    "batch: {size: 128, max_delay: 5m}\n"
     "join: {window: 10m}\n";
 
 static char *read_file(const char *name, struct cs_error *err)

@@ -17,8 +17,8 @@ const char *const generated_topic_name[GENERATED_TOPICS] = { "impressions", "cli
 
 /* The attributes of a user in order: name, how many values, and how much of the taste it tells. Numbers are ages. */
 static const struct attribute { const char *name; const char *prefix; unsigned values; float weight; } attribute_table[ATTRIBUTES] = {
-    { "age", NULL, 60, 1.2f },         { "gender", "g", 3, 0.8f },   { "city", "city", 120, 1.0f },   { "device", "d", 12, 0.6f },
-    { "language", "l", 16, 0.8f },     { "plan", "p", 4, 0.5f },     { "occupation", "o", 24, 1.2f }, { "channel", "ch", 10, 0.5f },
+    { "age", NULL, 60, 1.2f },         { "gender", "g", 3, 0.8f },   { "city", "city", 120, 1.0f },   { "device", "d", 12, 0.5f },
+    { "language", "l", 16, 0.8f },     { "plan", "p", 4, 0.2f },     { "occupation", "o", 24, 0.3f }, { "channel", "ch", 10, 0.2f },
 };
 
 #define COUNT(field, name, min, max, doc)    { name, 'u', offsetof(struct generate_settings, field), min, max, doc }
@@ -56,8 +56,8 @@ const struct generate_setting generate_setting_table[] = {
 /* --------------------------------------------------------------------------------------------------- settings */
 
 static const struct generate_settings day = {
-    .events = 300000, .seed = 1, .users = 30000, .items = 4000, .categories = 40, .attributes = 8, .new_share = 0.4,
-    .attributes_say = 0.8, .strength = 1.6, .click_bias = -1.4, .zipf = 0.8, .behavior_mean = 20, .behavior_max = 50, .session_mean = 8,
+    .events = 300000, .seed = 1, .users = 30000, .items = 1000, .categories = 16, .attributes = 8, .new_share = 0.4,
+    .attributes_say = 0.8, .strength = 3, .click_bias = -1.6, .zipf = 0.6, .behavior_mean = 20, .behavior_max = 50, .session_mean = 8,
     .start = 1700006400000, .span = 86400000, .click_delay = 45000, .window = 600000,
     .late_share = 0.01, .duplicate_share = 0.002, .disorder_share = 0.01,
 };
