@@ -640,11 +640,17 @@ char *generator_request(struct generator *g, uint64_t user, size_t count, int ho
     at = put(at, ",\"context\":{\"hour\":");
     at = put_number(at, (uint64_t)hour);
     at = put(at, ",\"position\":0},\"candidates\":[");
+    bool *taken = calloc(g->settings.items, sizeof *taken);
+    if (!taken) return NULL;
     for (size_t i = 0; i < count; i++) {
+        uint32_t item = draw_item(g, &d);
+        while (taken[item]) item = (item + 1) % (uint32_t)g->settings.items;
+        taken[item] = true;
         at = put(at, i ? ",{" : "{");
-        at = put_item(at, &g->item[draw_item(g, &d)]);
+        at = put_item(at, &g->item[item]);
         at = put(at, "}");
     }
+    free(taken);
     at = put(at, "]}]}");
     *at = '\0';
     return strdup(g->text);

@@ -69,7 +69,7 @@ bool generator_next(struct generator *generator, struct generated *out);
 /* What the hidden model says of a user and an item at the first position: for tests and for judging what was learned. */
 double generator_click_probability(struct generator *generator, uint64_t user, uint64_t item, int hour);
 /* The user and context part of a request to coldstream-serve for a user, as JSON text (malloc'd): {"user_id":...,"user":{...},
- * "behaviors":[...],"context":{...}, "candidates":[...]}; candidates are `count` items drawn by popularity. */
+ * "behaviors":[...],"context":{...}, "candidates":[...]}; candidates are `count` different items drawn by popularity. */
 char *generator_request(struct generator *generator, uint64_t user, size_t count, int hour);
 /* Sessions of new users draw from users [0, n), those of old users from [n, users). */
 uint64_t generator_new_users(const struct generator *generator);
