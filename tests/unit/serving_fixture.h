@@ -50,6 +50,7 @@ static inline struct fixture fixture_create(void)
     struct cs_error err = { 0 };
     fixture.config = config_parse("test", fixture_text, strlen(fixture_text), CONFIG_FOR_TRAIN, &problems);
     if (!fixture.config) fail_msg("%s", config_problems_text(&problems));
+    config_problems_release(&problems);
     fixture.features = features_create(&fixture.config->features, &err);
     if (!fixture.features) fail_msg("%s", err.message);
     assert_non_null(mkdtemp(fixture.directory));
