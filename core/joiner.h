@@ -15,8 +15,8 @@
  *
  * Examples leave in order of (released, order of arrival). Every event has exactly one outcome, counted when known:
  * impressions = matched + expired + duplicate impressions + undecided ones held; clicks = matched + late + duplicate
- * clicks + orphan + waiting ones; the outcome `duplicate` counts both, duplicate_impressions its part. A click is `late` where its impression had left, or its window had passed by the click's own
- * time. */
+ * clicks + orphan + waiting ones. The outcome `duplicate` counts both kinds, duplicate_impressions is its part. A click
+ * is `late` where its impression had left, or its window had passed by the click's own time. */
 #ifndef CORE_JOINER_H
 #define CORE_JOINER_H
 
