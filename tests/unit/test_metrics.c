@@ -134,23 +134,23 @@ static void follows_the_definitions(void **state)
     }
 }
 
-static void restored_metrics_go_on_as_the_saved_ones(void **state)
+/* window, and how many examples come between two restarts: a ring of one block, and one of several that change in turn. */
+static void restart(size_t window, size_t between)
 {
-    (void)state;
     static struct stream s;
     draw(&s, 8);
-    struct metrics *metrics = metrics_create(300), *whole = metrics_create(300);
+    struct metrics *metrics = metrics_create(window), *whole = metrics_create(window);
     struct memory *memory = memory_create(), *first = memory_create(), *second = memory_create();
-    for (size_t at = 0; at < N; at += 125) {
-        observe(metrics, &s, at, at + 125);
-        observe(whole, &s, at, at + 125);
+    for (size_t restarts = 0; restarts < 16; restarts++) {
+        size_t at = restarts * between % N;
+        observe(metrics, &s, at, at + between);
+        observe(whole, &s, at, at + between);
         assert_true(metrics_save(metrics, &memory->writer, NULL));
         memory->writer.full = false;
         metrics_destroy(metrics);
-        metrics = metrics_create(300);
+        metrics = metrics_create(window);
         assert_true(metrics_load(metrics, &memory->reader, NULL));
     }
-    assert_follows(metrics, &s, 300);
     assert_true(metrics_save(metrics, &first->writer, NULL));
     assert_true(metrics_save(whole, &second->writer, NULL));
     assert_same_state(first, second);
@@ -160,6 +160,13 @@ static void restored_metrics_go_on_as_the_saved_ones(void **state)
     memory_destroy(memory);
     memory_destroy(first);
     memory_destroy(second);
+}
+
+static void restored_metrics_go_on_as_the_saved_ones(void **state)
+{
+    (void)state;
+    restart(300, 125);
+    restart(9000, N);
 }
 
 static void another_window_keeps_the_newest(void **state)
