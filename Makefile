@@ -75,7 +75,9 @@ $(BUILD)/coldstream-serve: $(BUILD)/daemon/serve.o $(archive) $(thrd_shim)
 	$(CC) $(LDFLAGS) $(program_flags) -pie $^ $(LDLIBS) -o $@
 $(BUILD)/coldstreamctl: $(patsubst %.c,$(BUILD)/%.o,tools/coldstreamctl.c $(wildcard tools/ctl_*.c)) $(archive) $(thrd_shim)
 	$(CC) $(LDFLAGS) $(program_flags) -pie $^ $(LDLIBS) -o $@
-$(BUILD)/bench $(BUILD)/demo: $(BUILD)/%: $(BUILD)/tools/%.o $(archive) $(thrd_shim)
+$(BUILD)/bench: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/bench*.c) tools/ctl_checkpoint.c) $(archive) $(thrd_shim)
+	$(CC) $(LDFLAGS) $(program_flags) $^ $(LDLIBS) -o $@
+$(BUILD)/demo: $(BUILD)/%: $(BUILD)/tools/%.o $(archive) $(thrd_shim)
 	$(CC) $(LDFLAGS) $(program_flags) $^ $(LDLIBS) -o $@
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(archive) $(thrd_shim)
 	$(CC) $(LDFLAGS) $(program_flags) $^ -lcmocka $(LDLIBS) -o $@

@@ -1,0 +1,42 @@
+/* What the parts of the bench share: a clock, medians, lines of the table. A part measures something and, in the same run,
+ * what the machine could do at best: the ideal. */
+#ifndef TOOLS_BENCH_H
+#define TOOLS_BENCH_H
+
+#include "core/error.h"
+#include "daemon/worker_pool.h"
+
+enum { BENCH_LINES_MAX = 64, BENCH_REPEAT = 5 };
+
+struct bench_line { char what[64], unit[16], ideal[64]; double value, best; bool less_is_better; };
+
+struct bench {
+    const char *only;               /* NULL: all parts */
+    char directory[256];            /* scratch, removed at the end */
+    struct worker_pool *pool;
+    struct parallel *parallel;
+    struct bench_line line[BENCH_LINES_MAX];
+    size_t lines;
+};
+
+double bench_seconds(void);
+/* Sorts. */
+double bench_median(double *value, size_t count);
+double bench_quantile(double *value, size_t count, double share);
+/* best: of the ideal, same unit. */
+void bench_add(struct bench *bench, const char *what, double value, const char *unit, double best, const char *ideal);
+void bench_progress(const char *what);      /* to stderr */
+/* The median of several runs of memcpy over `bytes`, in seconds. */
+double bench_memcpy(size_t bytes);
+
+bool bench_rows(struct bench *bench, struct cs_error *err);
+bool bench_stream(struct bench *bench, struct cs_error *err);      /* decode, train, and what is trained: snapshot, score */
+bool bench_snapshot(struct bench *bench, struct cs_error *err);
+
+struct learner;
+struct generator;
+bool bench_score(struct bench *bench, const char *checkpoints, struct generator *generator, struct cs_error *err);
+
+bool bench_wants(const struct bench *bench, const char *part);
+
+#endif

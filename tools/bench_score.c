@@ -1,0 +1,137 @@
+/* One user, 500 candidates, through the library that a serving process embeds. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/gemm.h"
+#include "daemon/coldstream.h"
+#include "tools/bench.h"
+#include "tools/generate.h"
+
+enum { CANDIDATES = 500, REQUESTS = 300, WARM = 20, VALUES = 16, BEHAVIORS = 1000 };
+
+/* A request and what it points into. */
+struct prepared {
+    json_t *root;
+    char number[4 * VALUES][32];
+    size_t numbers;
+    struct coldstream_value user[VALUES], context[VALUES], item[CANDIDATES][2];
+    const char *behavior[BEHAVIORS];
+    struct coldstream_candidate candidate[CANDIDATES];
+    struct coldstream_request request;
+};
+
+static const char *text_of(struct prepared *p, const json_t *value)
+{
+    if (json_is_string(value)) return json_string_value(value);
+    char *text = p->number[p->numbers++ % (4 * VALUES)];
+    snprintf(text, sizeof *p->number, "%.17g", json_number_value(value));
+    return text;
+}
+
+static size_t values_of(struct prepared *p, json_t *object, struct coldstream_value *value, size_t room)
+{
+    const char *name;
+    json_t *member;
+    size_t count = 0;
+    json_object_foreach(object, name, member)
+        if (count < room) value[count++] = (struct coldstream_value){ name, text_of(p, member) };
+    return count;
+}
+
+static bool prepare(struct prepared *p, struct generator *generator, uint64_t user)
+{
+    char *text = generator_request(generator, user, CANDIDATES, 13);
+    json_t *entry;
+    size_t at;
+    memset(p, 0, sizeof *p);
+    p->root = text ? json_loads(text, 0, NULL) : NULL;
+    free(text);
+    if (!p->root) return false;
+    json_t *asked = json_array_get(json_object_get(p->root, "requests"), 0);
+    struct coldstream_request *r = &p->request;
+    r->size = sizeof *r;
+    r->user_id = json_string_value(json_object_get(asked, "user_id"));
+    r->user = p->user;
+    r->user_count = values_of(p, json_object_get(asked, "user"), p->user, VALUES);
+    r->context = p->context;
+    r->context_count = values_of(p, json_object_get(asked, "context"), p->context, VALUES);
+    r->behavior = p->behavior;
+    json_array_foreach(json_object_get(asked, "behaviors"), at, entry)
+        if (r->behavior_count < BEHAVIORS) p->behavior[r->behavior_count++] = json_string_value(entry);
+    r->candidate = p->candidate;
+    json_array_foreach(json_object_get(asked, "candidates"), at, entry) {
+        if (r->candidate_count == CANDIDATES) break;
+        struct coldstream_value *item = p->item[r->candidate_count];
+        p->candidate[r->candidate_count++] = (struct coldstream_candidate){
+            .item_id = json_string_value(json_object_get(entry, "item_id")), .item = item,
+            .item_count = values_of(p, json_object_get(entry, "item"), item, 2),
+        };
+    }
+    return r->user_id && r->candidate_count == CANDIDATES;
+}
+
+/* The matrix products of one request: the ranking tower over all candidates and, for a new user, the path that generates. */
+static double bare_products(bool is_new)
+{
+    static const struct gemm_shape shape[] = {
+        { CANDIDATES, 512, 128, false, true }, { CANDIDATES, 256, 512, false, true }, { CANDIDATES, 1, 256, false, true },
+        { 8, 128, 32, false, true },    { 1, 1024, 32, false, true },   { 1, 512, 1056, false, true },  { 1, 512, 544, false, true },
+        { 1, 512, 512, false, true },   { 1, 1024, 1024, false, true }, { 1, 32, 1536, false, true },
+    };
+    enum { RANKING = 3, ALL = sizeof shape / sizeof *shape, LARGEST = 1024 * 1056 };
+    struct compute compute = { .parallel = &parallel_serial };
+    float *a = calloc(LARGEST, sizeof *a), *b = calloc(LARGEST, sizeof *b), *c = calloc(LARGEST, sizeof *c);
+    double seconds[REQUESTS];
+    if (!a || !b || !c) abort();
+    for (size_t request = 0; request < REQUESTS; request++) {
+        double begin = bench_seconds();
+        for (size_t i = 0; i < (is_new ? ALL : RANKING); i++) {
+            const struct gemm_shape *s = &shape[i];
+            gemm(&compute, false, true, s->m, s->n, s->k, a, s->k, b, s->k, 0.0f, c, s->n);
+        }
+        seconds[request] = bench_seconds() - begin;
+    }
+    free(a);
+    free(b);
+    free(c);
+    return bench_median(seconds, REQUESTS);
+}
+
+bool bench_score(struct bench *bench, const char *checkpoints, struct generator *generator, struct cs_error *err)
+{
+    static struct prepared prepared;
+    static float score[CANDIDATES];
+    double seconds[REQUESTS];
+    char error[512], what[96];
+    struct coldstream_options options = { .size = sizeof options, .follow = 0, .verify = 1 };
+    struct coldstream *cs = coldstream_open(checkpoints, &options, error, sizeof error);
+
+    bench_progress("scoring");
+    if (!cs) return cs_fail(err, CS_FAILED, "%s", error);
+    for (int is_new = 0; is_new < 2; is_new++) {
+        uint64_t first = is_new ? 0 : generator_new_users(generator);
+        for (size_t i = 0; i < WARM + REQUESTS; i++) {
+            int said = 0;
+            bool ready = prepare(&prepared, generator, first + i);
+            double begin = bench_seconds();
+            bool ok = ready && coldstream_score(cs, &prepared.request, score, NULL, &said, error, sizeof error) == 0;
+            if (i >= WARM) seconds[i - WARM] = bench_seconds() - begin;
+            json_decref(prepared.root);
+            if (!ready) snprintf(error, sizeof error, "cannot make a request");
+            if (ok && said == is_new) continue;
+            coldstream_close(cs);
+            return cs_fail(err, CS_FAILED, "scoring: %s", ok ? "old and new users were mixed up" : error);
+        }
+        const char *kind = is_new ? "new" : "old";
+        double best = bare_products(is_new != 0), median = bench_median(seconds, REQUESTS);
+        snprintf(what, sizeof what, "scores, one %s user, 500 candidates, one thread", kind);
+        bench_add(bench, what, CANDIDATES / median, "scores/s", CANDIDATES / best, "the bare matrix products of the request");
+        snprintf(what, sizeof what, "  p99 of a request, %s user", kind);
+        bench_add(bench, what, 1e3 * bench_quantile(seconds, REQUESTS, 0.99), "ms", 1e3 * best, "the bare matrix products of the request");
+    }
+    coldstream_close(cs);
+    return true;
+}
