@@ -1,4 +1,5 @@
-/* An embedding table: admission, reading, lazy updates, age. Rows themselves are embedding_rows', state embedding_state's. */
+/* An embedding table: admission, reading, lazy updates, age. Rows themselves are embedding_rows', state
+ * embedding_state's. */
 #include "core/embedding.h"
 
 #include <assert.h>
@@ -15,8 +16,8 @@ enum {
     CORRECTIONS = 4096,     /* steps whose bias corrections are kept: most rows never get further */
 };
 
-struct embedding_table *embedding_create(const struct table_options *options, size_t dimension, double init_std, uint64_t seed,
-                                         const struct optimizer_options *optimizer, struct cs_error *err)
+struct embedding_table *embedding_create(const struct table_options *options, size_t dimension, double init_std,
+                                         uint64_t seed, const struct optimizer_options *optimizer, struct cs_error *err)
 {
     assert(dimension > 0 && dimension <= 1 << 16 && options->admit_after >= 1);
     struct embedding_table *table = calloc(1, sizeof *table);
@@ -31,7 +32,8 @@ struct embedding_table *embedding_create(const struct table_options *options, si
     table->seed = seed;
     static const uint32_t moments[] = { 0, MOMENT_V, MOMENT_M | MOMENT_V };
     uint64_t salt = random_stream(seed, options->name, 0);
-    table->rows = rows_create((uint32_t)dimension, moments[optimizer_state_count(optimizer->kind)], options->max_rows, salt, err);
+    table->rows = rows_create((uint32_t)dimension, moments[optimizer_state_count(optimizer->kind)],
+                              options->max_rows, salt, err);
     if (!table->rows) goto out;
     if (options->admit_after > 1) {
         table->waiting = rows_create(0, 0, EMBEDDING_WAITING_MAX, salt, err);
@@ -104,7 +106,8 @@ static bool is_due(struct embedding_table *table, uint64_t key, uint32_t sightin
     return false;
 }
 
-void embedding_admit(struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n, int64_t time, uint32_t *slot)
+void embedding_admit(struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n,
+                     int64_t time, uint32_t *slot)
 {
     struct rows *rows = table->rows;
     rows_begin_batch(rows);
@@ -112,7 +115,8 @@ void embedding_admit(struct embedding_table *table, const uint64_t *key, const u
     embedding_index_find_many(rows->index, key, n, slot);
     /* First all rows that are there, so that none of them is pushed out for a new one. */
     for (size_t i = 0; i < n; i++) {
-        if (i + AHEAD < n && slot[i + AHEAD] != EMBEDDING_NONE) __builtin_prefetch(rows_record(rows, slot[i + AHEAD]), 1);
+        if (i + AHEAD < n && slot[i + AHEAD] != EMBEDDING_NONE)
+            __builtin_prefetch(rows_record(rows, slot[i + AHEAD]), 1);
         if (slot[i] == EMBEDDING_NONE) continue;
         struct record *record = rows_record(rows, slot[i]);
         if (record->seen < time) record->seen = time;
@@ -165,7 +169,8 @@ static void update_part(void *argument, size_t part, size_t parts)
         struct record *record = rows_record(rows, move->slot[i]);
         if (record->step < UINT32_MAX) record->step++;
         struct optimizer_correction correction =
-            record->step < CORRECTIONS ? table->correction[record->step] : optimizer_correction(&table->optimizer, record->step);
+            record->step < CORRECTIONS ? table->correction[record->step]
+                : optimizer_correction(&table->optimizer, record->step);
         optimizer_apply(&table->optimizer, correction, record->value, move->gradient + i * d,
                         record_m(record, d, rows->moments), record_v(record, d, rows->moments), d);
     }
@@ -177,15 +182,18 @@ static void run(struct parallel *parallel, parallel_task *task, struct move *mov
     else parallel->run(parallel, task, move);
 }
 
-void embedding_gather(const struct embedding_table *table, const uint32_t *slot, size_t n, float *row, struct parallel *parallel)
+void embedding_gather(const struct embedding_table *table, const uint32_t *slot, size_t n, float *row,
+                      struct parallel *parallel)
 {
     run(parallel, gather_part, &(struct move){ .table = table, .slot = slot, .n = n, .row = row });
 }
 
-void embedding_update(struct embedding_table *table, const uint32_t *slot, size_t n, const float *gradient, struct parallel *parallel)
+void embedding_update(struct embedding_table *table, const uint32_t *slot, size_t n, const float *gradient,
+                      struct parallel *parallel)
 {
     for (size_t i = 0; i < n; i++)
-        if (slot[i] != EMBEDDING_NONE) rows_mark(table->rows, slot[i]);     /* rows of two threads may share a word of bits */
+        /* rows of two threads may share a word of bits */
+        if (slot[i] != EMBEDDING_NONE) rows_mark(table->rows, slot[i]);
     run(parallel, update_part, &(struct move){ .table = table, .slot = slot, .n = n, .gradient = gradient });
 }
 
@@ -268,7 +276,8 @@ bool embedding_each(const struct embedding_table *table, embedding_visitor *visi
         struct record *record = rows_record(rows, place[i].slot);
         struct embedding_row row = {
             .key = record->key, .row = record->value, .step = record->step, .seen = record->seen,
-            .m = record_m(record, table->dimension, rows->moments), .v = record_v(record, table->dimension, rows->moments),
+            .m = record_m(record, table->dimension, rows->moments),
+            .v = record_v(record, table->dimension, rows->moments),
         };
         ok = visit(self, &row, err);
     }
@@ -288,7 +297,8 @@ bool embedding_put(struct embedding_table *table, const struct embedding_row *ro
         }
         rows_begin_batch(rows);
         slot = rows_take(rows, row->key);
-        if (slot == EMBEDDING_NONE) return cs_fail(err, CS_FAILED, "table %s: no room for another row", table->options.name);
+        if (slot == EMBEDDING_NONE) return cs_fail(err, CS_FAILED, "table %s: no room for another row",
+                                                   table->options.name);
         table->admitted++;
     }
     struct record *record = rows_record(rows, slot);

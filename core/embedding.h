@@ -20,22 +20,25 @@ enum { EMBEDDING_WAITING_MAX = 1 << 20 };   /* 24 bytes each, and the index */
 
 struct embedding_table;
 
-struct embedding_table *embedding_create(const struct table_options *options, size_t dimension, double init_std, uint64_t seed,
-                                         const struct optimizer_options *optimizer, struct cs_error *err);
+struct embedding_table *embedding_create(const struct table_options *options, size_t dimension, double init_std,
+                                         uint64_t seed, const struct optimizer_options *optimizer, struct cs_error *err);
 void embedding_destroy(struct embedding_table *table);
 
 /* Slots of n keys, EMBEDDING_NONE where there is no row. Reads only: scoring. */
 void embedding_find(const struct embedding_table *table, const uint64_t *key, size_t n, uint32_t *slot);
-/* A training batch sees n distinct keys, sightings[i] times each, at event time `time` (ms): notes the sighting, makes the
- * rows that are due (start: random_normal x init_std by (seed, table, key, column)) and fills their slots. Rows over
+/* A training batch sees n distinct keys, sightings[i] times each, at event time `time` (ms): notes the sighting,
+ * makes the rows that are due (start: random_normal x init_std by (seed, table, key, column)) and fills their slots. Rows over
  * max_rows push out the least recently seen (exactly up to 32 rows, the oldest of the next 32 in a larger table), never
  * one that this batch reads: what a batch has beyond max_rows gets EMBEDDING_NONE and is counted as refused. */
-void embedding_admit(struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n, int64_t time, uint32_t *slot);
+void embedding_admit(struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n,
+                     int64_t time, uint32_t *slot);
 /* row[i * d ..] = the row of slot[i], zeros for EMBEDDING_NONE. */
-void embedding_gather(const struct embedding_table *table, const uint32_t *slot, size_t n, float *row, struct parallel *parallel);
+void embedding_gather(const struct embedding_table *table, const uint32_t *slot, size_t n, float *row,
+                      struct parallel *parallel);
 /* One lazy optimizer step for each slot that is not EMBEDDING_NONE: gradient[i * d ..] is the sum over the batch; the
  * row's own step count goes up by one (numerics.md, section 5). */
-void embedding_update(struct embedding_table *table, const uint32_t *slot, size_t n, const float *gradient, struct parallel *parallel);
+void embedding_update(struct embedding_table *table, const uint32_t *slot, size_t n, const float *gradient,
+                      struct parallel *parallel);
 /* Lets go of rows not seen since time - expire_after; looks at `budget` slots, so the cost of a call is bounded. */
 void embedding_expire(struct embedding_table *table, int64_t time, size_t budget);
 void embedding_set_learning_rate(struct embedding_table *table, double learning_rate);
@@ -45,7 +48,8 @@ size_t embedding_dimension(const struct embedding_table *table);
 uint64_t embedding_rows(const struct embedding_table *table);
 uint64_t embedding_admitted(const struct embedding_table *table);   /* since the state began */
 uint64_t embedding_evicted(const struct embedding_table *table);    /* expired or pushed out */
-uint64_t embedding_refused(const struct embedding_table *table);    /* due, but max_rows was taken up by its own batch */
+/* due, but max_rows was taken up by its own batch */
+uint64_t embedding_refused(const struct embedding_table *table);
 uint64_t embedding_waiting(const struct embedding_table *table);    /* keys that were not yet seen admit_after times */
 size_t embedding_bytes(const struct embedding_table *table);        /* all memory it holds */
 
@@ -56,13 +60,14 @@ bool embedding_each(const struct embedding_table *table, embedding_visitor *visi
 /* Import: makes or replaces the row, bypassing admission. NULL m or v: as a fresh row's. max_rows holds here too. */
 bool embedding_put(struct embedding_table *table, const struct embedding_row *row, struct cs_error *err);
 
-/* State: sections "rows.<table>" (a block = the living rows of a chunk of slots), "waiting.<table>" (the same, of the keys
- * that wait) and "table.<table>" (one block: counters and hands). Saves changed chunks only, removes emptied ones. Load
+/* State: sections "rows.<table>" (a block = the living rows of a chunk of slots), "waiting.<table>" (the same, of
+ * the keys that wait) and "table.<table>" (one block: counters and hands). Saves changed chunks only, removes emptied ones. Load
  * fills a table that was just created; CS_REFUSED where the state is damaged or of another shape. */
 bool embedding_save(struct embedding_table *table, struct state_writer *writer, struct cs_error *err);
 bool embedding_load(struct embedding_table *table, struct state_reader *reader, struct cs_error *err);
 /* Each living row of a saved "rows.<table>" block, in slot order, without a table: publishing and inspection read the
- * snapshot. Checks the block's own bounds; CS_REFUSED where they don't hold. The block says dimension and state count. */
+ * snapshot. Checks the block's own bounds; CS_REFUSED where they don't hold. The block says dimension and state
+ * count. */
 bool embedding_block_each(const void *block, size_t size, embedding_visitor *visit, void *self, struct cs_error *err);
 
 #endif

@@ -2,9 +2,11 @@
  * and then splits in two, alone, so an insertion never moves more than those; the directory itself, 8 bytes a segment,
  * is copied when it doubles (64 KiB at 5 million keys). Any 64-bit key is legal; what is empty is told by the slot.
  *
- *   hash   | directory: top bits ............ home within the segment: low bits |      entry  | key u64 | slot u32 | 4 spare |
+ *   hash   | directory: top bits ............ home within the segment: low bits |
+ *   entry  | key u64 | slot u32 | 4 spare |
  *
- * Where an entry stands changes nothing that a caller can see, so the index is not part of the state: it is made anew. */
+ * Where an entry stands changes nothing that a caller can see, so the index is not part of the state: it is
+ * made anew. */
 #ifndef CORE_EMBEDDING_INDEX_H
 #define CORE_EMBEDDING_INDEX_H
 

@@ -1,10 +1,11 @@
-/* Where the rows of a table live: records in chunks that never move, found by key, let go by age. The table keeps two: its
- * rows, and (with a width of nothing) the keys that wait for admission.
+/* Where the rows of a table live: records in chunks that never move, found by key, let go by age. The table keeps
+ * two: its rows, and (with a width of nothing) the keys that wait for admission.
  *
  *   record   | key u64 | seen i64 | step u32 | batch u32 | float value[width] | padded to 8 bytes |
  *   slot     chunk number * per_chunk + place in the chunk
  *
- * The lowest free slot is taken first, so which slots are free follows from which rows live: no list to keep or save. */
+ * The lowest free slot is taken first, so which slots are free follows from which rows live: no list to keep or
+ * save. */
 #ifndef CORE_EMBEDDING_ROWS_H
 #define CORE_EMBEDDING_ROWS_H
 

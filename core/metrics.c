@@ -29,7 +29,8 @@ struct sums {
 struct grouped { double sum, weight; }; /* GAUC times impressions, impressions */
 
 struct totals {
-    uint64_t window, count, next, pending;      /* of the ring: size, filled, where the next goes, since the last boundary */
+    /* of the ring: size, filled, where the next goes, since the last boundary */
+    uint64_t window, count, next, pending;
     struct grouped grouped[USERS_GROUPS];       /* of the windows that are complete */
     struct sums sums[2];                        /* old, new */
 };
@@ -129,7 +130,8 @@ static struct grouped grouped_of(struct impression *impression, size_t n)
     qsort(impression, n, sizeof *impression, by_user);
     for (size_t begin = 0, end; begin < n; begin = end) {
         for (end = begin + 1; end < n && impression[end].user == impression[begin].user; end++) {}
-        double auc = auc_of_sorted(&impression[begin].value, end - begin, sizeof *impression / sizeof impression->value);
+        double auc = auc_of_sorted(&impression[begin].value, end - begin,
+                                   sizeof *impression / sizeof impression->value);
         if (isnan(auc)) continue;
         grouped.sum += auc * (double)(end - begin);
         grouped.weight += (double)(end - begin);
@@ -145,7 +147,8 @@ static double grouped_mean(struct grouped grouped)
 double metric_gauc(const float *prediction, const uint8_t *clicked, const uint64_t *user, size_t n)
 {
     struct impression *impression = need(malloc((n + 1) * sizeof *impression));
-    for (size_t i = 0; i < n; i++) impression[i] = (struct impression){ user[i], ordered(prediction[i], clicked[i] != 0) };
+    for (size_t i = 0; i < n; i++) impression[i] = (struct impression){ user[i], ordered(prediction[i],
+            clicked[i] != 0) };
     struct grouped grouped = grouped_of(impression, n);
     free(impression);
     return grouped_mean(grouped);
@@ -221,7 +224,8 @@ void metrics_observe(struct metrics *metrics, const struct batch *batch, const f
         sums->log_loss += log_loss(prediction, clicked);
         sums->prediction += (double)prediction;
         sums->bin[clicked][bin_of(prediction)]++;
-        push(metrics, (struct observation){ .user = batch->user[i], .prediction = prediction, .clicked = clicked, .is_new = is_new });
+        push(metrics, (struct observation){ .user = batch->user[i], .prediction = prediction, .clicked = clicked,
+                                            .is_new = is_new });
     }
 }
 
@@ -260,8 +264,10 @@ static struct metrics_report report_start(const struct metrics *metrics, enum me
 {
     static const struct sums none;
     const struct totals *totals = &metrics->totals;
-    const struct sums *old = users == USERS_NEW ? &none : &totals->sums[0], *new = users == USERS_OLD ? &none : &totals->sums[1];
-    struct metrics_report report = report_of(old->examples + new->examples, old->clicks + new->clicks, old->log_loss + new->log_loss,
+    const struct sums *old = users == USERS_NEW ? &none : &totals->sums[0],
+        *new = users == USERS_OLD ? &none : &totals->sums[1];
+    struct metrics_report report = report_of(old->examples + new->examples, old->clicks + new->clicks,
+                                             old->log_loss + new->log_loss,
                                              old->prediction + new->prediction);
     double clicks = 0, others = 0, won = 0;
     for (size_t b = 0; b < BINS; b++) {
@@ -293,7 +299,8 @@ bool metrics_save(struct metrics *metrics, struct state_writer *writer, struct c
     for (size_t b = 0; b < blocks; b++) {
         if (!writer->full && !metrics->changed[b]) continue;
         size_t count = totals->count - b * BLOCK < BLOCK ? totals->count - b * BLOCK : BLOCK;
-        if (!writer->put(writer, "metrics.window", b, metrics->ring + b * BLOCK, count * sizeof *metrics->ring, err)) return false;
+        if (!writer->put(writer, "metrics.window", b, metrics->ring + b * BLOCK, count * sizeof *metrics->ring, err))
+            return false;
         metrics->changed[b] = false;
     }
     /* Left over where the window was larger before. */
@@ -315,11 +322,14 @@ bool metrics_load(struct metrics *metrics, struct state_reader *reader, struct c
     if (!reader->get(reader, "metrics", 0, &bytes, &size, err)) return false;
     const struct saved *saved = bytes;
     if (!saved || size != sizeof *saved || saved->version != STATE_VERSION)
-        return cs_fail(err, CS_REFUSED, "section metrics: %zu bytes, %zu of version %d are needed", saved ? size : 0, sizeof *saved, STATE_VERSION);
+        return cs_fail(err, CS_REFUSED, "section metrics: %zu bytes, %zu of version %d are needed", saved ? size : 0,
+                       sizeof *saved, STATE_VERSION);
     const struct totals *totals = &saved->totals;
-    if (!totals->window || totals->count > totals->window || totals->next >= totals->window || totals->pending >= totals->window ||
+    if (!totals->window || totals->count > totals->window || totals->next >= totals->window
+        || totals->pending >= totals->window ||
         totals->pending > totals->count || (totals->count < totals->window && totals->next != totals->count))
-        return cs_fail(err, CS_REFUSED, "section metrics: a window of %ju with %ju examples, %ju pending, next %ju", (uintmax_t)totals->window,
+        return cs_fail(err, CS_REFUSED, "section metrics: a window of %ju with %ju examples, %ju pending, next %ju",
+                       (uintmax_t)totals->window,
                        (uintmax_t)totals->count, (uintmax_t)totals->pending, (uintmax_t)totals->next);
     size_t blocks = block_count(totals->count);
     const struct observation **block = malloc((blocks + 1) * sizeof *block);
@@ -329,13 +339,15 @@ bool metrics_load(struct metrics *metrics, struct state_reader *reader, struct c
         size_t count = totals->count - b * BLOCK < BLOCK ? totals->count - b * BLOCK : BLOCK;
         if (!reader->get(reader, "metrics.window", b, &bytes, &size, err)) goto out;
         if (!bytes || size != count * sizeof **block) {
-            cs_fail(err, CS_REFUSED, "section metrics.window: block %zu has %zu bytes, %zu are needed", b, bytes ? size : 0, count * sizeof **block);
+            cs_fail(err, CS_REFUSED, "section metrics.window: block %zu has %zu bytes, %zu are needed", b,
+                    bytes ? size : 0, count * sizeof **block);
             goto out;
         }
         block[b] = bytes;
     }
     /* Oldest first. With the same window every observation lands where it was; with another, the newest stay. */
-    size_t skip = totals->count > window ? totals->count - window : 0, first = totals->count < totals->window ? 0 : totals->next;
+    size_t skip = totals->count > window ? totals->count - window : 0,
+        first = totals->count < totals->window ? 0 : totals->next;
     size_t kept = totals->count - skip, to = totals->window == window ? first : 0;
     for (size_t i = 0; i < kept; i++) {
         size_t from = (first + skip + i) % totals->window;

@@ -3,10 +3,10 @@
  *
  *   log loss     predictions count as at least 1e-7 away from 0 and 1
  *   window       exact
- *   since start  log loss and calibration are exact. AUC is read from a histogram of the logit, bins 1/256 wide from -16 to
- *                16: off by at most half the share of (click, no click) pairs that fall into one bin. GAUC is the mean over
- *                consecutive disjoint windows of `window` examples (the last may be under way) of each one's GAUC, weighted
- *                by the impressions that it is over
+ *   since start  log loss and calibration are exact. AUC is read from a histogram of the logit, bins 1/256 wide from
+ *                -16 to 16: off by at most half the share of (click, no click) pairs that fall into one bin. GAUC is
+ *                the mean over consecutive disjoint windows of `window` examples (the last may be under way) of each
+ *                one's GAUC, weighted by the impressions that it is over
  *
  * Corrections of late clicks (batch->correction) were judged as negatives already: they are not counted again. */
 #ifndef CORE_METRICS_H
@@ -31,8 +31,8 @@ struct metrics_report {
 struct metrics;
 struct metrics *metrics_create(size_t window);     /* window >= 1; NULL when out of memory */
 void metrics_destroy(struct metrics *metrics);
-/* Costs O(1) an example, and a sort of the window once a window. A prediction that is not finite (the learner gives none)
- * is left out with its example. */
+/* Costs O(1) an example, and a sort of the window once a window. A prediction that is not finite (the learner gives
+ * none) is left out with its example. */
 void metrics_observe(struct metrics *metrics, const struct batch *batch, const float *click_probability);
 /* Costs O(window log window); not for every step. */
 struct metrics_report metrics_report(const struct metrics *metrics, enum metrics_users users, enum metrics_span span);

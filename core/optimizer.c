@@ -28,7 +28,8 @@ struct optimizer_correction optimizer_correction(const struct optimizer_options 
                                           (float)(1.0 / (1.0 - pow(options->beta2, (double)step))) };
 }
 
-static void adam(const struct optimizer_options *options, struct optimizer_correction correction, float *restrict parameter,
+static void adam(const struct optimizer_options *options, struct optimizer_correction correction,
+                 float *restrict parameter,
                  const float *restrict gradient, float *restrict m, float *restrict v, size_t n)
 {
     float rate = (float)options->learning_rate, epsilon = (float)options->epsilon;
@@ -72,7 +73,8 @@ static void ftrl(const struct optimizer_options *options, float *restrict parame
     }
 }
 
-static void sgd(const struct optimizer_options *options, float *restrict parameter, const float *restrict gradient, size_t n)
+static void sgd(const struct optimizer_options *options, float *restrict parameter, const float *restrict gradient,
+                size_t n)
 {
     float rate = (float)options->learning_rate;
     for (size_t i = 0; i < n; i++) parameter[i] -= rate * gradient[i];

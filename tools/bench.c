@@ -109,13 +109,15 @@ static int remove_entry(const char *path, const struct stat *status, int type, s
 static bool scratch(struct bench *bench, struct cs_error *err)
 {
     const char *parent = getenv("TMPDIR");
-    snprintf(bench->directory, sizeof bench->directory, "%s/coldstream-bench-XXXXXX", parent && *parent ? parent : "/tmp");
+    snprintf(bench->directory, sizeof bench->directory, "%s/coldstream-bench-XXXXXX",
+             parent && *parent ? parent : "/tmp");
     return mkdtemp(bench->directory) || cs_fail(err, CS_FAILED, "cannot make %s", bench->directory);
 }
 
 int main(int count, char **arguments)
 {
-    static const struct option options[] = { { "only", required_argument, NULL, 'o' }, { "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+    static const struct option options[] = { { "only", required_argument, NULL, 'o' }, { "help", no_argument, NULL,
+            'h' }, { NULL, 0, NULL, 0 } };
     struct bench bench = { 0 };
     struct cs_error err = { 0 };
     bool ok = false, known = false;
@@ -138,7 +140,8 @@ int main(int count, char **arguments)
     bench.parallel = worker_pool_parallel(bench.pool);
     if (!scratch(&bench, &err)) goto out;
     if (bench_wants(&bench, "rows") && !bench_rows(&bench, &err)) goto out;
-    if ((bench_wants(&bench, "decode") || bench_wants(&bench, "train") || bench_wants(&bench, "score")) && !bench_stream(&bench, &err)) goto out;
+    if ((bench_wants(&bench, "decode") || bench_wants(&bench, "train") || bench_wants(&bench, "score"))
+        && !bench_stream(&bench, &err)) goto out;
     if (bench_wants(&bench, "snapshot") && !bench_snapshot(&bench, &err)) goto out;
     ok = true;
 out:

@@ -1,4 +1,5 @@
-/* What the parts of the bench share: a clock, medians, lines of the table. A part measures something and, in the same run,
+/* What the parts of the bench share: a clock, medians, lines of the table. A part measures something and, in the
+ * same run,
  * what the machine could do at best: the ideal. */
 #ifndef TOOLS_BENCH_H
 #define TOOLS_BENCH_H
@@ -30,7 +31,8 @@ void bench_progress(const char *what);      /* to stderr */
 double bench_memcpy(size_t bytes);
 
 bool bench_rows(struct bench *bench, struct cs_error *err);
-bool bench_stream(struct bench *bench, struct cs_error *err);      /* decode, train, and what is trained: snapshot, score */
+/* decode, train, and what is trained: snapshot, score */
+bool bench_stream(struct bench *bench, struct cs_error *err);
 bool bench_snapshot(struct bench *bench, struct cs_error *err);
 
 struct learner;

@@ -12,9 +12,11 @@
 #include "storage/snapshot.h"
 #include "tools/bench.h"
 
-enum { D = 32, ROWS = 5000000, SNAPSHOT_ROWS = 500000, BATCH = 16384, BATCHES = 40, ROW_BYTES = D * 4, RECORD_BYTES = 3 * D * 4 + 4 };
+enum { D = 32, ROWS = 5000000, SNAPSHOT_ROWS = 500000, BATCH = 16384, BATCHES = 40, ROW_BYTES = D * 4,
+       RECORD_BYTES = 3 * D * 4 + 4 };
 
-static const struct optimizer_options adam = { .kind = OPTIMIZER_ADAM, .learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8 };
+static const struct optimizer_options adam = { .kind = OPTIMIZER_ADAM, .learning_rate = 1e-3, .beta1 = 0.9, .beta2 =
+                                               0.999, .epsilon = 1e-8 };
 
 static uint64_t key_of(uint64_t i)
 {
@@ -45,7 +47,8 @@ static void touch_part(void *argument, size_t part, size_t parts)
     parallel_share(BATCH, 64, part, parts, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         if (i + 8 < end)
-            for (size_t at = 0; at < touch->bytes; at += 64) __builtin_prefetch(touch->memory + touch->place[i + 8] * touch->stride + at);
+            for (size_t at = 0; at < touch->bytes; at += 64)
+                __builtin_prefetch(touch->memory + touch->place[i + 8] * touch->stride + at);
         char *there = touch->memory + touch->place[i] * touch->stride;
         memcpy(touch->side + i * touch->bytes, there, touch->bytes);
         if (touch->write) memcpy(there, touch->side + (BATCH - 1 - i) * touch->bytes, touch->bytes);
@@ -112,7 +115,8 @@ bool bench_rows(struct bench *bench, struct cs_error *err)
         write[b] = bench_seconds() - begin;
     }
     double best_read = BATCH / bench_median(read, BATCHES), best_write = BATCH / bench_median(write, BATCHES);
-    bench_add(bench, "row lookups, 5 million rows (find and gather)", BATCH / bench_median(find, BATCHES), "rows/s", best_read,
+    bench_add(bench, "row lookups, 5 million rows (find and gather)", BATCH / bench_median(find, BATCHES), "rows/s",
+              best_read,
               "random reads of the same 128 bytes");
     bench_add(bench, "row updates, 5 million rows (Adam)", BATCH / bench_median(update, BATCHES), "rows/s", best_write,
               "random reads and writes of the same 388 bytes");
@@ -181,8 +185,10 @@ bool bench_snapshot(struct bench *bench, struct cs_error *err)
         if (!write_plainly(file, bytes, &plain[i], err)) goto out;
     }
     double mega = (double)bytes / 1e6;
-    bench_add(bench, "snapshot: frozen (learning waits)", mega / bench_median(freeze, REPEAT), "MB/s", mega / bench_memcpy(bytes), "memcpy of the same bytes");
-    bench_add(bench, "snapshot: written and synced (learning goes on)", mega / bench_median(commit, REPEAT), "MB/s", mega / bench_median(plain, REPEAT),
+    bench_add(bench, "snapshot: frozen (learning waits)", mega / bench_median(freeze, REPEAT), "MB/s",
+              mega / bench_memcpy(bytes), "memcpy of the same bytes");
+    bench_add(bench, "snapshot: written and synced (learning goes on)", mega / bench_median(commit, REPEAT), "MB/s",
+              mega / bench_median(plain, REPEAT),
               "sequential write and fsync of the same bytes");
     ok = true;
 out:

@@ -73,12 +73,15 @@ static bool prepare(struct prepared *p, struct generator *generator, uint64_t us
     return r->user_id && r->candidate_count == CANDIDATES;
 }
 
-/* The matrix products of one request: the ranking tower over all candidates and, for a new user, the path that generates. */
+/* The matrix products of one request: the ranking tower over all candidates and, for a new user, the path that
+ * generates. */
 static double bare_products(bool is_new)
 {
     static const struct gemm_shape shape[] = {
-        { CANDIDATES, 512, 128, false, true }, { CANDIDATES, 256, 512, false, true }, { CANDIDATES, 1, 256, false, true },
-        { 8, 128, 32, false, true },    { 1, 1024, 32, false, true },   { 1, 512, 1056, false, true },  { 1, 512, 544, false, true },
+        { CANDIDATES, 512, 128, false, true }, { CANDIDATES, 256, 512, false, true },
+            { CANDIDATES, 1, 256, false, true },
+        { 8, 128, 32, false, true },    { 1, 1024, 32, false, true },   { 1, 512, 1056, false, true },
+            { 1, 512, 544, false, true },
         { 1, 512, 512, false, true },   { 1, 1024, 1024, false, true }, { 1, 32, 1536, false, true },
     };
     enum { RANKING = 3, ALL = sizeof shape / sizeof *shape, LARGEST = 1024 * 1056 };
@@ -128,9 +131,11 @@ bool bench_score(struct bench *bench, const char *checkpoints, struct generator 
         const char *kind = is_new ? "new" : "old";
         double best = bare_products(is_new != 0), median = bench_median(seconds, REQUESTS);
         snprintf(what, sizeof what, "scores, one %s user, 500 candidates, one thread", kind);
-        bench_add(bench, what, CANDIDATES / median, "scores/s", CANDIDATES / best, "the bare matrix products of the request");
+        bench_add(bench, what, CANDIDATES / median, "scores/s", CANDIDATES / best,
+                  "the bare matrix products of the request");
         snprintf(what, sizeof what, "  p99 of a request, %s user", kind);
-        bench_add(bench, what, 1e3 * bench_quantile(seconds, REQUESTS, 0.99), "ms", 1e3 * best, "the bare matrix products of the request");
+        bench_add(bench, what, 1e3 * bench_quantile(seconds, REQUESTS, 0.99), "ms", 1e3 * best,
+                  "the bare matrix products of the request");
     }
     coldstream_close(cs);
     return true;

@@ -1,4 +1,5 @@
-/* From a file of generated events to learned examples, as the daemon does it: one thread decodes and joins, another learns. */
+/* From a file of generated events to learned examples, as the daemon does it: one thread decodes and joins, another
+ * learns. */
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
@@ -56,7 +57,8 @@ struct feeder {
     pthread_t thread;
 };
 
-static bool source_open(struct source *source, const struct cs_config *config, struct features *features, const char *file, struct cs_error *err)
+static bool source_open(struct source *source, const struct cs_config *config, struct features *features,
+                        const char *file, struct cs_error *err)
 {
     *source = (struct source){ .config = config, .features = features };
     source->decoder = assemble_decoder(config, features, err);
@@ -112,8 +114,10 @@ static void *feed(void *argument)
 }
 
 /* Examples a second of decode, join and learn, each in its thread, over the second half of the file. */
-static bool train_from_file(struct learner *learner, struct metrics *metrics, const struct cs_config *config, struct features *features,
-                            const char *file, size_t batches, struct source *counted, double *rate, struct cs_error *err)
+static bool train_from_file(struct learner *learner, struct metrics *metrics, const struct cs_config *config,
+                            struct features *features,
+                            const char *file, size_t batches, struct source *counted, double *rate,
+                                struct cs_error *err)
 {
     struct feeder feeder = { .spare = queue_create(IN_FLIGHT), .ready = queue_create(IN_FLIGHT) };
     struct parcel parcel[IN_FLIGHT] = { { NULL, NULL } }, *next;
@@ -124,7 +128,8 @@ static bool train_from_file(struct learner *learner, struct metrics *metrics, co
         parcel[i].arena = arena_create(1 << 20);
         queue_push(feeder.spare, &parcel[i]);
     }
-    if (ok && pthread_create(&feeder.thread, NULL, feed, &feeder)) ok = cs_fail(err, CS_FAILED, "cannot start a thread");
+    if (ok && pthread_create(&feeder.thread, NULL, feed, &feeder))
+        ok = cs_fail(err, CS_FAILED, "cannot start a thread");
     if (ok) {
         while ((next = queue_pop(feeder.ready, -1))) {
             if (batch++ == batches / 2) {
@@ -180,7 +185,8 @@ static double bare_products(const struct gemm_recorder *recorder, struct paralle
 }
 
 /* Reading and updating the rows of a batch, as a step does, apart from it: seconds. The learner is spoilt by it. */
-static double rows_alone(struct learner *learner, const struct features *features, const struct batch *batch, struct parallel *parallel)
+static double rows_alone(struct learner *learner, const struct features *features, const struct batch *batch,
+                         struct parallel *parallel)
 {
     double seconds = 0;
     for (size_t t = 0; t < features->table_count; t++) {
@@ -202,8 +208,10 @@ static double rows_alone(struct learner *learner, const struct features *feature
 }
 
 /* Batches that are held in memory, learned over again: the learner without its feeder. */
-static bool train_alone(struct bench *bench, struct learner *learner, struct metrics *metrics, const struct cs_config *config,
-                        struct features *features, const char *file, const char *name, double *products, struct cs_error *err)
+static bool train_alone(struct bench *bench, struct learner *learner, struct metrics *metrics,
+                        const struct cs_config *config,
+                        struct features *features, const char *file, const char *name, double *products,
+                            struct cs_error *err)
 {
     static struct gemm_recorder recorder;
     struct source source;
@@ -242,7 +250,8 @@ static bool train_alone(struct bench *bench, struct learner *learner, struct met
         double examples = (double)config->batch.size, median = bench_median(step + WARM, count);
         for (size_t i = WARM; i < held; i++) rows[i] = rows_alone(learner, features, batch[i], bench->parallel);
         snprintf(what, sizeof what, "learner alone, %s", name);
-        bench_add(bench, what, examples / median, "examples/s", examples / *products, "the bare matrix products of the step");
+        bench_add(bench, what, examples / median, "examples/s", examples / *products,
+                  "the bare matrix products of the step");
         const struct { const char *part; double seconds; } profile[] = {
             { "a step", median },
             { "  scoring, as serving would", bench_median(score + WARM, count) },
@@ -303,9 +312,11 @@ static bool decode_alone(struct bench *bench, const char *file, size_t *batches,
         while (source_batch(&source, arena)) ++*batches;
         double seconds = bench_seconds() - begin;
         struct join_counts counts = ingest_counts(source.ingest);
-        if (source.refused) ok = cs_fail(err, CS_FAILED, "%ju generated events were refused", (uintmax_t)source.refused);
+        if (source.refused) ok = cs_fail(err, CS_FAILED, "%ju generated events were refused",
+                                         (uintmax_t)source.refused);
         if (bench_wants(bench, "decode")) {
-            bench_add(bench, "decode, join, batch: one thread, from a file", (double)source.events / seconds, "events/s",
+            bench_add(bench, "decode, join, batch: one thread, from a file", (double)source.events / seconds,
+                      "events/s",
                       (double)source.events / bench_memcpy(source.bytes), "memcpy of the same bytes");
             bench_add(bench, "  the same", (double)source.bytes / seconds / 1e6, "MB/s", NAN, "");
             bench_add(bench, "  the same", (double)counts.impressions / seconds, "examples/s", NAN, "");
@@ -318,7 +329,8 @@ static bool decode_alone(struct bench *bench, const char *file, size_t *batches,
     return ok;
 }
 
-static bool run_system(struct bench *bench, const struct system *system, const char *file, size_t batches, struct generator *generator,
+static bool run_system(struct bench *bench, const struct system *system, const char *file, size_t batches,
+                       struct generator *generator,
                        struct cs_error *err)
 {
     struct cs_config *config = configure(system->zero_shot, err);
@@ -336,13 +348,15 @@ static bool run_system(struct bench *bench, const struct system *system, const c
     if (!train_from_file(learner, metrics, config, features, file, batches, &counted, &rate, err)) goto out;
     if (system->scored && bench_wants(bench, "score")) {
         snprintf(directory, sizeof directory, "%s/checkpoints", bench->directory);
-        if (!checkpoint_from_learner(learner, features, config, metrics, 0, learner_steps(learner), directory, &version, err)) goto out;
+        if (!checkpoint_from_learner(learner, features, config, metrics, 0, learner_steps(learner), directory,
+                                     &version, err)) goto out;
     }
     if (!train_alone(bench, learner, metrics, config, features, file, system->name, &products, err)) goto out;
     snprintf(what, sizeof what, "decode, join and learn from a file, %s", system->name);
     size_t end = bench->lines;
     bench->lines = line;
-    bench_add(bench, what, rate, "examples/s", (double)config->batch.size / products, "the bare matrix products of the step");
+    bench_add(bench, what, rate, "examples/s", (double)config->batch.size / products,
+              "the bare matrix products of the step");
     bench->lines = bench_wants(bench, "train") ? end : line;
     ok = !(system->scored && bench_wants(bench, "score")) || bench_score(bench, directory, generator, err);
 out:

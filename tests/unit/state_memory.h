@@ -24,7 +24,8 @@ static struct stored *stored_find(struct memory *memory, const char *section, ui
     return NULL;
 }
 
-static bool memory_put(struct state_writer *self, const char *section, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
+static bool memory_put(struct state_writer *self, const char *section, uint64_t id, const void *bytes, size_t size,
+                       struct cs_error *err)
 {
     (void)err;
     struct memory *memory = (struct memory *)self;
@@ -55,7 +56,8 @@ static bool memory_remove(struct state_writer *self, const char *section, uint64
     return true;
 }
 
-static bool memory_get(struct state_reader *self, const char *section, uint64_t id, const void **bytes, size_t *size, struct cs_error *err)
+static bool memory_get(struct state_reader *self, const char *section, uint64_t id, const void **bytes, size_t *size,
+                       struct cs_error *err)
 {
     (void)err;
     struct memory *memory = (struct memory *)((char *)self - offsetof(struct memory, reader));
@@ -71,7 +73,8 @@ static int by_id(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-static bool memory_each(struct state_reader *self, const char *section, state_block *visit, void *argument, struct cs_error *err)
+static bool memory_each(struct state_reader *self, const char *section, state_block *visit, void *argument,
+                        struct cs_error *err)
 {
     struct memory *memory = (struct memory *)((char *)self - offsetof(struct memory, reader));
     static struct stored *list[4096];

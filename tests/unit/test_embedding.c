@@ -1,4 +1,5 @@
-/* The table against a dictionary of rows, through random admission, updates, age and restarts; and its edges one by one. */
+/* The table against a dictionary of rows, through random admission, updates, age and restarts; and its edges one by
+ * one. */
 #include "core/embedding.h"
 
 #include <math.h>
@@ -17,7 +18,8 @@
 
 enum { D = 350, NONE = EMBEDDING_NONE };      /* wide enough that a chunk has but 64 rows */
 
-static const struct optimizer_options adam = { .kind = OPTIMIZER_ADAM, .learning_rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8 };
+static const struct optimizer_options adam = { .kind = OPTIMIZER_ADAM, .learning_rate = 0.01, .beta1 = 0.9,
+                                               .beta2 = 0.999, .epsilon = 1e-8 };
 
 /* --- Two threads' worth of parts, run in the wrong order. --- */
 
@@ -30,7 +32,8 @@ static struct parallel backwards = { .width = 3, .run = run_backwards };
 
 static struct embedding_table *table_of(uint32_t admit_after, int64_t expire_after, uint64_t max_rows)
 {
-    struct table_options options = { .name = "item", .admit_after = admit_after, .expire_after = expire_after, .max_rows = max_rows };
+    struct table_options options = { .name = "item", .admit_after = admit_after, .expire_after = expire_after,
+                                     .max_rows = max_rows };
     struct embedding_table *table = embedding_create(&options, D, 0.01, 7, &adam, NULL);
     assert_non_null(table);
     return table;
@@ -103,7 +106,8 @@ static void assert_follows(const struct embedding_table *table, const struct dic
 
 struct trial { uint32_t admit_after; int64_t expire_after; uint64_t max_rows; size_t batch; };
 
-static void model_admit(struct dictionary *model, const struct trial *trial, struct embedding_table *table, const size_t *who,
+static void model_admit(struct dictionary *model, const struct trial *trial, struct embedding_table *table,
+                        const size_t *who,
                         const uint32_t *sightings, size_t n, int64_t time, uint32_t *slot)
 {
     uint64_t key[BATCH];
@@ -113,7 +117,8 @@ static void model_admit(struct dictionary *model, const struct trial *trial, str
         in_batch[who[i]] = true;
     }
     embedding_admit(table, key, sightings, n, time, slot);
-    /* Who was pushed out is the table's choice, within the rule: nobody of the batch, and (up to 32 rows) the oldest. */
+    /* Who was pushed out is the table's choice, within the rule: nobody of the batch, and (up to 32 rows) the
+     * oldest. */
     int64_t newest_gone = INT64_MIN, oldest_left = INT64_MAX;
     for (size_t i = 0; i < KEYS; i++) {
         struct entry *entry = &model->entry[i];
@@ -160,7 +165,8 @@ static void model_admit(struct dictionary *model, const struct trial *trial, str
     if (trial->max_rows) assert_true(model->rows <= trial->max_rows);
 }
 
-static void model_update(struct dictionary *model, struct embedding_table *table, const size_t *who, const uint32_t *slot, size_t n,
+static void model_update(struct dictionary *model, struct embedding_table *table, const size_t *who,
+                         const uint32_t *slot, size_t n,
                          uint64_t round)
 {
     float gradient[BATCH * D], row[BATCH * D];
@@ -168,7 +174,8 @@ static void model_update(struct dictionary *model, struct embedding_table *table
     embedding_update(table, slot, n, gradient, &backwards);
     for (size_t i = 0; i < n; i++) {
         struct entry *entry = &model->entry[who[i]];
-        if (slot[i] != NONE) optimizer_update(&adam, ++entry->step, entry->row, gradient + i * D, entry->m, entry->v, D);
+        if (slot[i] != NONE) optimizer_update(&adam, ++entry->step, entry->row, gradient + i * D, entry->m, entry->v,
+                                              D);
     }
     embedding_gather(table, slot, n, row, &backwards);
     for (size_t i = 0; i < n; i++) {
@@ -177,7 +184,8 @@ static void model_update(struct dictionary *model, struct embedding_table *table
     }
 }
 
-static void model_expire(struct dictionary *model, const struct trial *trial, struct embedding_table *table, int64_t time, size_t budget)
+static void model_expire(struct dictionary *model, const struct trial *trial, struct embedding_table *table,
+                         int64_t time, size_t budget)
 {
     embedding_expire(table, time, budget);
     for (size_t i = 0; i < KEYS && trial->expire_after; i++) {
@@ -195,7 +203,8 @@ static void follows_a_dictionary(void **state)
 {
     (void)state;
     static const struct trial trials[] = {
-        { 1, 0, 0, BATCH }, { 1, 3000, 0, BATCH }, { 1, 0, 20, 10 }, { 1, 0, 20, BATCH }, { 3, 2000, 30, BATCH }, { 2, 4000, 200, BATCH },
+        { 1, 0, 0, BATCH }, { 1, 3000, 0, BATCH }, { 1, 0, 20, 10 }, { 1, 0, 20, BATCH }, { 3, 2000, 30, BATCH },
+            { 2, 4000, 200, BATCH },
         { 3, 9000, 0, 5 },
     };
     for (size_t t = 0; t < sizeof trials / sizeof *trials; t++) {
@@ -203,7 +212,8 @@ static void follows_a_dictionary(void **state)
         uint64_t chance = random_stream(11, "trial", t), drawn = 0;
         static struct dictionary model;
         memset(&model, 0, sizeof model);
-        struct embedding_table *table = table_of(trial->admit_after, trial->expire_after, trial->max_rows), *twin = NULL;
+        struct embedding_table *table = table_of(trial->admit_after, trial->expire_after, trial->max_rows),
+            *twin = NULL;
         struct memory *saved = memory_create();
         int64_t time = 1000000;
         for (uint64_t round = 0; round < 400; round++) {
@@ -296,7 +306,8 @@ static void freed_slots_are_taken_lowest_first_and_rows_never_move(void **state)
 {
     (void)state;
     struct embedding_table *table = table_of(1, 1000, 0);
-    for (uint64_t key = 0; key < 10; key++) assert_int_equal(admit_one(table, key, key == 3 || key == 6 ? 0 : 5000), key);
+    for (uint64_t key = 0; key < 10; key++)
+        assert_int_equal(admit_one(table, key, key == 3 || key == 6 ? 0 : 5000), key);
     embedding_expire(table, 5000, 100);
     assert_int_equal(embedding_rows(table), 8);
     assert_int_equal(find_one(table, 3), NONE);
@@ -330,7 +341,8 @@ static void eviction_is_close_to_least_recently_seen(void **state)
     for (uint64_t i = 0; i < 2000; i++) admit_one(table, random_bits(4, i), (int64_t)(random_bits(6, i) % 100000));
     for (uint64_t i = 0; i < 50; i++) assert_int_not_equal(admit_one(table, i, 200000), NONE);
     for (uint64_t i = 0; i < 2000; i++)
-        if ((int64_t)(random_bits(6, i) % 100000) > 40000) assert_int_not_equal(find_one(table, random_bits(4, i)), NONE);
+        if ((int64_t)(random_bits(6, i) % 100000) > 40000)
+            assert_int_not_equal(find_one(table, random_bits(4, i)), NONE);
     assert_int_equal(embedding_rows(table), 2000);
     assert_int_equal(embedding_evicted(table), 50);
     embedding_destroy(table);
@@ -350,7 +362,8 @@ static void waiting_keys_are_bounded(void **state)
     }
     assert_int_equal(embedding_waiting(table), EMBEDDING_WAITING_MAX);
     assert_int_equal(embedding_rows(table), 0);
-    assert_int_not_equal(admit_one(table, key[7], 5000), NONE);        /* the last batch waits still: its second sighting */
+    /* the last batch waits still: its second sighting */
+    assert_int_not_equal(admit_one(table, key[7], 5000), NONE);
     assert_int_equal(embedding_waiting(table), EMBEDDING_WAITING_MAX - 1);
     embedding_destroy(table);
 }
@@ -366,7 +379,8 @@ static void put_makes_and_replaces_rows(void **state)
     uint32_t slot = find_one(table, 42);
     embedding_gather(table, &slot, 1, got, &parallel_serial);
     assert_memory_equal(got, row, sizeof row);
-    assert_true(embedding_put(table, &(struct embedding_row){ .key = 42, .row = m, .m = m, .v = row, .step = 9, .seen = 78 }, NULL));
+    assert_true(embedding_put(table, &(struct embedding_row){ .key = 42, .row = m, .m = m, .v = row, .step = 9,
+                                                              .seen = 78 }, NULL));
     embedding_gather(table, &slot, 1, got, &parallel_serial);
     assert_memory_equal(got, m, sizeof m);
     assert_int_equal(embedding_rows(table), 1);

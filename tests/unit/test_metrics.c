@@ -50,7 +50,8 @@ static bool counts(const struct stream *s, size_t i, enum metrics_users users)
 }
 
 /* All pairs. user < 0: of everybody. */
-static double pairs(const struct stream *s, size_t begin, size_t end, enum metrics_users users, int64_t user, double *examples)
+static double pairs(const struct stream *s, size_t begin, size_t end, enum metrics_users users, int64_t user,
+                    double *examples)
 {
     double won = 0, all = 0;
     *examples = 0;
@@ -66,7 +67,8 @@ static double pairs(const struct stream *s, size_t begin, size_t end, enum metri
     return all > 0 ? won / all : NAN;
 }
 
-static void grouped(const struct stream *s, size_t begin, size_t end, enum metrics_users users, double *sum, double *weight)
+static void grouped(const struct stream *s, size_t begin, size_t end, enum metrics_users users, double *sum,
+                    double *weight)
 {
     for (int64_t user = 0; user < 60; user++) {
         double n, auc = pairs(s, begin, end, users, user, &n);
@@ -95,7 +97,8 @@ static void assert_follows(const struct metrics *metrics, const struct stream *s
         for (enum metrics_span span = 0; span < SPANS; span++) {
             struct metrics_report report = metrics_report(metrics, users, span);
             size_t begin = span == SPAN_WINDOW ? window_begin(s, N, window) : 0;
-            double n, auc = pairs(s, begin, N, users, -1, &n), clicks = 0, losses = 0, predictions = 0, sum = 0, weight = 0;
+            double n, auc = pairs(s, begin, N, users, -1, &n), clicks = 0, losses = 0, predictions = 0, sum = 0,
+                weight = 0;
             for (size_t i = begin; i < N; i++) {
                 if (!counts(s, i, users)) continue;
                 clicks += s->clicked[i];
@@ -106,11 +109,13 @@ static void assert_follows(const struct metrics *metrics, const struct stream *s
             assert_int_equal(report.clicks, clicks);
             assert_close(report.log_loss, losses / n, 1e-9);
             assert_close(report.calibration, predictions / clicks, 1e-9);
-            assert_close(report.auc, auc, 1e-12);   /* 40 distinct predictions: each has its own bin since the start, too */
+            /* 40 distinct predictions: each has its own bin since the start, too */
+            assert_close(report.auc, auc, 1e-12);
             if (span == SPAN_WINDOW) {
                 grouped(s, begin, N, users, &sum, &weight);
             } else {
-                for (size_t from = 0, to = 0; from < N; from = to) {        /* disjoint windows, the last one under way */
+                /* disjoint windows, the last one under way */
+                for (size_t from = 0, to = 0; from < N; from = to) {
                     for (size_t in = 0; to < N && in < window; to++) in += counts(s, to, USERS_ALL);
                     grouped(s, from, to, users, &sum, &weight);
                 }
@@ -134,7 +139,8 @@ static void follows_the_definitions(void **state)
     }
 }
 
-/* window, and how many examples come between two restarts: a ring of one block, and one of several that change in turn. */
+/* window, and how many examples come between two restarts: a ring of one block, and one of several that change in
+ * turn. */
 static void restart(size_t window, size_t between)
 {
     static struct stream s;
@@ -184,7 +190,8 @@ static void another_window_keeps_the_newest(void **state)
     assert_true(metrics_load(metrics, &memory->reader, NULL));
     struct metrics *fresh = metrics_create(200);
     observe(fresh, &s, 0, N);
-    struct metrics_report a = metrics_report(metrics, USERS_ALL, SPAN_WINDOW), b = metrics_report(fresh, USERS_ALL, SPAN_WINDOW);
+    struct metrics_report a = metrics_report(metrics, USERS_ALL, SPAN_WINDOW),
+        b = metrics_report(fresh, USERS_ALL, SPAN_WINDOW);
     assert_int_equal(a.examples, 200);
     assert_close(a.auc, b.auc, 0);
     assert_close(a.gauc, b.gauc, 0);

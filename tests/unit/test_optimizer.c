@@ -44,7 +44,8 @@ static void reference(const struct optimizer_options *o, double step, double *w,
         before = *v;
         *v += g * g;
         *m += g - (sqrt(*v) - sqrt(before)) / o->learning_rate * *w;
-        *w = fabs(*m) <= o->l1 ? 0 : -(*m - (*m > 0 ? o->l1 : -o->l1)) / ((o->beta + sqrt(*v)) / o->learning_rate + o->l2);
+        *w = fabs(*m) <= o->l1 ? 0 : -(*m - (*m > 0 ? o->l1 : -o->l1)) / ((o->beta + sqrt(*v)) / o->learning_rate
+                + o->l2);
         break;
     case OPTIMIZER_SGD:
         *w -= o->learning_rate * g;
@@ -77,8 +78,10 @@ static void follows_the_formulas(void **state)
         for (size_t i = 0; i < N; i++) {
             if (fabs((double)w[i] - rw[i]) > 2e-5 * (1 + fabs(rw[i])))
                 fail_msg("kind %zu, parameter %zu: %.9g, in double %.9g", k, i, (double)w[i], rw[i]);
-            if (optimizer_state_count(all[k].kind) == 2) assert_true(fabs((double)m[i] - rm[i]) < 1e-4 * (1 + fabs(rm[i])));
-            if (optimizer_state_count(all[k].kind) >= 1) assert_true(fabs((double)v[i] - rv[i]) < 1e-4 * (1 + fabs(rv[i])));
+            if (optimizer_state_count(all[k].kind) == 2)
+                assert_true(fabs((double)m[i] - rm[i]) < 1e-4 * (1 + fabs(rm[i])));
+            if (optimizer_state_count(all[k].kind) >= 1)
+                assert_true(fabs((double)v[i] - rv[i]) < 1e-4 * (1 + fabs(rv[i])));
         }
     }
 }
