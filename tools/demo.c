@@ -391,7 +391,7 @@ static const char generated_config[] =
     "  ranking: {kind: adam, learning_rate: 0.003}\n"
     "  zero_shot: {kind: adam, learning_rate: 0.001}\n"
     "  embedding: {kind: adam, learning_rate: 0.003}\n"
-    "batch: {size: 128, max_delay: 5m}\n"
+    "batch: {size: 256, max_delay: 10m}\n"
     "join: {window: 10m}\n";
 
 static char *read_file(const char *name, struct cs_error *err)
