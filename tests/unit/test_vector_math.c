@@ -1,0 +1,71 @@
+/* exp and tanh against libm's doubles, in units of the last place; finite against what is not. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "core/vector_math.h"
+
+static double ulps(float got, double want)
+{
+    float near = (float)want;
+    return fabs((double)got - want) / (double)(nextafterf(fabsf(near), INFINITY) - fabsf(near));
+}
+
+static void test_exp(void **state)
+{
+    (void)state;
+    double worst = 0.0;
+    for (float x = -86.9f; x < 88.0f; x += 0.00037f) {
+        float y = x;
+        vector_exp(&y, 1);
+        worst = fmax(worst, ulps(y, exp((double)x)));
+    }
+    if (worst > 2.0) print_error("worst %g\n", worst);
+    assert_true(worst <= 2.0);
+    float far[] = { -1000.0f, 0.0f };
+    vector_exp(far, 2);
+    assert_true(far[0] >= 0.0f && far[0] < 1e-37f);
+    assert_true(far[1] == 1.0f);
+}
+
+static void test_tanh(void **state)
+{
+    (void)state;
+    double worst = 0.0;
+    for (float x = -12.0f; x < 12.0f; x += 0.000051f) {
+        float y = x;
+        vector_tanh(&y, 1);
+        worst = fmax(worst, ulps(y, tanh((double)x)));
+    }
+    if (worst > 2.0) print_error("worst %g\n", worst);
+    assert_true(worst <= 2.0);
+    float far[] = { -1000.0f, 0.0f, 1000.0f };
+    vector_tanh(far, 3);
+    assert_true(far[0] == -1.0f && far[1] == 0.0f && far[2] == 1.0f);
+}
+
+static void test_finite(void **state)
+{
+    (void)state;
+    float value[37] = { 0 };
+    value[3] = 3.4e38f, value[5] = -3.4e38f, value[7] = 1e-45f;
+    assert_true(vector_finite(value, 37));
+    static const float bad[] = { INFINITY, -INFINITY, NAN, -NAN };
+    for (size_t i = 0; i < 4; i++)
+        for (size_t at = 0; at < 37; at++) {
+            float old = value[at];
+            value[at] = bad[i];
+            assert_false(vector_finite(value, 37));
+            value[at] = old;
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_exp), cmocka_unit_test(test_tanh), cmocka_unit_test(test_finite) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
