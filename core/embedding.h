@@ -21,14 +21,15 @@ enum { EMBEDDING_WAITING_MAX = 1 << 20 };   /* 24 bytes each, and the index */
 struct embedding_table;
 
 struct embedding_table *embedding_create(const struct table_options *options, size_t dimension, double init_std,
-                                         uint64_t seed, const struct optimizer_options *optimizer, struct cs_error *err);
+                                         uint64_t seed, const struct optimizer_options *optimizer,
+                                         struct cs_error *err);
 void embedding_destroy(struct embedding_table *table);
 
 /* Slots of n keys, EMBEDDING_NONE where there is no row. Reads only: scoring. */
 void embedding_find(const struct embedding_table *table, const uint64_t *key, size_t n, uint32_t *slot);
 /* A training batch sees n distinct keys, sightings[i] times each, at event time `time` (ms): notes the sighting,
- * makes the rows that are due (start: random_normal x init_std by (seed, table, key, column)) and fills their slots. Rows over
- * max_rows push out the least recently seen (exactly up to 32 rows, the oldest of the next 32 in a larger table), never
+ * makes the rows that are due (start: random_normal x init_std by (seed, table, key, column)) and fills their slots.
+ * Rows over max_rows push out the least recently seen (exactly up to 32 rows, the oldest of the next 32 in a larger table), never
  * one that this batch reads: what a batch has beyond max_rows gets EMBEDDING_NONE and is counted as refused. */
 void embedding_admit(struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n,
                      int64_t time, uint32_t *slot);
@@ -61,8 +62,8 @@ bool embedding_each(const struct embedding_table *table, embedding_visitor *visi
 bool embedding_put(struct embedding_table *table, const struct embedding_row *row, struct cs_error *err);
 
 /* State: sections "rows.<table>" (a block = the living rows of a chunk of slots), "waiting.<table>" (the same, of
- * the keys that wait) and "table.<table>" (one block: counters and hands). Saves changed chunks only, removes emptied ones. Load
- * fills a table that was just created; CS_REFUSED where the state is damaged or of another shape. */
+ * the keys that wait) and "table.<table>" (one block: counters and hands). Saves changed chunks only, removes
+ * emptied ones. Load fills a table that was just created; CS_REFUSED where the state is damaged or of another shape. */
 bool embedding_save(struct embedding_table *table, struct state_writer *writer, struct cs_error *err);
 bool embedding_load(struct embedding_table *table, struct state_reader *reader, struct cs_error *err);
 /* Each living row of a saved "rows.<table>" block, in slot order, without a table: publishing and inspection read the

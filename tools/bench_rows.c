@@ -50,8 +50,9 @@ static void touch_part(void *argument, size_t part, size_t parts)
             for (size_t at = 0; at < touch->bytes; at += 64)
                 __builtin_prefetch(touch->memory + touch->place[i + 8] * touch->stride + at);
         char *there = touch->memory + touch->place[i] * touch->stride;
-        memcpy(touch->side + i * touch->bytes, there, touch->bytes);
-        if (touch->write) memcpy(there, touch->side + (BATCH - 1 - i) * touch->bytes, touch->bytes);
+        char *side = touch->side + (part * 64 + i % 32) * touch->bytes;     /* stays in the nearest cache */
+        memcpy(side, there, touch->bytes);
+        if (touch->write) memcpy(there, side, touch->bytes);
     }
 }
 
