@@ -29,8 +29,9 @@ void embedding_destroy(struct embedding_table *table);
 void embedding_find(const struct embedding_table *table, const uint64_t *key, size_t n, uint32_t *slot);
 /* A training batch sees n distinct keys, sightings[i] times each, at event time `time` (ms): notes the sighting,
  * makes the rows that are due (start: random_normal x init_std by (seed, table, key, column)) and fills their slots.
- * Rows over max_rows push out the least recently seen (exactly up to 32 rows, the oldest of the next 32 in a larger table), never
- * one that this batch reads: what a batch has beyond max_rows gets EMBEDDING_NONE and is counted as refused. */
+ * Rows over max_rows push out the least recently seen (exactly up to 32 rows, the oldest of the next 32 in a larger
+ * table), never one that this batch reads: what a batch has beyond max_rows gets EMBEDDING_NONE and is counted as
+ * refused. */
 void embedding_admit(struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n,
                      int64_t time, uint32_t *slot);
 /* row[i * d ..] = the row of slot[i], zeros for EMBEDDING_NONE. */
