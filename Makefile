@@ -80,7 +80,8 @@ $(BUILD)/bench: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/bench*.c) tools/ctl
 $(BUILD)/demo: $(BUILD)/%: $(BUILD)/tools/%.o $(archive) $(thrd_shim)
 	$(CC) $(LDFLAGS) $(program_flags) $^ $(LDLIBS) -o $@
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(archive) $(thrd_shim)
-	$(CC) $(LDFLAGS) $(program_flags) $^ -lcmocka $(LDLIBS) -o $@
+	$(CC) $(LDFLAGS) $(program_flags) $(filter %.o,$^) $(archive) -lcmocka $(LDLIBS) -o $@
+$(flow): $(BUILD)/tests/flow/mock_broker.o
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(archive)
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
 

@@ -284,6 +284,6 @@ bool history_load(struct history *history, struct state_reader *reader, struct c
     qsort(active, history->count, sizeof *active, by_activity);
     for (size_t i = 0; i < history->count; i++) list_append(history, active[i].entry);
     free(active);
-    memset(history->is_dirty, 0, history->blocks);
+    if (history->blocks) memset(history->is_dirty, 0, history->blocks);
     return true;
 }

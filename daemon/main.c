@@ -70,8 +70,8 @@ static struct cs_config *load_config(const struct arguments *arguments)
         char *text = config_problems_text(&problems);
         fputs(text, stderr);
         free(text);
-        config_problems_release(&problems);
     }
+    config_problems_release(&problems);
     return config;
 }
 

@@ -19,6 +19,7 @@ struct copy {
     struct snapshot_view *view;
     struct checkpoint_writer *writer;
     struct rows rows;
+    const char *section;
     size_t dimension;
 };
 
@@ -42,10 +43,13 @@ static bool collect_row(void *self, const struct embedding_row *row, struct cs_e
     return true;
 }
 
+/* Visited blocks live for the call alone; those asked for by id live as long as the view, as the collected rows must. */
 static bool collect_block(void *self, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
 {
-    (void)id;
-    return embedding_block_each(bytes, size, collect_row, self, err);
+    struct copy *copy = self;
+    struct state_reader *reader = snapshot_reader(copy->view);
+    if (!reader->get(reader, copy->section, id, &bytes, &size, err)) return false;
+    return embedding_block_each(bytes, size, collect_row, &copy->rows, err);
 }
 
 static int by_key(const void *a, const void *b)
@@ -61,7 +65,8 @@ static bool copy_section(void *self, const char *section, uint64_t blocks, uint6
     if (strncmp(section, "rows.", 5) != 0) return true;
     struct state_reader *reader = snapshot_reader(copy->view);
     copy->rows.count = 0;
-    if (!reader->each(reader, section, collect_block, &copy->rows, err)) return false;
+    copy->section = section;
+    if (!reader->each(reader, section, collect_block, copy, err)) return false;
     qsort(copy->rows.row, copy->rows.count, sizeof copy->rows.row[0], by_key);
     for (size_t i = 0; i < copy->rows.count; i++)
         if (!checkpoint_row(copy->writer, section + 5, copy->rows.row[i].key, copy->rows.row[i].value, copy->dimension, err)) return false;

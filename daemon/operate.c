@@ -247,9 +247,9 @@ static json_t *reload(struct operator *operator, struct cs_error *err)
         char *text = config_problems_text(&problems);
         cs_fail(err, CS_CONFIG, "the running configuration stays: %.440s", text);
         free(text);
-        config_problems_release(&problems);
-        return NULL;
     }
+    config_problems_release(&problems);
+    if (!config) return NULL;
     struct refusal refusal = { 0 };
     config_compare(operator->reloaded ? operator->reloaded : operator->config, config, note_change, &refusal);
     if (refusal.count) {

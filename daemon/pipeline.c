@@ -56,9 +56,6 @@ struct pipeline {
     size_t source_count;
     struct kafka_positions resumed; /* of the snapshot: hold for partitions that have not been found (yet) */
     struct work *filling;           /* spare work whose arena takes the next batch */
-    struct merge_entry blocked;     /* popped, but the joiner is full */
-    size_t blocked_source;
-    bool has_blocked;
     bool changed;                   /* since the last cut */
     bool all_idle;
     int64_t idle_since, idle_clock; /* monotonic ms, event time then */
@@ -191,17 +188,10 @@ static void dead_letter(struct pipeline *pipeline, const struct source *source, 
     kafka_record_release(entry->record);
 }
 
-/* False: the joiner is full, and this impression must wait. */
-static bool apply(struct pipeline *pipeline, size_t index, struct merge_entry *entry)
+static void apply(struct pipeline *pipeline, size_t index, struct merge_entry *entry)
 {
-    struct ingest *ingest = pipeline->parts.ingest;
     if (entry->has_event) {
-        if (entry->event.kind == EVENT_IMPRESSION && ingest_full(ingest)) {
-            ingest_advance(ingest, entry->event.time);      /* its time has come whatever happens: some may leave */
-            send_batches(pipeline);
-            if (ingest_full(ingest)) return false;
-        }
-        ingest_push(ingest, &entry->event);
+        ingest_push(pipeline->parts.ingest, &entry->event);
         event_release(&entry->event);
         send_batches(pipeline);
     } else if (entry->record) {
@@ -209,19 +199,16 @@ static bool apply(struct pipeline *pipeline, size_t index, struct merge_entry *e
     }
     pipeline->source[index].next = entry->offset + 1;
     pipeline->changed = true;
-    return true;
 }
 
 /* Up to TURN events in merged order. */
 static bool drain(struct pipeline *pipeline)
 {
-    for (int i = 0; i < TURN; i++) {
-        size_t waiting_for;
-        if (!pipeline->has_blocked && !merge_pop(pipeline->merge, &pipeline->blocked, &pipeline->blocked_source, &waiting_for)) return i > 0;
-        pipeline->has_blocked = !apply(pipeline, pipeline->blocked_source, &pipeline->blocked);
-        if (pipeline->has_blocked) return i > 0;
-    }
-    return true;
+    struct merge_entry entry;
+    size_t source, waiting_for;
+    int done = 0;
+    for (; done < TURN && merge_pop(pipeline->merge, &entry, &source, &waiting_for); done++) apply(pipeline, source, &entry);
+    return done > 0;
 }
 
 /* Says of each empty source whether it is idle; once all are, event time goes on at the pace of the wall clock. */
@@ -249,9 +236,7 @@ static void advance_idle(struct pipeline *pipeline)
 /* Why reading is held up; "" where it is not. */
 static const char *held_by(struct pipeline *pipeline)
 {
-    if (publisher_stuck(pipeline->parts.publisher)) return "snapshots fail";
-    if (pipeline->has_blocked) return "the joiner holds join.max_pending impressions and event time can't pass: raise it or shorten join.window";
-    return "";
+    return publisher_stuck(pipeline->parts.publisher) ? "snapshots fail: nothing is read until one succeeds" : "";
 }
 
 /* True where something moved. */
@@ -640,7 +625,6 @@ void pipeline_destroy(struct pipeline *pipeline)
         kafka_record_release(entry.record);
         if (entry.has_event) event_release(&entry.event);
     }
-    if (pipeline->has_blocked && pipeline->blocked.has_event) event_release(&pipeline->blocked.event);
     kafka_source_destroy(pipeline->kafka);
     merge_destroy(pipeline->merge);
     queue_destroy(pipeline->batches);
