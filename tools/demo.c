@@ -800,7 +800,7 @@ static void print_table(const struct result result[RUNS])
             say("%-8s %-6s %10.0f %10.4f %10.4f %10.4f %12.3f", users[u], r ? "none" : "MAIL", metric(&result[r], users[u], "examples"),
                 metric(&result[r], users[u], "log_loss"), metric(&result[r], users[u], "auc"), metric(&result[r], users[u], "gauc"),
                 metric(&result[r], users[u], "calibration"));
-        say("%-8s %-6s %10s %+10.4f %+10.4f %+10.4f", "", "gain", "", metric(&result[0], users[u], "log_loss") - metric(&result[1], users[u], "log_loss"),
+        say("%-8s %-6s %10s %+10.4f %+10.4f %+10.4f", "", "gain", "", metric(&result[1], users[u], "log_loss") - metric(&result[0], users[u], "log_loss"),
             metric(&result[0], users[u], "auc") - metric(&result[1], users[u], "auc"), metric(&result[0], users[u], "gauc") - metric(&result[1], users[u], "gauc"));
     }
     say("\n%-15s %10.0f examples/s with MAIL, %.0f without", "learned at", (double)result[0].examples / result[0].seconds, (double)result[1].examples / result[1].seconds);
