@@ -27,7 +27,6 @@ allowed() {     # FILE HEADER: whether this file may include this header
     daemon)
         case $header in
         daemon/*|storage/*|config/*|core/*|jansson.h|xxhash.h|cblas.h) return 0 ;;
-        lmdb.h|yaml.h) [[ $name == kafka_version.c ]]; return ;;
         librdkafka/*) [[ $name == kafka_* ]]; return ;;
         systemd/*) [[ $name == notify.* || $name == log.* ]]; return ;;
         microhttpd.h) [[ $name == http.* || $name == http_* || $name == serve.* || $name == serve_* ]]; return ;;
