@@ -428,7 +428,7 @@ static bool write_config(struct demo *demo, int run, char *path, size_t size, st
     file = fopen(path, "w");
     if (file)
         fprintf(file,
-                "source:\n  kafka:\n    topics: {impressions: impressions, clicks: clicks}\n    group: coldstream-demo-%d\n    idle_after: 2s\n"
+                "source:\n  kafka:\n    topics: {impressions: impressions, clicks: clicks, conversions: ~}\n    group: coldstream-demo-%d\n    idle_after: 2s\n"
                 "    properties: {bootstrap.servers: \"%s\", fetch.wait.max.ms: 20}\n"
                 "snapshot: {directory: %s/snapshot%d, interval: 10s}\n"
                 "checkpoint: {directory: %s, interval: 10m}\n"
