@@ -19,7 +19,8 @@ bool kafka_property_check(const char *name, const char *value, char *text, size_
 /* librdkafka says "error" of a lost connection, which it goes on to mend: an operator's warning. */
 static enum log_level level_of(int syslog, const char *facility)
 {
-    /* A consumer's properties on the producer, and a feature of old brokers alone, said at each look for new partitions. */
+    /* A consumer's properties on the producer, and a feature of old brokers alone, said at each look for new
+     * partitions. */
     if (strcmp(facility, "CONFWARN") == 0 || strcmp(facility, "AUTOCREATE") == 0) return LEVEL_DEBUG;
     if (syslog <= 2) return LEVEL_ERROR;
     if (syslog <= 4) return LEVEL_WARNING;

@@ -17,9 +17,12 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void 
 {
     (void)rk;
     struct kafka_sink *sink = opaque;
-    if (!message->err || message->err == RD_KAFKA_RESP_ERR__PURGE_QUEUE || message->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT) return;
+    if (!message->err || message->err == RD_KAFKA_RESP_ERR__PURGE_QUEUE ||
+        message->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT)
+        return;
     atomic_fetch_add(&sink->lost, 1);
-    log_error("record refused by the broker for good", LOG_S("topic", rd_kafka_topic_name(message->rkt)), LOG_S("error", rd_kafka_err2str(message->err)));
+    log_error("record refused by the broker for good", LOG_S("topic", rd_kafka_topic_name(message->rkt)),
+              LOG_S("error", rd_kafka_err2str(message->err)));
 }
 
 static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
@@ -36,8 +39,8 @@ struct kafka_sink *kafka_sink_create(const struct cs_config *config, struct cs_e
     rd_kafka_conf_t *conf = kafka_conf_create(config, err);
     if (!conf) goto fail;
     /* No time limit: while brokers are away letters wait, and the snapshot that covers them waits with them. */
-    if (!kafka_conf_set(conf, "enable.idempotence", "true", err) || !kafka_conf_set(conf, "message.timeout.ms", "0", err) ||
-        !kafka_conf_set(conf, "linger.ms", "5", err)) {
+    if (!kafka_conf_set(conf, "enable.idempotence", "true", err) ||
+        !kafka_conf_set(conf, "message.timeout.ms", "0", err) || !kafka_conf_set(conf, "linger.ms", "5", err)) {
         rd_kafka_conf_destroy(conf);
         goto fail;
     }
@@ -57,7 +60,8 @@ fail:
 void kafka_sink_destroy(struct kafka_sink *sink)
 {
     if (!sink) return;
-    rd_kafka_purge(sink->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);   /* what no snapshot covers is read again */
+    rd_kafka_purge(sink->rk,
+                   RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT); /* what no snapshot covers is read again */
     rd_kafka_flush(sink->rk, 1000);
     rd_kafka_destroy(sink->rk);
     free(sink);
@@ -101,8 +105,9 @@ bool kafka_sink_dead_letter(struct kafka_sink *sink, void *record, const char *r
     rd_kafka_resp_err_t error;
     do {
         error = rd_kafka_producev(sink->rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_KEY(message->key, message->key_len),
-                                  RD_KAFKA_V_VALUE(message->payload, message->len), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-                                  RD_KAFKA_V_TIMESTAMP(time > 0 ? time : 0), RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
+                                  RD_KAFKA_V_VALUE(message->payload, message->len),
+                                  RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_TIMESTAMP(time > 0 ? time : 0),
+                                  RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
         rd_kafka_poll(sink->rk, error ? 100 : 0);
     } while (error == RD_KAFKA_RESP_ERR__QUEUE_FULL && !atomic_load(&sink->stopping));
     if (!error) return true;    /* headers are the producer's now */
@@ -113,11 +118,12 @@ bool kafka_sink_dead_letter(struct kafka_sink *sink, void *record, const char *r
     return error != RD_KAFKA_RESP_ERR__FATAL;
 }
 
-bool kafka_sink_announce(struct kafka_sink *sink, const char *topic, const char *key, const char *text, struct cs_error *err)
+bool kafka_sink_announce(struct kafka_sink *sink, const char *topic, const char *key, const char *text,
+                         struct cs_error *err)
 {
-    rd_kafka_resp_err_t error =
-        rd_kafka_producev(sink->rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_KEY(key, strlen(key)),
-                          RD_KAFKA_V_VALUE((void *)(uintptr_t)text, strlen(text)), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
+    rd_kafka_resp_err_t error = rd_kafka_producev(sink->rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_KEY(key, strlen(key)),
+                                                  RD_KAFKA_V_VALUE((void *)(uintptr_t)text, strlen(text)),
+                                                  RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
     rd_kafka_poll(sink->rk, 0);
     return !error || cs_fail(err, CS_FAILED, "announcing on %s: %s", topic, rd_kafka_err2str(error));
 }
@@ -125,7 +131,8 @@ bool kafka_sink_announce(struct kafka_sink *sink, const char *topic, const char 
 bool kafka_sink_flush(struct kafka_sink *sink, int milliseconds, struct cs_error *err)
 {
     if (rd_kafka_flush(sink->rk, milliseconds) == RD_KAFKA_RESP_ERR_NO_ERROR) return true;
-    return cs_fail(err, CS_FAILED, "%d dead letters or announcements are not acknowledged by the brokers yet", rd_kafka_outq_len(sink->rk));
+    return cs_fail(err, CS_FAILED, "%d dead letters or announcements are not acknowledged by the brokers yet",
+                   rd_kafka_outq_len(sink->rk));
 }
 
 uint64_t kafka_sink_lost(const struct kafka_sink *sink)

@@ -57,7 +57,8 @@ struct kafka_source {
     char waiting[200];
 };
 
-static void fail(struct kafka_source *source, enum cs_code code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void fail(struct kafka_source *source, enum cs_code code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 static void fail(struct kafka_source *source, enum cs_code code, const char *format, ...)
 {
     char text[sizeof source->error.message];
@@ -110,8 +111,8 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
     if (code == RD_KAFKA_RESP_ERR__FATAL) {
         char text[256];
         rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(rk, text, sizeof text);
-        fail(source, fatal == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID ? CS_FENCED : CS_FAILED, "Kafka consumer: %s (%s)", text,
-             rd_kafka_err2name(fatal));
+        fail(source, fatal == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID ? CS_FENCED : CS_FAILED, "Kafka consumer: %s (%s)",
+             text, rd_kafka_err2name(fatal));
     } else if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
         if (atomic_exchange(&source->connected, false)) log_warning("all brokers are down", LOG_S("text", reason));
         atomic_store(&source->hurry, true);
@@ -130,9 +131,12 @@ static void on_commit(rd_kafka_t *rk, rd_kafka_resp_err_t error, rd_kafka_topic_
 
 static void out_of_range(struct kafka_source *source, const char *topic, int32_t number, int64_t next, const char *why)
 {
-    fail(source, CS_REFUSED, "%s [%d]: offset %lld is out of range: %s. Records after the snapshot were deleted, or the topic was made "
-         "anew. To keep what was learned and read by source.kafka.start: coldstreamctl export the snapshot, move its directory away, "
-         "coldstreamctl import --to it", topic, (int)number, (long long)next, why);
+    fail(source, CS_REFUSED,
+         "%s [%d]: offset %lld is out of range: %s. Records after the snapshot were deleted, or the topic was made "
+         "anew. To keep what was learned and read by source.kafka.start: coldstreamctl export the snapshot, move its "
+         "directory away, "
+         "coldstreamctl import --to it",
+         topic, (int)number, (long long)next, why);
 }
 
 /* ---- partitions found */
@@ -147,7 +151,8 @@ static void on_queue(rd_kafka_t *rk, void *opaque)
 static const struct kafka_position *find_position(const struct kafka_source *source, const char *topic, int32_t number)
 {
     for (size_t i = 0; i < source->position_count; i++)
-        if (source->position[i].partition == number && strcmp(source->position[i].topic, topic) == 0) return &source->position[i];
+        if (source->position[i].partition == number && strcmp(source->position[i].topic, topic) == 0)
+            return &source->position[i];
     return NULL;
 }
 
@@ -193,8 +198,14 @@ static struct kafka_partition *add_partition(struct kafka_source *source, size_t
     struct kafka_partition **all = realloc(source->partition, (source->partition_count + 1) * sizeof *all);
     if (!partition || !all) abort();    /* a few bytes: nothing could go on without them */
     source->partition = all;
-    *partition = (struct kafka_partition){ .source = source, .topic = source->topic[topic].name, .topic_index = topic, .number = number,
-                                           .kind = source->topic[topic].kind, .start = offset, .next = offset, .end = -1,
+    *partition = (struct kafka_partition){ .source = source,
+                                           .topic = source->topic[topic].name,
+                                           .topic_index = topic,
+                                           .number = number,
+                                           .kind = source->topic[topic].kind,
+                                           .start = offset,
+                                           .next = offset,
+                                           .end = -1,
                                            .came = clock_monotonic() };
     /* Before the assignment, so that no record takes the way to the common queue. */
     partition->queue = rd_kafka_queue_get_partition(source->rk, partition->topic, number);
@@ -218,7 +229,8 @@ static bool assign(struct kafka_source *source, const struct plan *plan, size_t 
         rd_kafka_topic_partition_list_add(list, partition->topic, partition->number)->offset = partition->start;
         *last = partition;
         last = &partition->found;
-        log_info("reading partition", LOG_S("topic", partition->topic), LOG_I("partition", partition->number), LOG_I("offset", partition->start));
+        log_info("reading partition", LOG_S("topic", partition->topic), LOG_I("partition", partition->number),
+                 LOG_I("offset", partition->start));
     }
     char text[256] = "";
     if (!atomic_load(&source->assigned)) {
@@ -248,7 +260,8 @@ static bool ask_partitions(struct kafka_source *source, int32_t count[TOPICS_MAX
 {
     for (size_t i = 0; i < source->topic_count; i++) {
         const struct rd_kafka_metadata *metadata;
-        rd_kafka_resp_err_t error = rd_kafka_metadata(source->rk, 0, source->topic[i].handle, &metadata, METADATA_TIMEOUT);
+        rd_kafka_resp_err_t error =
+            rd_kafka_metadata(source->rk, 0, source->topic[i].handle, &metadata, METADATA_TIMEOUT);
         if (error) {
             char text[160];
             snprintf(text, sizeof text, "brokers (%s)", rd_kafka_err2str(error));
@@ -256,7 +269,8 @@ static bool ask_partitions(struct kafka_source *source, int32_t count[TOPICS_MAX
             if (!atomic_load(&source->assigned)) set_waiting(source, text);
             return false;
         }
-        rd_kafka_resp_err_t topic_error = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+        rd_kafka_resp_err_t topic_error =
+            metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
         count[i] = topic_error ? 0 : metadata->topics[0].partition_cnt;
         rd_kafka_metadata_destroy(metadata);
         if (count[i] == 0 && !atomic_load(&source->assigned)) {
@@ -265,7 +279,8 @@ static bool ask_partitions(struct kafka_source *source, int32_t count[TOPICS_MAX
             set_waiting(source, text);
         }
     }
-    if (!atomic_exchange(&source->connected, true) && atomic_load(&source->assigned)) log_notice("brokers answer again");
+    if (!atomic_exchange(&source->connected, true) && atomic_load(&source->assigned))
+        log_notice("brokers answer again");
     return true;
 }
 
@@ -310,7 +325,9 @@ static void *serve(void *argument)
         }
         rd_kafka_message_t *message = rd_kafka_consumer_poll(source->rk, POLL);
         if (!message) continue;
-        if (message->err) log_warning("Kafka consumer", LOG_S("error", rd_kafka_err2name(message->err)), LOG_S("text", rd_kafka_message_errstr(message)));
+        if (message->err)
+            log_warning("Kafka consumer", LOG_S("error", rd_kafka_err2name(message->err)),
+                        LOG_S("text", rd_kafka_message_errstr(message)));
         rd_kafka_message_destroy(message);
     }
     return NULL;
@@ -351,7 +368,8 @@ static rd_kafka_conf_t *consumer_conf(const struct cs_config *config, struct cs_
     if (!conf) return NULL;
     for (size_t i = 0; i < sizeof preset / sizeof preset[0]; i++) {
         bool given = false;
-        for (size_t j = 0; j < config->source.property_count; j++) given |= strcmp(config->source.property[j].name, preset[i][0]) == 0;
+        for (size_t j = 0; j < config->source.property_count; j++)
+            given |= strcmp(config->source.property[j].name, preset[i][0]) == 0;
         if (!given && !kafka_conf_set(conf, preset[i][0], preset[i][1], err)) goto fail;
     }
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
@@ -380,7 +398,8 @@ static bool start(struct kafka_source *source, const struct cs_config *config, s
     for (size_t i = 0; i < source->topic_count; i++) {
         source->topic[i].handle = rd_kafka_topic_new(source->rk, source->topic[i].name, NULL);
         if (!source->topic[i].handle)
-            return cs_fail(err, CS_CONFIG, "topic %s: %s", source->topic[i].name, rd_kafka_err2str(rd_kafka_last_error()));
+            return cs_fail(err, CS_CONFIG, "topic %s: %s", source->topic[i].name,
+                           rd_kafka_err2str(rd_kafka_last_error()));
     }
     int error = pthread_create(&source->thread, NULL, serve, source);
     if (error) return cs_fail_errno(err, error, "starting the poll thread");
@@ -388,8 +407,8 @@ static bool start(struct kafka_source *source, const struct cs_config *config, s
     return true;
 }
 
-struct kafka_source *kafka_source_create(const struct cs_config *config, const struct kafka_positions *positions, kafka_wake *wake,
-                                         void *wake_self, struct cs_error *err)
+struct kafka_source *kafka_source_create(const struct cs_config *config, const struct kafka_positions *positions,
+                                         kafka_wake *wake, void *wake_self, struct cs_error *err)
 {
     if (config->source.mode != SOURCE_ASSIGN) {
         cs_fail(err, CS_CONFIG, "source.kafka.mode: group is not built yet; assign is");
@@ -526,7 +545,8 @@ static void note(struct kafka_partition *partition, const rd_kafka_message_t *me
         return;
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
     case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
-        out_of_range(partition->source, partition->topic, partition->number, atomic_load(&partition->next), rd_kafka_message_errstr(message));
+        out_of_range(partition->source, partition->topic, partition->number, atomic_load(&partition->next),
+                     rd_kafka_message_errstr(message));
         return;
     default:
         log_warning("Kafka partition", LOG_S("topic", partition->topic), LOG_I("partition", partition->number),
@@ -546,7 +566,9 @@ bool kafka_partition_take(struct kafka_partition *partition, struct kafka_record
             atomic_store(&partition->next, message->offset + 1);
             atomic_store(&partition->at_end, false);
             partition->came = clock_monotonic();
-            *record = (struct kafka_record){ .value = message->payload, .size = message->len, .offset = message->offset, .message = message };
+            *record = (struct kafka_record){
+                .value = message->payload, .size = message->len, .offset = message->offset, .message = message
+            };
             return true;
         }
         rd_kafka_message_destroy(message);
@@ -557,7 +579,8 @@ bool kafka_partition_take(struct kafka_partition *partition, struct kafka_record
 void kafka_record_of(void *message, struct kafka_record *record)
 {
     const rd_kafka_message_t *from = message;
-    *record = (struct kafka_record){ .value = from->payload, .size = from->len, .offset = from->offset, .message = message };
+    *record =
+        (struct kafka_record){ .value = from->payload, .size = from->len, .offset = from->offset, .message = message };
 }
 
 void kafka_record_release(void *message)
@@ -577,7 +600,9 @@ int64_t kafka_partition_end(const struct kafka_partition *partition)
 {
     if (atomic_load(&partition->at_end)) return atomic_load(&partition->end);
     int64_t low, high;
-    if (rd_kafka_get_watermark_offsets(partition->source->rk, partition->topic, partition->number, &low, &high) || high < 0) return -1;
+    if (rd_kafka_get_watermark_offsets(partition->source->rk, partition->topic, partition->number, &low, &high) ||
+        high < 0)
+        return -1;
     int64_t next = atomic_load(&partition->next);
     return high > next ? high : next;
 }
@@ -592,7 +617,8 @@ void kafka_source_commit(struct kafka_source *source, const struct kafka_positio
 {
     if (!count) return;
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)count);
-    for (size_t i = 0; i < count; i++) rd_kafka_topic_partition_list_add(list, position[i].topic, position[i].partition)->offset = position[i].next;
+    for (size_t i = 0; i < count; i++)
+        rd_kafka_topic_partition_list_add(list, position[i].topic, position[i].partition)->offset = position[i].next;
     if (!wait) {
         rd_kafka_resp_err_t error = rd_kafka_commit(source->rk, list, 1);
         if (error) log_warning("offsets not committed to the broker", LOG_S("error", rd_kafka_err2str(error)));

@@ -1,11 +1,13 @@
 /* Records of all partitions of the configured topics, and where in them we are.
  *
- *   librdkafka's threads -> a queue a partition (bounded by queued.*: a full one is not fetched for) -> kafka_partition_take
+ *   librdkafka's threads -> a queue a partition (bounded by queued.*: a full one is not fetched for) ->
+ * kafka_partition_take
  *
- * Partitions are read from their own queues, in whatever order the merge needs them, and a queue that is not read fills up
- * and stops fetching by itself. So nothing is ever paused at the broker, and with that none of librdkafka 2.0.2's rewinds on
- * pause and resume can happen. Records below the next expected offset are dropped and counted all the same.
- * A thread of the source's own polls errors and looks for new partitions. Offsets given to assign are always explicit. */
+ * Partitions are read from their own queues, in whatever order the merge needs them, and a queue that is not read fills
+ * up and stops fetching by itself. So nothing is ever paused at the broker, and with that none of librdkafka 2.0.2's
+ * rewinds on pause and resume can happen. Records below the next expected offset are dropped and counted all the same.
+ * A thread of the source's own polls errors and looks for new partitions. Offsets given to assign are always explicit.
+ */
 #ifndef DAEMON_KAFKA_SOURCE_H
 #define DAEMON_KAFKA_SOURCE_H
 
@@ -26,16 +28,17 @@ struct kafka_partition;
 typedef void kafka_wake(void *self);    /* called from librdkafka's threads: there may be something to take */
 
 /* Starts at once; brokers and topics may come later. positions are copied. */
-struct kafka_source *kafka_source_create(const struct cs_config *config, const struct kafka_positions *positions, kafka_wake *wake,
-                                         void *wake_self, struct cs_error *err);
-void kafka_source_destroy(struct kafka_source *source);    /* bounded: state is safe by then, a hanging close is left behind */
+struct kafka_source *kafka_source_create(const struct cs_config *config, const struct kafka_positions *positions,
+                                         kafka_wake *wake, void *wake_self, struct cs_error *err);
+void kafka_source_destroy(
+    struct kafka_source *source); /* bounded: state is safe by then, a hanging close is left behind */
 /* False where reading can't go on: offsets out of range (CS_REFUSED, with the remedy), fatal errors, fenced. */
 bool kafka_source_check(struct kafka_source *source, struct cs_error *err);
 bool kafka_source_connected(struct kafka_source *source);
 /* What is being waited for before reading starts, e.g. "topic clicks does not exist"; "" once reading. */
 void kafka_source_waiting(struct kafka_source *source, char *text, size_t size);
-/* Each partition once, in order of (topic, partition) as far as found together; NULL: no more for now. The first ones appear
- * only when all configured topics are there. Belongs to the source. */
+/* Each partition once, in order of (topic, partition) as far as found together; NULL: no more for now. The first ones
+ * appear only when all configured topics are there. Belongs to the source. */
 struct kafka_partition *kafka_source_next_partition(struct kafka_source *source);
 
 const char *kafka_partition_topic(const struct kafka_partition *partition);
@@ -54,7 +57,8 @@ bool kafka_partition_idle(const struct kafka_partition *partition, int64_t now);
 bool kafka_partition_at_end(const struct kafka_partition *partition);
 /* One past the partition's last record as far as known; -1: not known. Any thread. */
 int64_t kafka_partition_end(const struct kafka_partition *partition);
-/* What to tell the broker when everything below `next` is applied: past trailing control records where the end was reached. */
+/* What to tell the broker when everything below `next` is applied: past trailing control records where the end was
+ * reached. */
 int64_t kafka_partition_commit_offset(const struct kafka_partition *partition, int64_t next);
 
 /* For lag tools alone. wait: milliseconds, 0 only sends. Failing is logged, never more. */

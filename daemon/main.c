@@ -1,5 +1,5 @@
-/* coldstreamd: consumes, learns, snapshots, publishes. The boot order is read in run(), top to bottom; the way down is the
- * same in reverse. */
+/* coldstreamd: consumes, learns, snapshots, publishes. The boot order is read in run(), top to bottom; the way down is
+ * the same in reverse. */
 #include <cblas.h>
 #include <getopt.h>
 #include <pthread.h>
@@ -31,7 +31,8 @@ static const char usage[] =
     "  -V, --version         versions of this program and of what it is linked to\n"
     "  -h, --help            this text\n\n"
     "Signals: TERM, INT stop after a last snapshot (a second one stops at once); HUP reloads; USR1 snapshots now.\n"
-    "Exit: 0 done, 1 failed, 2 wrong usage, 65 state or data refused, 76 state owned by another instance, 78 bad configuration.\n";
+    "Exit: 0 done, 1 failed, 2 wrong usage, 65 state or data refused, 76 state owned by another instance, 78 bad "
+    "configuration.\n";
 
 struct arguments { const char *config; bool check, verbose, quiet; };
 
@@ -39,8 +40,13 @@ struct arguments { const char *config; bool check, verbose, quiet; };
 static int parse_arguments(int argc, char **argv, struct arguments *arguments)
 {
     static const struct option option[] = {
-        { "config", required_argument, NULL, 'c' }, { "check-config", no_argument, NULL, 't' }, { "verbose", no_argument, NULL, 'v' },
-        { "quiet", no_argument, NULL, 'q' }, { "version", no_argument, NULL, 'V' }, { "help", no_argument, NULL, 'h' }, { 0 },
+        { "config", required_argument, NULL, 'c' },
+        { "check-config", no_argument, NULL, 't' },
+        { "verbose", no_argument, NULL, 'v' },
+        { "quiet", no_argument, NULL, 'q' },
+        { "version", no_argument, NULL, 'V' },
+        { "help", no_argument, NULL, 'h' },
+        { 0 },
     };
     *arguments = (struct arguments){ .config = "/etc/coldstream/coldstream.yaml" };
     int letter;
@@ -65,7 +71,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments)
 static struct cs_config *load_config(const struct arguments *arguments)
 {
     struct config_problems problems = { 0 };
-    struct cs_config *config = config_load_checked(arguments->config, CONFIG_FOR_DAEMON, kafka_property_check, &problems);
+    struct cs_config *config =
+        config_load_checked(arguments->config, CONFIG_FOR_DAEMON, kafka_property_check, &problems);
     if (!config) {
         char *text = config_problems_text(&problems);
         fputs(text, stderr);
@@ -94,7 +101,8 @@ static void serve_signals(struct operator *operator, struct pipeline *pipeline, 
         int number = sigtimedwait(&set, NULL, &(struct timespec){ .tv_nsec = 200000000 });
         struct cs_error err;
         if (number == SIGTERM || number == SIGINT) {
-            log_notice("stopping: a last snapshot, then the end; signal again to stop at once", LOG_S("signal", strsignal(number)));
+            log_notice("stopping: a last snapshot, then the end; signal again to stop at once",
+                       LOG_S("signal", strsignal(number)));
             return;
         }
         if (number == SIGUSR1) publisher_request(publisher);
@@ -179,8 +187,9 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     if (*config->http.listen && !(http = http_start(config->http.listen, telemetry, &pages, &err))) goto stop;
     if (!(control = control_start(config->control.socket, operator_verbs, operator, &err))) goto stop;
     notify_ready("running");
-    log_notice("started", LOG_S("version", version_number), LOG_U("threads", parallel->width), LOG_S("core", openblas_get_corename()),
-               LOG_S("control", config->control.socket), LOG_I("http", http ? http_port(http) : 0));
+    log_notice("started", LOG_S("version", version_number), LOG_U("threads", parallel->width),
+               LOG_S("core", openblas_get_corename()), LOG_S("control", config->control.socket),
+               LOG_I("http", http ? http_port(http) : 0));
     serve_signals(operator, pipeline, publisher);
     ok = true;
 
@@ -242,7 +251,10 @@ int main(int argc, char **argv)
     const sigset_t set = our_signals();
     pthread_sigmask(SIG_BLOCK, &set, NULL);     /* before any thread: only the main one takes them */
     signal(SIGPIPE, SIG_IGN);
-    log_open(arguments.verbose ? LEVEL_DEBUG : arguments.quiet ? LEVEL_WARNING : config->logging.level, config->logging.format);
+    log_open(arguments.verbose ? LEVEL_DEBUG
+             : arguments.quiet ? LEVEL_WARNING
+                               : config->logging.level,
+             config->logging.format);
     if (geteuid() == 0) log_warning("running as root: a user of its own is safer, as in coldstream.service");
     openblas_set_num_threads(1);                /* daemon/worker_pool.h says why */
     code = run(&arguments, config);

@@ -43,7 +43,8 @@ static bool collect_row(void *self, const struct embedding_row *row, struct cs_e
     return true;
 }
 
-/* Visited blocks live for the call alone; those asked for by id live as long as the view, as the collected rows must. */
+/* Visited blocks live for the call alone; those asked for by id live as long as the view, as the collected rows must.
+ */
 static bool collect_block(void *self, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
 {
     struct copy *copy = self;
@@ -69,7 +70,9 @@ static bool copy_section(void *self, const char *section, uint64_t blocks, uint6
     if (!reader->each(reader, section, collect_block, copy, err)) return false;
     qsort(copy->rows.row, copy->rows.count, sizeof copy->rows.row[0], by_key);
     for (size_t i = 0; i < copy->rows.count; i++)
-        if (!checkpoint_row(copy->writer, section + 5, copy->rows.row[i].key, copy->rows.row[i].value, copy->dimension, err)) return false;
+        if (!checkpoint_row(copy->writer, section + 5, copy->rows.row[i].key, copy->rows.row[i].value, copy->dimension,
+                            err))
+            return false;
     return true;
 }
 
@@ -80,9 +83,9 @@ static json_t *number(double value)     /* JSON knows no NaN: null */
 
 static json_t *metrics_of(const struct metrics_report *report)
 {
-    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o}", "examples", (json_int_t)report->examples, "clicks", (json_int_t)report->clicks,
-                     "log_loss", number(report->log_loss), "auc", number(report->auc), "gauc", number(report->gauc),
-                     "calibration", number(report->calibration));
+    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o}", "examples", (json_int_t)report->examples, "clicks",
+                     (json_int_t)report->clicks, "log_loss", number(report->log_loss), "auc", number(report->auc),
+                     "gauc", number(report->gauc), "calibration", number(report->calibration));
 }
 
 static json_t *features_of(const struct cs_config *config)
@@ -108,19 +111,19 @@ static char *manifest_text(const struct cs_config *config, const char *fingerpri
         json_object_set_new(metrics, metrics_users_name[users], spans);
     }
     json_t *offsets = cut->positions ? json_loads(cut->positions, 0, NULL) : NULL;
-    json_t *manifest = json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:s, s:s, s:s}", "event_time_watermark",
-                                 cut->watermark == INT64_MIN ? json_null() : json_integer(cut->watermark),
-                                 "offsets", offsets ? offsets : json_array(),
-                                 "examples", (json_int_t)cut->report[USERS_ALL][SPAN_START].examples, "steps", (json_int_t)cut->steps,
-                                 "features", features_of(config), "metrics", metrics, "fingerprint", fingerprint,
-                                 "program", version_number, "commit", version_commit);
+    json_t *manifest =
+        json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:s, s:s, s:s}", "event_time_watermark",
+                  cut->watermark == INT64_MIN ? json_null() : json_integer(cut->watermark), "offsets",
+                  offsets ? offsets : json_array(), "examples", (json_int_t)cut->report[USERS_ALL][SPAN_START].examples,
+                  "steps", (json_int_t)cut->steps, "features", features_of(config), "metrics", metrics, "fingerprint",
+                  fingerprint, "program", version_number, "commit", version_commit);
     char *text = json_dumps(manifest, JSON_INDENT(1));
     json_decref(manifest);
     return text;
 }
 
-bool manifest_publish(const struct cs_config *config, struct snapshot_store *store, const char *fingerprint, const struct cut *cut,
-                      uint64_t keep, uint64_t *version, struct cs_error *err)
+bool manifest_publish(const struct cs_config *config, struct snapshot_store *store, const char *fingerprint,
+                      const struct cut *cut, uint64_t keep, uint64_t *version, struct cs_error *err)
 {
     bool ok = false;
     struct copy copy = { .dimension = config->embedding.dimension };

@@ -1,4 +1,5 @@
-/* The operator's view and verbs. Everything here reads copies that the threads leave, so nothing waits for the learner. */
+/* The operator's view and verbs. Everything here reads copies that the threads leave, so nothing waits for the learner.
+ */
 #include "daemon/operate.h"
 
 #include <math.h>
@@ -24,13 +25,17 @@ struct operator {
     pthread_mutex_t reload;                 /* SIGHUP and the verb at once */
 };
 
-struct operator *operator_create(const char *config_file, const struct cs_config *config, struct pipeline *pipeline, struct publisher *publisher,
-                                 struct telemetry *telemetry)
+struct operator* operator_create(const char *config_file, const struct cs_config *config, struct pipeline *pipeline,
+                                 struct publisher *publisher, struct telemetry *telemetry)
 {
     struct operator *operator = calloc(1, sizeof *operator);
     if (!operator) abort();
-    *operator = (struct operator){ .file = config_file, .config = config, .pipeline = pipeline, .publisher = publisher, .telemetry = telemetry,
-                                   .started = clock_wall() };
+    *operator=(struct operator){ .file = config_file,
+                                 .config = config,
+                                 .pipeline = pipeline,
+                                 .publisher = publisher,
+                                 .telemetry = telemetry,
+                                 .started = clock_wall() };
     pthread_mutex_init(&operator->reload, NULL);
     return operator;
 }
@@ -62,9 +67,10 @@ static json_t *sources_json(const struct pipeline_view *view)
         const struct source_view *source = &view->source[i];
         json_t *end = source->end < 0 ? json_null() : json_integer(source->end);
         json_t *lag = source->end < 0 ? json_null() : json_integer(source->end - source->next);
-        json_array_append_new(array, json_pack("{s:s, s:i, s:I, s:o, s:o, s:b, s:b}", "topic", source->topic, "partition", (int)source->partition,
-                                               "next", (json_int_t)source->next, "end", end, "lag", lag, "idle", source->idle,
-                                               "paused", view->state == STATE_PAUSED || view->state == STATE_HELD));
+        json_array_append_new(array, json_pack("{s:s, s:i, s:I, s:o, s:o, s:b, s:b}", "topic", source->topic,
+                                               "partition", (int)source->partition, "next", (json_int_t)source->next,
+                                               "end", end, "lag", lag, "idle", source->idle, "paused",
+                                               view->state == STATE_PAUSED || view->state == STATE_HELD));
     }
     return array;
 }
@@ -77,16 +83,18 @@ static json_t *metrics_json(const struct pipeline_view *view)
         for (int span = 0; span < SPANS; span++) {
             const struct metrics_report *report = &view->report[users][span];
             json_object_set_new(spans, metrics_span_name[span],
-                                json_pack("{s:I, s:I, s:o, s:o, s:o, s:o}", "examples", (json_int_t)report->examples, "clicks", (json_int_t)report->clicks,
-                                          "log_loss", number(report->log_loss), "auc", number(report->auc), "gauc", number(report->gauc),
-                                          "calibration", number(report->calibration)));
+                                json_pack("{s:I, s:I, s:o, s:o, s:o, s:o}", "examples", (json_int_t)report->examples,
+                                          "clicks", (json_int_t)report->clicks, "log_loss", number(report->log_loss),
+                                          "auc", number(report->auc), "gauc", number(report->gauc), "calibration",
+                                          number(report->calibration)));
         }
         json_object_set_new(metrics, metrics_users_name[users], spans);
     }
     return metrics;
 }
 
-/* A zero-shot tower that has never been trained scores new users by noise: said in words, because no number shows it. */
+/* A zero-shot tower that has never been trained scores new users by noise: said in words, because no number shows it.
+ */
 static json_t *zero_shot_json(const struct cs_config *config, const struct pipeline_view *view)
 {
     static const char *const kind[] = { "mail", "none", "linear", "llae", "meta_emb" };
@@ -94,10 +102,15 @@ static json_t *zero_shot_json(const struct cs_config *config, const struct pipel
     uint64_t old = view->report[USERS_OLD][SPAN_START].examples;
     char note[160];
     if (configured == ZERO_SHOT_NONE) snprintf(note, sizeof note, "off: new users are scored without behaviors");
-    else if (view->zero_shot_steps) snprintf(note, sizeof note, "trained on %llu batches with old users", (unsigned long long)view->zero_shot_steps);
+    else if (view->zero_shot_steps)
+        snprintf(note, sizeof note, "trained on %llu batches with old users",
+                 (unsigned long long)view->zero_shot_steps);
     else if (!old) snprintf(note, sizeof note, "never trained: no example of an old user yet");
-    else snprintf(note, sizeof note, "never trained, although examples of old users came: is zero_shot.sample too small?");
-    return json_pack("{s:s, s:I, s:s}", "kind", kind[configured], "steps", (json_int_t)view->zero_shot_steps, "note", note);
+    else
+        snprintf(note, sizeof note,
+                 "never trained, although examples of old users came: is zero_shot.sample too small?");
+    return json_pack("{s:s, s:I, s:s}", "kind", kind[configured], "steps", (json_int_t)view->zero_shot_steps, "note",
+                     note);
 }
 
 static json_t *tables_json(const struct pipeline_view *view)
@@ -105,26 +118,29 @@ static json_t *tables_json(const struct pipeline_view *view)
     json_t *tables = json_object();
     for (size_t i = 0; i < view->table_count; i++)
         json_object_set_new(tables, view->table[i].name,
-                            json_pack("{s:I, s:I, s:I, s:I}", "rows", (json_int_t)view->table[i].rows, "admitted", (json_int_t)view->table[i].admitted,
-                                      "evicted", (json_int_t)view->table[i].evicted, "bytes", (json_int_t)view->table[i].bytes));
+                            json_pack("{s:I, s:I, s:I, s:I}", "rows", (json_int_t)view->table[i].rows, "admitted",
+                                      (json_int_t)view->table[i].admitted, "evicted",
+                                      (json_int_t)view->table[i].evicted, "bytes", (json_int_t)view->table[i].bytes));
     return tables;
 }
 
 static json_t *snapshot_json(const struct publisher_view *view, const struct cs_config *config)
 {
-    return json_pack("{s:s, s:I, s:o, s:f, s:f, s:I, s:I, s:I, s:s}", "directory", config->snapshot.directory, "committed", (json_int_t)view->snapshots,
-                     "last", time_or_null(view->snapshot_time), "seconds", view->snapshot_seconds, "stall_seconds", view->stall_seconds,
-                     "bytes", (json_int_t)view->snapshot_bytes, "failures", (json_int_t)view->failures,
-                     "failures_in_row", (json_int_t)view->failures_in_row, "error", view->snapshot_error);
+    return json_pack("{s:s, s:I, s:o, s:f, s:f, s:I, s:I, s:I, s:s}", "directory", config->snapshot.directory,
+                     "committed", (json_int_t)view->snapshots, "last", time_or_null(view->snapshot_time), "seconds",
+                     view->snapshot_seconds, "stall_seconds", view->stall_seconds, "bytes",
+                     (json_int_t)view->snapshot_bytes, "failures", (json_int_t)view->failures, "failures_in_row",
+                     (json_int_t)view->failures_in_row, "error", view->snapshot_error);
 }
 
 static json_t *checkpoint_json(const struct publisher_view *view, const struct cs_config *config)
 {
     return json_pack("{s:s, s:o, s:I, s:o, s:o, s:f, s:f, s:I, s:s, s:b}", "directory", config->checkpoint.directory,
-                     "version", view->version ? json_integer((json_int_t)view->version) : json_null(), "published", (json_int_t)view->published,
-                     "last", time_or_null(view->publish_time), "watermark", time_or_null(view->publish_watermark), "seconds", view->publish_seconds,
-                     "freshness_seconds", view->freshness_seconds, "failures", (json_int_t)view->publish_failures, "error", view->publish_error,
-                     "held", view->held);
+                     "version", view->version ? json_integer((json_int_t)view->version) : json_null(), "published",
+                     (json_int_t)view->published, "last", time_or_null(view->publish_time), "watermark",
+                     time_or_null(view->publish_watermark), "seconds", view->publish_seconds, "freshness_seconds",
+                     view->freshness_seconds, "failures", (json_int_t)view->publish_failures, "error",
+                     view->publish_error, "held", view->held);
 }
 
 json_t *operator_status(struct operator *operator)
@@ -132,8 +148,10 @@ json_t *operator_status(struct operator *operator)
     struct pipeline_view view = pipeline_view(operator->pipeline);
     struct publisher_view publisher = publisher_view(operator->publisher);
     json_t *events = json_object(), *join = json_object();
-    for (int i = 0; i < DECODE_RESULTS; i++) json_object_set_new(events, decode_result_name[i], json_integer((json_int_t)view.events[i]));
-    for (int i = 0; i < JOIN_RESULTS; i++) json_object_set_new(join, join_result_name[i], json_integer((json_int_t)view.join.result[i]));
+    for (int i = 0; i < DECODE_RESULTS; i++)
+        json_object_set_new(events, decode_result_name[i], json_integer((json_int_t)view.events[i]));
+    for (int i = 0; i < JOIN_RESULTS; i++)
+        json_object_set_new(join, join_result_name[i], json_integer((json_int_t)view.join.result[i]));
     json_object_set_new(join, "impressions", json_integer((json_int_t)view.join.impressions));
     json_object_set_new(join, "clicks", json_integer((json_int_t)view.join.clicks));
     json_object_set_new(join, "conversions", json_integer((json_int_t)view.join.conversions));
@@ -142,28 +160,34 @@ json_t *operator_status(struct operator *operator)
     json_object_set_new(join, "pending", json_integer((json_int_t)view.pending));
     json_object_set_new(join, "open_batch", json_integer((json_int_t)view.open));
 
-    json_t *status = json_pack("{s:s, s:b, s:s, s:s, s:s, s:s, s:I, s:f}", "state", pipeline_state_name[view.state], "connected", view.connected,
-                               "waiting", view.waiting, "held", view.held, "version", version_number, "commit", version_commit,
-                               "started", (json_int_t)operator->started, "uptime", (double)(clock_wall() - operator->started) / 1000);
+    json_t *status = json_pack("{s:s, s:b, s:s, s:s, s:s, s:s, s:I, s:f}", "state", pipeline_state_name[view.state],
+                               "connected", view.connected, "waiting", view.waiting, "held", view.held, "version",
+                               version_number, "commit", version_commit, "started", (json_int_t) operator->started,
+                               "uptime", (double)(clock_wall() - operator->started) / 1000);
     json_object_set_new(status, "sources", sources_json(&view));
     json_object_set_new(status, "events", events);
     json_object_set_new(status, "dead_letters_lost", json_integer((json_int_t)publisher.lost_letters));
     json_object_set_new(status, "join", join);
     json_object_set_new(status, "event_clock", view.clock == INT64_MIN ? json_null() : json_integer(view.clock));
-    json_object_set_new(status, "event_lag_seconds", view.clock == INT64_MIN ? json_null() : json_real((double)(clock_wall() - view.clock) / 1000));
+    json_object_set_new(status, "event_lag_seconds",
+                        view.clock == INT64_MIN ? json_null() : json_real((double)(clock_wall() - view.clock) / 1000));
     json_object_set_new(status, "idle", json_boolean(view.all_idle));
-    json_object_set_new(status, "examples", json_pack("{s:I, s:I, s:I}", "all", (json_int_t)view.report[USERS_ALL][SPAN_START].examples,
-                                                      "new", (json_int_t)view.report[USERS_NEW][SPAN_START].examples,
-                                                      "old", (json_int_t)view.report[USERS_OLD][SPAN_START].examples));
+    json_object_set_new(status, "examples",
+                        json_pack("{s:I, s:I, s:I}", "all", (json_int_t)view.report[USERS_ALL][SPAN_START].examples,
+                                  "new", (json_int_t)view.report[USERS_NEW][SPAN_START].examples, "old",
+                                  (json_int_t)view.report[USERS_OLD][SPAN_START].examples));
     json_object_set_new(status, "steps", json_integer((json_int_t)view.steps));
     json_object_set_new(status, "zero_shot", zero_shot_json(operator->config, &view));
     json_object_set_new(status, "nonfinite_skipped", json_integer((json_int_t)view.nonfinite));
-    json_object_set_new(status, "losses", json_pack("{s:o, s:o, s:o, s:o}", "ranking", number(view.losses.ranking),
-                                                    "reconstruct_user", number(view.losses.reconstruct_user),
-                                                    "reconstruct_behavior", number(view.losses.reconstruct_behavior), "mmd", number(view.losses.mmd)));
+    json_object_set_new(status, "losses",
+                        json_pack("{s:o, s:o, s:o, s:o}", "ranking", number(view.losses.ranking), "reconstruct_user",
+                                  number(view.losses.reconstruct_user), "reconstruct_behavior",
+                                  number(view.losses.reconstruct_behavior), "mmd", number(view.losses.mmd)));
     json_object_set_new(status, "metrics", metrics_json(&view));
     json_object_set_new(status, "tables", tables_json(&view));
-    json_object_set_new(status, "memory", json_pack("{s:I, s:I}", "learner", (json_int_t)view.learner_bytes, "joiner", (json_int_t)view.ingest_bytes));
+    json_object_set_new(
+        status, "memory",
+        json_pack("{s:I, s:I}", "learner", (json_int_t)view.learner_bytes, "joiner", (json_int_t)view.ingest_bytes));
     json_object_set_new(status, "snapshot", snapshot_json(&publisher, operator->config));
     json_object_set_new(status, "checkpoint", checkpoint_json(&publisher, operator->config));
     pipeline_view_release(&view);
@@ -189,7 +213,9 @@ static bool page_ready(void *self, char **reasons)
     if (view.state == STATE_STOPPING) json_array_append_new(array, json_string("stopping"));
     if (view.state == STATE_PAUSED) json_array_append_new(array, json_string("paused by an operator"));
     if (view.state == STATE_HELD) json_array_append_new(array, json_string(view.held));
-    if (publisher.failures_in_row) json_array_append_new(array, json_sprintf("%d snapshots in a row failed: %s", (int)publisher.failures_in_row, publisher.snapshot_error));
+    if (publisher.failures_in_row)
+        json_array_append_new(array, json_sprintf("%d snapshots in a row failed: %s", (int)publisher.failures_in_row,
+                                                  publisher.snapshot_error));
     bool ready = json_array_size(array) == 0;
     *reasons = ready ? NULL : json_dumps(array, JSON_COMPACT);
     json_decref(array);
@@ -235,7 +261,8 @@ static void take_config(struct operator *operator, const struct cs_config *confi
         .embedding_rate = config->model.embedding_optimizer.learning_rate,
     };
     pipeline_set_live(operator->pipeline, &live);
-    publisher_set_intervals(operator->publisher, config->snapshot.interval, config->checkpoint.interval, config->checkpoint.keep);
+    publisher_set_intervals(operator->publisher, config->snapshot.interval, config->checkpoint.interval,
+                            config->checkpoint.keep);
     log_set(config->logging.level, config->logging.format);
 }
 
@@ -290,7 +317,8 @@ static json_t *verb_snapshot(void *self, const char *argument, struct cs_error *
     struct operator *operator = self;
     if (!publisher_snapshot(operator->publisher, err)) return NULL;
     struct publisher_view view = publisher_view(operator->publisher);
-    return json_pack("{s:f, s:f, s:I}", "seconds", view.snapshot_seconds, "stall_seconds", view.stall_seconds, "bytes", (json_int_t)view.snapshot_bytes);
+    return json_pack("{s:f, s:f, s:I}", "seconds", view.snapshot_seconds, "stall_seconds", view.stall_seconds, "bytes",
+                     (json_int_t)view.snapshot_bytes);
 }
 
 static json_t *verb_publish(void *self, const char *argument, struct cs_error *err)
@@ -300,7 +328,8 @@ static json_t *verb_publish(void *self, const char *argument, struct cs_error *e
     uint64_t version;
     if (!publisher_publish(operator->publisher, &version, err)) return NULL;
     struct publisher_view view = publisher_view(operator->publisher);
-    return json_pack("{s:I, s:f, s:s}", "version", (json_int_t)version, "seconds", view.publish_seconds, "directory", operator->config->checkpoint.directory);
+    return json_pack("{s:I, s:f, s:s}", "version", (json_int_t)version, "seconds", view.publish_seconds,
+                     "directory", operator->config->checkpoint.directory);
 }
 
 static json_t *verb_rollback(void *self, const char *argument, struct cs_error *err)
@@ -311,7 +340,8 @@ static json_t *verb_rollback(void *self, const char *argument, struct cs_error *
         char *end;
         version = strtoull(argument, &end, 10);
         if (*end || !version) {
-            cs_fail(err, CS_USAGE, "\"%s\" is not a version: a decimal number as in `ls` of the checkpoint directory", argument);
+            cs_fail(err, CS_USAGE, "\"%s\" is not a version: a decimal number as in `ls` of the checkpoint directory",
+                    argument);
             return NULL;
         }
     }
@@ -353,7 +383,8 @@ static json_t *verb_log_level(void *self, const char *argument, struct cs_error 
         log_set((enum log_level)i, operator->config->logging.format);
         return json_pack("{s:s}", "level", argument);
     }
-    cs_fail(err, CS_USAGE, "log-level wants error, warning, notice, info or debug, not \"%s\"", argument ? argument : "");
+    cs_fail(err, CS_USAGE, "log-level wants error, warning, notice, info or debug, not \"%s\"",
+            argument ? argument : "");
     return NULL;
 }
 

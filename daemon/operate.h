@@ -10,8 +10,8 @@
 #include "daemon/pipeline.h"
 
 struct operator;
-struct operator *operator_create(const char *config_file, const struct cs_config *config, struct pipeline *pipeline, struct publisher *publisher,
-                                 struct telemetry *telemetry);
+struct operator* operator_create(const char *config_file, const struct cs_config *config, struct pipeline *pipeline,
+                                 struct publisher *publisher, struct telemetry *telemetry);
 void operator_destroy(struct operator *operator);
 /* For control_start, with the operator as self. */
 extern const struct control_verb operator_verbs[];

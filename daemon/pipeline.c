@@ -130,10 +130,12 @@ static bool fill(struct pipeline *pipeline, size_t index)
     struct source *source = &pipeline->source[index];
     struct kafka_record record;
     bool any = false;
-    for (size_t room = FILL - merge_queued(pipeline->merge, index); room && kafka_partition_take(source->partition, &record); room--) {
+    for (size_t room = FILL - merge_queued(pipeline->merge, index);
+         room && kafka_partition_take(source->partition, &record); room--) {
         struct merge_entry entry = { .offset = record.offset };
         struct cs_error err;
-        enum decode_result result = decode(pipeline->parts.decoder, record.value, record.size, kafka_partition_kind(source->partition), &entry.event, &err);
+        enum decode_result result = decode(pipeline->parts.decoder, record.value, record.size,
+                                           kafka_partition_kind(source->partition), &entry.event, &err);
         entry.has_event = result == DECODE_OK;
         /* What can't be used keeps its bytes until it is its partition's head; why is found out again then. */
         if (result == DECODE_OK || result == DECODE_EMPTY) kafka_record_release(record.message);
@@ -157,7 +159,8 @@ static bool fill_all(struct pipeline *pipeline)
 static void send_batches(struct pipeline *pipeline)
 {
     for (;;) {
-        if (!pipeline->filling) pipeline->filling = queue_pop(pipeline->spare, -1);     /* back-pressure: the learner is behind */
+        if (!pipeline->filling)
+            pipeline->filling = queue_pop(pipeline->spare, -1); /* back-pressure: the learner is behind */
         struct work *work = pipeline->filling;
         work->batch = ingest_pop(pipeline->parts.ingest, work->arena);
         if (!work->batch) return;
@@ -173,15 +176,18 @@ static void dead_letter(struct pipeline *pipeline, const struct source *source, 
     struct event event;
     struct cs_error err = { 0 };
     kafka_record_of(entry->record, &record);
-    enum decode_result result = decode(pipeline->parts.decoder, record.value, record.size, kafka_partition_kind(source->partition), &event, &err);
+    enum decode_result result = decode(pipeline->parts.decoder, record.value, record.size,
+                                       kafka_partition_kind(source->partition), &event, &err);
     assert(result != DECODE_OK && result != DECODE_EMPTY);
     const char *reason = decode_result_name[result], *topic = kafka_partition_topic(source->partition);
     telemetry_add(pipeline->parts.telemetry, METRIC_DEAD_LETTERS, TELEMETRY_LABELS(topic, reason), 1);
-    log_debug("record can't be used", LOG_S("topic", topic), LOG_I("partition", kafka_partition_number(source->partition)),
-              LOG_I("offset", entry->offset), LOG_S("reason", reason), LOG_S("text", err.message));
+    log_debug("record can't be used", LOG_S("topic", topic),
+              LOG_I("partition", kafka_partition_number(source->partition)), LOG_I("offset", entry->offset),
+              LOG_S("reason", reason), LOG_S("text", err.message));
     if (!kafka_sink_dead_letter(pipeline->parts.sink, entry->record, reason, err.message)) {
         pthread_mutex_lock(&pipeline->lock);
-        if (!pipeline->failed && !atomic_load(&pipeline->stopping)) cs_fail(&pipeline->error, CS_FAILED, "dead letters can't be sent: the Kafka producer is broken");
+        if (!pipeline->failed && !atomic_load(&pipeline->stopping))
+            cs_fail(&pipeline->error, CS_FAILED, "dead letters can't be sent: the Kafka producer is broken");
         pipeline->failed |= !atomic_load(&pipeline->stopping);
         pthread_mutex_unlock(&pipeline->lock);
     }
@@ -207,7 +213,8 @@ static bool drain(struct pipeline *pipeline)
     struct merge_entry entry;
     size_t source, waiting_for;
     int done = 0;
-    for (; done < TURN && merge_pop(pipeline->merge, &entry, &source, &waiting_for); done++) apply(pipeline, source, &entry);
+    for (; done < TURN && merge_pop(pipeline->merge, &entry, &source, &waiting_for); done++)
+        apply(pipeline, source, &entry);
     return done > 0;
 }
 
@@ -255,7 +262,8 @@ static bool join_step(struct pipeline *pipeline)
 
 static void add_position(json_t *array, const char *topic, int32_t partition, int64_t next)
 {
-    json_array_append_new(array, json_pack("{s:s, s:i, s:I}", "topic", topic, "partition", (int)partition, "next", (json_int_t)next));
+    json_array_append_new(
+        array, json_pack("{s:s, s:i, s:I}", "topic", topic, "partition", (int)partition, "next", (json_int_t)next));
 }
 
 static const struct source *source_of(const struct pipeline *pipeline, const struct kafka_position *position)
@@ -281,8 +289,9 @@ static void put_positions(struct pipeline *pipeline, struct cut *cut)
         const struct kafka_partition *partition = pipeline->source[i].partition;
         int64_t next = pipeline->source[i].next;
         add_position(array, kafka_partition_topic(partition), kafka_partition_number(partition), next);
-        cut->commit[cut->commit_count++] = (struct kafka_position){ kafka_partition_topic(partition), kafka_partition_number(partition),
-                                                                    kafka_partition_commit_offset(partition, next) };
+        cut->commit[cut->commit_count++] =
+            (struct kafka_position){ kafka_partition_topic(partition), kafka_partition_number(partition),
+                                     kafka_partition_commit_offset(partition, next) };
     }
     cut->positions = json_dumps(array, JSON_COMPACT);
     json_decref(array);
@@ -336,14 +345,17 @@ static void tell_telemetry(struct pipeline *pipeline, const struct join_counts *
         const char *topic = kafka_partition_topic(source->partition);
         for (int result = 0; result < DECODE_RESULTS; result++) {
             if (!source->counted[result]) continue;
-            telemetry_add(telemetry, METRIC_EVENTS, TELEMETRY_LABELS(topic, decode_result_name[result]), (double)source->counted[result]);
+            telemetry_add(telemetry, METRIC_EVENTS, TELEMETRY_LABELS(topic, decode_result_name[result]),
+                          (double)source->counted[result]);
             pipeline->events[result] += source->counted[result];
             source->counted[result] = 0;
         }
         int64_t end = kafka_partition_end(source->partition);
         char number[16];
         snprintf(number, sizeof number, "%d", (int)kafka_partition_number(source->partition));
-        if (end >= 0) telemetry_set(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS(topic, number), (double)(end - kafka_partition_commit_offset(source->partition, source->next)));
+        if (end >= 0)
+            telemetry_set(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS(topic, number),
+                          (double)(end - kafka_partition_commit_offset(source->partition, source->next)));
     }
     for (int result = 0; result < JOIN_RESULTS; result++)
         telemetry_set(telemetry, METRIC_JOIN, TELEMETRY_LABELS(join_result_name[result]), (double)join->result[result]);
@@ -364,8 +376,10 @@ static void tell(struct pipeline *pipeline, bool now)
     if (!source) abort();
     for (size_t i = 0; i < pipeline->source_count; i++) {
         const struct kafka_partition *partition = pipeline->source[i].partition;
-        source[i] = (struct source_view){ .partition = kafka_partition_number(partition), .idle = merge_is_idle(pipeline->merge, i),
-                                          .next = kafka_partition_commit_offset(partition, pipeline->source[i].next), .end = kafka_partition_end(partition) };
+        source[i] = (struct source_view){ .partition = kafka_partition_number(partition),
+                                          .idle = merge_is_idle(pipeline->merge, i),
+                                          .next = kafka_partition_commit_offset(partition, pipeline->source[i].next),
+                                          .end = kafka_partition_end(partition) };
         snprintf(source[i].topic, sizeof source[i].topic, "%s", kafka_partition_topic(partition));
     }
     pthread_mutex_lock(&pipeline->lock);
@@ -422,7 +436,7 @@ static void learn_step(struct pipeline *pipeline, const struct batch *batch)
 {
     double begin = clock_seconds();
     const float *click_probability = learner_score(pipeline->parts.learner, batch);        /* as serving would */
-    metrics_observe(pipeline->parts.metrics, batch, click_probability);                   /* judged before it is learned */
+    metrics_observe(pipeline->parts.metrics, batch, click_probability); /* judged before it is learned */
     pipeline->losses = learner_learn(pipeline->parts.learner, batch);
     pipeline->unjudged = true;
 
@@ -462,7 +476,8 @@ static void report_metrics(struct pipeline *pipeline, struct metrics_report repo
     pipeline->judging = pipeline->judged - begin;
 }
 
-/* Brings the view up to date; the dear part (sorting the window of predictions) takes at most a twentieth of the time. */
+/* Brings the view up to date; the dear part (sorting the window of predictions) takes at most a twentieth of the time.
+ */
 static void tell_learned(struct pipeline *pipeline, bool idle)
 {
     int64_t now = clock_monotonic(), pause = idle ? TELL : 1000;
@@ -477,7 +492,8 @@ static void tell_learned(struct pipeline *pipeline, bool idle)
     if (!table) abort();
     for (size_t i = 0; i < tables; i++) {
         const struct embedding_table *from = learner_table(learner, i);
-        table[i] = (struct table_view){ embedding_name(from), embedding_rows(from), embedding_admitted(from), embedding_evicted(from), embedding_bytes(from) };
+        table[i] = (struct table_view){ embedding_name(from), embedding_rows(from), embedding_admitted(from),
+                                        embedding_evicted(from), embedding_bytes(from) };
         telemetry_set(pipeline->parts.telemetry, METRIC_ROWS, &table[i].name, (double)table[i].rows);
         telemetry_set(pipeline->parts.telemetry, METRIC_ADMITTED, &table[i].name, (double)table[i].admitted);
         telemetry_set(pipeline->parts.telemetry, METRIC_EVICTED, &table[i].name, (double)table[i].evicted);
@@ -496,7 +512,8 @@ static void tell_learned(struct pipeline *pipeline, bool idle)
     pthread_mutex_unlock(&pipeline->lock);
 }
 
-/* The learn thread's half of a cut: it has learned exactly the batches that were closed before the join thread's half. */
+/* The learn thread's half of a cut: it has learned exactly the batches that were closed before the join thread's half.
+ */
 static void complete_cut(struct pipeline *pipeline, struct cut *cut)
 {
     double begin = clock_seconds();
@@ -506,7 +523,8 @@ static void complete_cut(struct pipeline *pipeline, struct cut *cut)
     if (!cut->failed) {
         struct state_writer *writer = snapshot_writer(cut->snapshot);
         snprintf(text, sizeof text, "%llu", (unsigned long long)cut->steps);
-        cut->failed = !learner_save(pipeline->parts.learner, writer, &cut->error) || !metrics_save(pipeline->parts.metrics, writer, &cut->error) ||
+        cut->failed = !learner_save(pipeline->parts.learner, writer, &cut->error) ||
+                      !metrics_save(pipeline->parts.metrics, writer, &cut->error) ||
                       !snapshot_meta(cut->snapshot, "steps", text, &cut->error);
         snprintf(text, sizeof text, "%llu", (unsigned long long)cut->report[USERS_ALL][SPAN_START].examples);
         cut->failed = cut->failed || !snapshot_meta(cut->snapshot, "examples", text, &cut->error);
@@ -535,7 +553,8 @@ static void *learn_loop(void *argument)
             free(work);
             break;
         case WORK_RATES:
-            learner_set_learning_rates(pipeline->parts.learner, work->live.ranking_rate, work->live.zero_shot_rate, work->live.embedding_rate);
+            learner_set_learning_rates(pipeline->parts.learner, work->live.ranking_rate, work->live.zero_shot_rate,
+                                       work->live.embedding_rate);
             free(work);
             break;
         case WORK_END:
@@ -548,7 +567,8 @@ static void *learn_loop(void *argument)
 
 /* ---- start, stop */
 
-struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct kafka_positions *positions, struct cs_error *err)
+struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct kafka_positions *positions,
+                                struct cs_error *err)
 {
     struct pipeline *pipeline = calloc(1, sizeof *pipeline);
     if (!pipeline) abort();

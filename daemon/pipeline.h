@@ -1,4 +1,5 @@
-/* The step, and the two threads that take it (ARCHITECTURE.md): join (decode, merge, join, batch) and learn (score, judge, learn). */
+/* The step, and the two threads that take it (ARCHITECTURE.md): join (decode, merge, join, batch) and learn (score,
+ * judge, learn). */
 #ifndef DAEMON_PIPELINE_H
 #define DAEMON_PIPELINE_H
 
@@ -27,8 +28,10 @@ struct pipeline_parts {
 
 /* Makes the Kafka source, which starts at `positions`; threads run from here on. */
 struct pipeline;
-struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct kafka_positions *positions, struct cs_error *err);
-void pipeline_stop(struct pipeline *pipeline);      /* asks: no more reading, all closed batches learned, a last snapshot. Returns at once */
+struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct kafka_positions *positions,
+                                struct cs_error *err);
+void pipeline_stop(struct pipeline *pipeline); /* asks: no more reading, all closed batches learned, a last snapshot.
+                                                  Returns at once */
 bool pipeline_ended(struct pipeline *pipeline);     /* stopped, or failed: join it */
 /* Waits for the threads. False where reading had failed; state up to there is in the snapshot. */
 bool pipeline_join(struct pipeline *pipeline, struct cs_error *err);
@@ -38,7 +41,8 @@ void pipeline_destroy(struct pipeline *pipeline);
 
 void pipeline_pause(struct pipeline *pipeline, bool paused);
 struct pipeline_live { int64_t join_window; double ranking_rate, zero_shot_rate, embedding_rate; };
-void pipeline_set_live(struct pipeline *pipeline, const struct pipeline_live *live);    /* takes effect between two events and between two steps */
+void pipeline_set_live(struct pipeline *pipeline,
+                       const struct pipeline_live *live); /* takes effect between two events and between two steps */
 bool pipeline_alive(struct pipeline *pipeline);     /* both threads moved within the last minute */
 
 enum pipeline_state { STATE_WAITING, STATE_RUNNING, STATE_PAUSED, STATE_HELD, STATE_STOPPING };

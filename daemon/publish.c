@@ -67,22 +67,26 @@ static bool publish(struct publisher *publisher, struct cut *cut, uint64_t *vers
     pthread_mutex_lock(&publisher->lock);
     uint64_t keep = publisher->keep;
     pthread_mutex_unlock(&publisher->lock);
-    if (!manifest_publish(publisher->config, publisher->store, publisher->fingerprint, cut, keep, version, err)) return false;
+    if (!manifest_publish(publisher->config, publisher->store, publisher->fingerprint, cut, keep, version, err))
+        return false;
     if (!publisher->config->checkpoint.announce_topic || !publisher->sink) return true;
     char key[32];
     snprintf(key, sizeof key, "%020llu", (unsigned long long)*version);
-    json_t *message = json_pack("{s:s, s:s, s:I, s:I}", "version", key, "directory", publisher->config->checkpoint.directory,
-                                "watermark", (json_int_t)cut->watermark, "published", (json_int_t)clock_wall());
+    json_t *message =
+        json_pack("{s:s, s:s, s:I, s:I}", "version", key, "directory", publisher->config->checkpoint.directory,
+                  "watermark", (json_int_t)cut->watermark, "published", (json_int_t)clock_wall());
     char *text = json_dumps(message, JSON_COMPACT);
     json_decref(message);
     struct cs_error announce;
     if (!kafka_sink_announce(publisher->sink, publisher->config->checkpoint.announce_topic, key, text, &announce))
-        log_warning("version published, but not announced", LOG_U("version", *version), LOG_S("error", announce.message));
+        log_warning("version published, but not announced", LOG_U("version", *version),
+                    LOG_S("error", announce.message));
     free(text);
     return true;
 }
 
-static void note_snapshot(struct publisher *publisher, const struct cut *cut, bool fine, double seconds, size_t bytes, const struct cs_error *err)
+static void note_snapshot(struct publisher *publisher, const struct cut *cut, bool fine, double seconds, size_t bytes,
+                          const struct cs_error *err)
 {
     struct publisher_view *view = &publisher->view;
     pthread_mutex_lock(&publisher->lock);
@@ -107,7 +111,8 @@ static void note_snapshot(struct publisher *publisher, const struct cut *cut, bo
         telemetry_observe(publisher->telemetry, METRIC_SNAPSHOT_SECONDS, seconds);
         telemetry_set(publisher->telemetry, METRIC_SNAPSHOT_SUCCESS, NULL, (double)clock_wall() / 1000);
         telemetry_set(publisher->telemetry, METRIC_SNAPSHOT_BYTES, NULL, (double)bytes);
-        log_info("snapshot committed", LOG_U("steps", cut->steps), LOG_U("bytes", bytes), LOG_F("seconds", seconds), LOG_F("stall", cut->stall));
+        log_info("snapshot committed", LOG_U("steps", cut->steps), LOG_U("bytes", bytes), LOG_F("seconds", seconds),
+                 LOG_F("stall", cut->stall));
     } else {
         telemetry_add(publisher->telemetry, METRIC_SNAPSHOT_FAILURES, NULL, 1);
         log_error("snapshot failed, the previous one stands", LOG_S("error", err->message), LOG_U("in_row", in_row));
@@ -115,7 +120,8 @@ static void note_snapshot(struct publisher *publisher, const struct cut *cut, bo
     }
 }
 
-static void note_publication(struct publisher *publisher, const struct cut *cut, bool fine, uint64_t version, double seconds, const struct cs_error *err)
+static void note_publication(struct publisher *publisher, const struct cut *cut, bool fine, uint64_t version,
+                             double seconds, const struct cs_error *err)
 {
     struct publisher_view *view = &publisher->view;
     double freshness = cut->watermark > 0 ? (double)(clock_wall() - cut->watermark) / 1000 : 0;
@@ -316,7 +322,9 @@ bool publisher_rollback(struct publisher *publisher, uint64_t version, uint64_t 
         for (size_t i = 0; i < count; i++)
             if (all[i] < current) version = all[i];
         free(all);
-        if (version == 0) return cs_fail(err, CS_FAILED, "there is no version before %llu in %s", (unsigned long long)current, directory);
+        if (version == 0)
+            return cs_fail(err, CS_FAILED, "there is no version before %llu in %s", (unsigned long long)current,
+                           directory);
     }
     if (!checkpoint_repoint(directory, version, err)) return false;
     pthread_mutex_lock(&publisher->lock);
@@ -361,8 +369,9 @@ void publisher_set_intervals(struct publisher *publisher, int64_t snapshot, int6
     pthread_mutex_unlock(&publisher->lock);
 }
 
-struct publisher *publisher_create(const struct cs_config *config, struct snapshot_store *store, struct kafka_sink *sink,
-                                   struct telemetry *telemetry, size_t threads, struct cs_error *err)
+struct publisher *publisher_create(const struct cs_config *config, struct snapshot_store *store,
+                                   struct kafka_sink *sink, struct telemetry *telemetry, size_t threads,
+                                   struct cs_error *err)
 {
     struct publisher *publisher = calloc(1, sizeof *publisher);
     if (!publisher) abort();
@@ -380,7 +389,8 @@ struct publisher *publisher_create(const struct cs_config *config, struct snapsh
     publisher->last_cut = publisher->last_publish = clock_monotonic();
     publisher->published_steps = UINT64_MAX;
     publisher->view.version = checkpoint_current(config->checkpoint.directory);
-    if (publisher->view.version) telemetry_set(telemetry, METRIC_PUBLISHED_VERSION, NULL, (double)publisher->view.version);
+    if (publisher->view.version)
+        telemetry_set(telemetry, METRIC_PUBLISHED_VERSION, NULL, (double)publisher->view.version);
     int error = pthread_create(&publisher->thread, NULL, serve, publisher);
     if (error) {
         cs_fail_errno(err, error, "starting the snapshot thread");
@@ -430,7 +440,8 @@ void positions_release(struct kafka_positions *positions)
     *positions = (struct kafka_positions){ 0 };
 }
 
-static bool same_model(const struct cs_config *config, struct snapshot_view *view, const char *directory, struct cs_error *err)
+static bool same_model(const struct cs_config *config, struct snapshot_view *view, const char *directory,
+                       struct cs_error *err)
 {
     char here[33], difference[256] = "";
     config_fingerprint(config, here);
@@ -439,26 +450,34 @@ static bool same_model(const struct cs_config *config, struct snapshot_view *vie
     char *here_text = config_model_text(config);
     if (there_text) config_model_difference(there_text, here_text, difference, sizeof difference);
     free(here_text);
-    return cs_fail(err, CS_REFUSED, "the snapshot in %s is of another model: %s. Restore that setting, or move the directory away to start anew",
-                   directory, *difference ? difference : "it carries no configuration");
+    return cs_fail(
+        err, CS_REFUSED,
+        "the snapshot in %s is of another model: %s. Restore that setting, or move the directory away to start anew",
+        directory, *difference ? difference : "it carries no configuration");
 }
 
 /* Same bytes are promised on the same kernels alone. */
 static void compare_arithmetic(const struct cs_config *config, struct snapshot_view *view, size_t threads)
 {
-    const char *core = snapshot_view_meta(view, "openblas_core"), *count = snapshot_view_meta(view, "threads"), *seed = snapshot_view_meta(view, "seed");
+    const char *core = snapshot_view_meta(view, "openblas_core"), *count = snapshot_view_meta(view, "threads"),
+               *seed = snapshot_view_meta(view, "seed");
     char here[32];
     if (core && strcmp(core, openblas_get_corename()) != 0)
-        log_warning("OpenBLAS has another kernel than when the snapshot was written: last digits may differ", LOG_S("there", core), LOG_S("here", openblas_get_corename()));
+        log_warning("OpenBLAS has another kernel than when the snapshot was written: last digits may differ",
+                    LOG_S("there", core), LOG_S("here", openblas_get_corename()));
     snprintf(here, sizeof here, "%zu", threads);
-    if (count && strcmp(count, here) != 0) log_notice("another number of threads than when the snapshot was written", LOG_S("there", count), LOG_S("here", here));
+    if (count && strcmp(count, here) != 0)
+        log_notice("another number of threads than when the snapshot was written", LOG_S("there", count),
+                   LOG_S("here", here));
     snprintf(here, sizeof here, "%llu", (unsigned long long)config->compute.seed);
     if (seed && strcmp(seed, here) != 0)
-        log_warning("compute.seed differs from the snapshot's: rows made from now on start differently", LOG_S("there", seed), LOG_S("here", here));
+        log_warning("compute.seed differs from the snapshot's: rows made from now on start differently",
+                    LOG_S("there", seed), LOG_S("here", here));
 }
 
-bool publish_resume(const struct cs_config *config, struct snapshot_store *store, size_t threads, struct learner *learner,
-                    struct ingest *ingest, struct metrics *metrics, struct kafka_positions *positions, struct cs_error *err)
+bool publish_resume(const struct cs_config *config, struct snapshot_store *store, size_t threads,
+                    struct learner *learner, struct ingest *ingest, struct metrics *metrics,
+                    struct kafka_positions *positions, struct cs_error *err)
 {
     *positions = (struct kafka_positions){ 0 };
     if (!snapshot_exists(store)) {
@@ -478,8 +497,9 @@ bool publish_resume(const struct cs_config *config, struct snapshot_store *store
     if (!metrics_load(metrics, reader, err)) goto out;
     const char *text = snapshot_view_meta(view, "positions");
     if (text && !parse_positions(text, positions, err)) goto out;
-    log_notice("resumed from snapshot", LOG_S("directory", snapshot_directory(store)), LOG_U("steps", learner_steps(learner)),
-               LOG_U("pending", ingest_pending(ingest)), LOG_U("partitions", positions->count), LOG_F("seconds", clock_seconds() - begin_time));
+    log_notice("resumed from snapshot", LOG_S("directory", snapshot_directory(store)),
+               LOG_U("steps", learner_steps(learner)), LOG_U("pending", ingest_pending(ingest)),
+               LOG_U("partitions", positions->count), LOG_F("seconds", clock_seconds() - begin_time));
     ok = true;
 out:
     snapshot_view_close(view);

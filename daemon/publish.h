@@ -1,5 +1,6 @@
-/* From a cut to what is on disk: snapshot commit, then offsets to the broker (for lag tools), then, when due, a checkpoint made
- * from the committed snapshot and its announcement. On a thread of its own: learning never waits for a disk. */
+/* From a cut to what is on disk: snapshot commit, then offsets to the broker (for lag tools), then, when due, a
+ * checkpoint made from the committed snapshot and its announcement. On a thread of its own: learning never waits for a
+ * disk. */
 #ifndef DAEMON_PUBLISH_H
 #define DAEMON_PUBLISH_H
 
@@ -12,7 +13,8 @@
 #include "daemon/telemetry.h"
 #include "storage/snapshot.h"
 
-/* The state of all threads between two events. Made by the join thread, completed by the learn thread, ended by ours. */
+/* The state of all threads between two events. Made by the join thread, completed by the learn thread, ended by ours.
+ */
 struct cut {
     struct snapshot_cut *snapshot;
     bool failed;                        /* a save went wrong: to be abandoned */
@@ -45,13 +47,14 @@ struct publisher_view {
 
 struct publisher;
 /* wake: called when a cut is asked for. Borrows everything. sink may be NULL (no Kafka). */
-struct publisher *publisher_create(const struct cs_config *config, struct snapshot_store *store, struct kafka_sink *sink,
-                                   struct telemetry *telemetry, size_t threads, struct cs_error *err);
+struct publisher *publisher_create(const struct cs_config *config, struct snapshot_store *store,
+                                   struct kafka_sink *sink, struct telemetry *telemetry, size_t threads,
+                                   struct cs_error *err);
 void publisher_destroy(struct publisher *publisher);            /* after publisher_finish */
 void publisher_set_intervals(struct publisher *publisher, int64_t snapshot, int64_t checkpoint, uint64_t keep);
 
-/* The join thread's side. Due: asked for, or the interval is over and something `changed`; never while another is under way.
- * When true the caller owes a cut (begun here). */
+/* The join thread's side. Due: asked for, or the interval is over and something `changed`; never while another is under
+ * way. When true the caller owes a cut (begun here). */
 struct cut *publisher_begin_if_due(struct publisher *publisher, bool changed);
 struct cut *publisher_begin_final(struct publisher *publisher);    /* waits for the one under way first */
 /* The learn thread's side: takes the cut over. */
@@ -61,17 +64,19 @@ void publisher_finish(struct publisher *publisher);             /* commits what 
 /* The operator's side. Both wait until it is committed (and published). */
 bool publisher_snapshot(struct publisher *publisher, struct cs_error *err);
 bool publisher_publish(struct publisher *publisher, uint64_t *version, struct cs_error *err);
-bool publisher_rollback(struct publisher *publisher, uint64_t version, uint64_t *now, struct cs_error *err);    /* 0: the one before */
+bool publisher_rollback(struct publisher *publisher, uint64_t version, uint64_t *now,
+                        struct cs_error *err);                  /* 0: the one before */
 void publisher_request(struct publisher *publisher);            /* a snapshot soon, without waiting */
 void publisher_release(struct publisher *publisher);            /* ends the hold of a rollback */
-void publisher_abort_waits(struct publisher *publisher);        /* the pipeline has ended: nothing asked for will come */
+void publisher_abort_waits(struct publisher *publisher); /* the pipeline has ended: nothing asked for will come */
 struct publisher_view publisher_view(struct publisher *publisher);
-bool publisher_stuck(struct publisher *publisher);              /* three snapshots in a row have failed: reading should wait */
+bool publisher_stuck(struct publisher *publisher); /* three snapshots in a row have failed: reading should wait */
 
-/* Start-up: everything of the last snapshot into fresh objects. False where it is another model's or damaged (CS_REFUSED). The
- * positions are malloc'd, topics too. */
-bool publish_resume(const struct cs_config *config, struct snapshot_store *store, size_t threads, struct learner *learner,
-                    struct ingest *ingest, struct metrics *metrics, struct kafka_positions *positions, struct cs_error *err);
+/* Start-up: everything of the last snapshot into fresh objects. False where it is another model's or damaged
+ * (CS_REFUSED). The positions are malloc'd, topics too. */
+bool publish_resume(const struct cs_config *config, struct snapshot_store *store, size_t threads,
+                    struct learner *learner, struct ingest *ingest, struct metrics *metrics,
+                    struct kafka_positions *positions, struct cs_error *err);
 void positions_release(struct kafka_positions *positions);
 
 #endif

@@ -1,4 +1,5 @@
-/* The bounded queue: a ring under one mutex. Items are batches and cuts, tens to hundreds a second, so a lock is cheap. */
+/* The bounded queue: a ring under one mutex. Items are batches and cuts, tens to hundreds a second, so a lock is cheap.
+ */
 #include "daemon/queue.h"
 
 #include <assert.h>

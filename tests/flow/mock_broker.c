@@ -1,4 +1,5 @@
-/* The mock broker and the daemon as a child process. Waiting is always for something that the daemon says, with a deadline. */
+/* The mock broker and the daemon as a child process. Waiting is always for something that the daemon says, with a
+ * deadline. */
 #include "tests/flow/mock_broker.h"
 
 #include <librdkafka/rdkafka.h>
@@ -61,7 +62,10 @@ void mock_broker_destroy(struct mock_broker *broker)
     free(broker);
 }
 
-const char *mock_broker_address(const struct mock_broker *broker) { return rd_kafka_mock_cluster_bootstraps(broker->cluster); }
+const char *mock_broker_address(const struct mock_broker *broker)
+{
+    return rd_kafka_mock_cluster_bootstraps(broker->cluster);
+}
 
 void mock_broker_topic(struct mock_broker *broker, const char *topic, int partitions)
 {
@@ -78,9 +82,10 @@ void mock_broker_produce(struct mock_broker *broker, const char *topic, int part
 {
     rd_kafka_resp_err_t error;
     do {
-        error = rd_kafka_producev(broker->producer, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_PARTITION(partition), RD_KAFKA_V_KEY("key", 3),
-                                  RD_KAFKA_V_VALUE((void *)(uintptr_t)(size < 0 ? NULL : value), size < 0 ? 0 : (size_t)size),
-                                  RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
+        error = rd_kafka_producev(
+            broker->producer, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_PARTITION(partition), RD_KAFKA_V_KEY("key", 3),
+            RD_KAFKA_V_VALUE((void *)(uintptr_t)(size < 0 ? NULL : value), size < 0 ? 0 : (size_t)size),
+            RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
         rd_kafka_poll(broker->producer, error ? 10 : 0);
     } while (error == RD_KAFKA_RESP_ERR__QUEUE_FULL);
     if (error) die(rd_kafka_err2str(error));
@@ -108,7 +113,8 @@ char *mock_broker_read(struct mock_broker *broker, const char *topic, int n, con
             const void *bytes;
             size_t size;
             value = strndup(message->payload ? message->payload : "", message->len);
-            if (header && !rd_kafka_message_headers(message, &headers) && !rd_kafka_header_get_last(headers, header, &bytes, &size))
+            if (header && !rd_kafka_message_headers(message, &headers) &&
+                !rd_kafka_header_get_last(headers, header, &bytes, &size))
                 snprintf(text, 256, "%.*s", (int)size, (const char *)bytes);
         }
         if (message) rd_kafka_message_destroy(message);
@@ -148,7 +154,8 @@ void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, 
     FILE *file = fopen(run->config, "w");
     if (!file) die("configuration not written");
     fprintf(file,
-            "source:\n  kafka:\n    topics: {impressions: impressions, clicks: clicks, conversions: ~}\n    idle_after: %s\n    discover: 1s\n"
+            "source:\n  kafka:\n    topics: {impressions: impressions, clicks: clicks, conversions: ~}\n    "
+            "idle_after: %s\n    discover: 1s\n"
             "    properties: {bootstrap.servers: \"%s\"%s%s}\n"
             "join: {window: %s}\n"
             "features:\n  user: [{name: age, bucketize: [25, 45]}, {name: city}]\n  context: [{name: hour}]\n"
@@ -159,9 +166,10 @@ void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, 
             "batch: {size: 64, max_delay: 1s}\n"
             "snapshot: {directory: %s, interval: 1h}\ncheckpoint: {directory: %s, interval: 1h, keep: 3}\n"
             "control: {socket: %s}\nhttp: {listen: 127.0.0.1:0}\nlogging: {level: debug}\ncompute: {threads: 1}\n%s",
-            settings->idle_after ? settings->idle_after : "300ms", mock_broker_address(broker), settings->properties ? ", " : "",
-            settings->properties ? settings->properties : "", settings->window ? settings->window : "2s",
-            settings->extra_model ? settings->extra_model : "", run->snapshot, run->checkpoints, run->socket, settings->extra ? settings->extra : "");
+            settings->idle_after ? settings->idle_after : "300ms", mock_broker_address(broker),
+            settings->properties ? ", " : "", settings->properties ? settings->properties : "",
+            settings->window ? settings->window : "2s", settings->extra_model ? settings->extra_model : "",
+            run->snapshot, run->checkpoints, run->socket, settings->extra ? settings->extra : "");
     fclose(file);
 }
 
@@ -285,7 +293,9 @@ uint64_t daemon_digest(const struct daemon_run *run)
     if (!view) die(err.message);
     struct digest digest = { XXH3_createState(), snapshot_reader(view) };
     XXH3_64bits_reset(digest.state);
-    if (!snapshot_view_tensors(view, add_tensor, digest.state, &err) || !snapshot_view_sections(view, add_section, &digest, &err)) die(err.message);
+    if (!snapshot_view_tensors(view, add_tensor, digest.state, &err) ||
+        !snapshot_view_sections(view, add_section, &digest, &err))
+        die(err.message);
     uint64_t hash = XXH3_64bits_digest(digest.state);
     XXH3_freeState(digest.state);
     snapshot_view_close(view);

@@ -16,11 +16,15 @@ void mock_broker_down(struct mock_broker *broker, bool down);
 /* size -1: a tombstone. Waits until nothing is under way when value is NULL and size is 0. */
 void mock_broker_produce(struct mock_broker *broker, const char *topic, int partition, const char *value, int size);
 void mock_broker_flush(struct mock_broker *broker);
-/* The n-th record of a topic with one partition: its value, and a header's text ("" where there is none). malloc'd; NULL: none came. */
+/* The n-th record of a topic with one partition: its value, and a header's text ("" where there is none). malloc'd;
+ * NULL: none came. */
 char *mock_broker_read(struct mock_broker *broker, const char *topic, int n, const char *header, char text[256]);
 
 /* A directory of its own under /tmp with a configuration, a snapshot directory, checkpoints, a socket. */
-struct daemon_run { char directory[64], config[128], socket[128], snapshot[128], checkpoints[128], log[128]; pid_t pid; };
+struct daemon_run {
+    char directory[64], config[128], socket[128], snapshot[128], checkpoints[128], log[128];
+    pid_t pid;
+};
 void daemon_prepare(struct daemon_run *run);
 void daemon_remove(struct daemon_run *run);             /* the directory and all in it */
 /* Writes the configuration: a small model, and what the test adds to or replaces in it. */
@@ -29,7 +33,8 @@ void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, 
 void daemon_start(struct daemon_run *run);
 int daemon_wait(struct daemon_run *run);                /* exit status; -signal */
 int daemon_stop(struct daemon_run *run, int signal);    /* signals, waits */
-json_t *daemon_ask(const struct daemon_run *run, const char *verb, const char *argument);      /* NULL: refused, or no answer */
+json_t *daemon_ask(const struct daemon_run *run, const char *verb,
+                   const char *argument); /* NULL: refused, or no answer */
 /* Asks for the status until test says yes; false after 60 s (the log is shown then). */
 bool daemon_until(const struct daemon_run *run, bool (*test)(const json_t *status, int64_t argument), int64_t argument);
 int64_t status_number(const json_t *status, const char *path);  /* "examples.all"; -1: none */

@@ -23,13 +23,17 @@ static void produce_event(struct mock_broker *broker, int i)
     char text[512];
     unsigned dice = (unsigned)i * 2654435761u;
     int user = dice % 97, item = dice / 97 % 50, clicked = (item + user) % 3 == 0;
-    int length = snprintf(text, sizeof text,
-                          "{\"event\":\"impression\",\"impression_id\":\"r%d\",\"ts\":%lld,\"user_id\":\"u%d\",\"user\":{\"age\":%d,\"city\":\"c%d\"},"
-                          "\"behaviors\":[%s],\"context\":{\"hour\":%d},\"item_id\":\"i%d\",\"item\":{\"category\":\"k%d\"}}",
-                          i, (long long)(BEGIN + i * 20), user, 18 + user % 50, user % 7, user % 4 ? "\"i1\",\"i7\",\"i3\"" : "", i / 100 % 24, item, item % 5);
+    int length =
+        snprintf(text, sizeof text,
+                 "{\"event\":\"impression\",\"impression_id\":\"r%d\",\"ts\":%lld,\"user_id\":\"u%d\",\"user\":{"
+                 "\"age\":%d,\"city\":\"c%d\"},"
+                 "\"behaviors\":[%s],\"context\":{\"hour\":%d},\"item_id\":\"i%d\",\"item\":{\"category\":\"k%d\"}}",
+                 i, (long long)(BEGIN + i * 20), user, 18 + user % 50, user % 7, user % 4 ? "\"i1\",\"i7\",\"i3\"" : "",
+                 i / 100 % 24, item, item % 5);
     mock_broker_produce(broker, "impressions", user % IMPRESSION_PARTITIONS, text, length);
     if (!clicked) return;
-    length = snprintf(text, sizeof text, "{\"event\":\"click\",\"impression_id\":\"r%d\",\"ts\":%lld}", i, (long long)(BEGIN + i * 20 + 300));
+    length = snprintf(text, sizeof text, "{\"event\":\"click\",\"impression_id\":\"r%d\",\"ts\":%lld}", i,
+                      (long long)(BEGIN + i * 20 + 300));
     mock_broker_produce(broker, "clicks", i % CLICK_PARTITIONS, text, length);
 }
 
@@ -67,17 +71,25 @@ static int teardown(void **state)
 
 static bool learned(const json_t *status, int64_t examples)
 {
-    return status_number(status, "examples.all") >= examples && (examples < IMPRESSIONS || status_number(status, "join.pending") == 0);
+    return status_number(status, "examples.all") >= examples &&
+           (examples < IMPRESSIONS || status_number(status, "join.pending") == 0);
 }
 
 static bool is_state(const json_t *status, const char *state)
 {
     return strcmp(json_string_value(json_object_get(status, "state")), state) == 0;
 }
-static bool waits(const json_t *status, int64_t argument) { (void)argument; return is_state(status, "waiting for brokers"); }
+static bool waits(const json_t *status, int64_t argument)
+{
+    (void)argument;
+    return is_state(status, "waiting for brokers");
+}
 static bool runs(const json_t *status, int64_t argument) { (void)argument; return is_state(status, "running"); }
 
-static uint64_t version_of(const json_t *result) { return result ? (uint64_t)json_integer_value(json_object_get(result, "version")) : 0; }
+static uint64_t version_of(const json_t *result)
+{
+    return result ? (uint64_t)json_integer_value(json_object_get(result, "version")) : 0;
+}
 
 /* One run over all events, nothing in between. */
 static uint64_t uninterrupted(struct mock_broker *broker, const char *properties)
@@ -113,7 +125,8 @@ static void test_learns_all_and_publishes(void **state)
     size_t index;
     json_t *source;
     assert_int_equal(json_array_size(json_object_get(status, "sources")), IMPRESSION_PARTITIONS + CLICK_PARTITIONS);
-    json_array_foreach(json_object_get(status, "sources"), index, source) assert_int_equal(status_number(source, "lag"), 0);
+    json_array_foreach(json_object_get(status, "sources"), index, source)
+        assert_int_equal(status_number(source, "lag"), 0);
 
     struct cs_error err;
     struct checkpoint *checkpoint = checkpoint_open(world->run.checkpoints, true, &err);
@@ -138,14 +151,16 @@ static void test_order_is_of_the_stream_alone(void **state)
     produce_events(world->broker, 0, IMPRESSIONS);
     uint64_t digest = uninterrupted(world->broker, NULL);
     assert_int_equal(digest, uninterrupted(world->broker, "fetch.message.max.bytes: 4000, queued.min.messages: 7"));
-    assert_int_equal(digest, uninterrupted(world->broker, "fetch.message.max.bytes: 50000, fetch.wait.max.ms: 5, fetch.min.bytes: 1"));
+    assert_int_equal(digest, uninterrupted(world->broker,
+                                           "fetch.message.max.bytes: 50000, fetch.wait.max.ms: 5, fetch.min.bytes: 1"));
 }
 
 static void test_stop_and_resume_equals_uninterrupted(void **state)
 {
     struct world *world = *state;
     make_topics(world->broker);
-    /* With sources that never count as idle the first part leaves examples pending, a batch open and heads in the merge. */
+    /* With sources that never count as idle the first part leaves examples pending, a batch open and heads in the
+     * merge. */
     produce_events(world->broker, 0, IMPRESSIONS / 2);
     daemon_configure(&world->run, world->broker, &(struct daemon_settings){ .idle_after = "1h" });
     daemon_start(&world->run);
