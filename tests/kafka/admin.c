@@ -2,7 +2,8 @@
  *     admin BROKERS create TOPIC:PARTITIONS...
  *     admin BROKERS delete-before TOPIC PARTITION OFFSET      the log then starts at OFFSET
  *     admin BROKERS ends TOPIC                                a line a partition: partition, first offset, end
- *     admin BROKERS committed GROUP TOPIC                     a line a partition: partition, committed offset (-1: none) */
+ *     admin BROKERS committed GROUP TOPIC                     a line a partition: partition, committed offset (-1:
+ * none) */
 #include <librdkafka/rdkafka.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -64,7 +65,8 @@ static int create(const char *brokers, int count, char **wanted)
     rd_kafka_CreateTopics(kafka, topic, (size_t)count, NULL, queue);
     if (answered(queue, "create", &event)) {
         size_t results = 0;
-        const rd_kafka_topic_result_t **result = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &results);
+        const rd_kafka_topic_result_t **result =
+            rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &results);
         status = 0;
         for (size_t i = 0; i < results; i++)
             if (rd_kafka_topic_result_error(result[i]) != RD_KAFKA_RESP_ERR_NO_ERROR)
@@ -145,7 +147,8 @@ static int committed(const char *brokers, const char *group, const char *topic)
     code = rd_kafka_committed(kafka, list, WAIT_MS);
     if (code || count < 0) status = fail(group, code ? rd_kafka_err2str(code) : "no metadata");
     else for (int i = 0; i < list->cnt; i++)
-        printf("%d %lld\n", list->elems[i].partition, list->elems[i].offset < 0 ? -1LL : (long long)list->elems[i].offset);
+            printf("%d %lld\n", list->elems[i].partition,
+                   list->elems[i].offset < 0 ? -1LL : (long long)list->elems[i].offset);
     rd_kafka_topic_partition_list_destroy(list);
     rd_kafka_consumer_close(kafka);
     rd_kafka_destroy(kafka);
@@ -158,10 +161,12 @@ int main(int count, char **argument)
 
     if (strcmp(verb, "create") == 0 && count > 3) return create(argument[1], count - 3, argument + 3);
     if (strcmp(verb, "delete-before") == 0 && count == 6)
-        return delete_before(argument[1], argument[3], (int)strtol(argument[4], NULL, 10), strtoll(argument[5], NULL, 10));
+        return delete_before(argument[1], argument[3], (int)strtol(argument[4], NULL, 10),
+                             strtoll(argument[5], NULL, 10));
     if (strcmp(verb, "ends") == 0 && count == 4) return ends(argument[1], argument[3]);
     if (strcmp(verb, "committed") == 0 && count == 5) return committed(argument[1], argument[3], argument[4]);
-    fprintf(stderr, "usage: admin BROKERS create TOPIC:PARTITIONS... | delete-before TOPIC PARTITION OFFSET | ends TOPIC | "
-                    "committed GROUP TOPIC\n");
+    fprintf(stderr,
+            "usage: admin BROKERS create TOPIC:PARTITIONS... | delete-before TOPIC PARTITION OFFSET | ends TOPIC | "
+            "committed GROUP TOPIC\n");
     return 2;
 }

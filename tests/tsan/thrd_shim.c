@@ -1,6 +1,7 @@
-/* C11 threads on top of pthreads, for ThreadSanitizer builds of tests and programs alone. Debian's librdkafka makes its threads
- * by thrd_create, which TSan does not intercept: a thread it has never seen then crashes in the first intercepted call. With
- * these linked into the executable (-rdynamic), librdkafka's calls land here and TSan sees every thread and lock. */
+/* C11 threads on top of pthreads, for ThreadSanitizer builds of tests and programs alone. Debian's librdkafka makes its
+ * threads by thrd_create, which TSan does not intercept: a thread it has never seen then crashes in the first
+ * intercepted call. With these linked into the executable (-rdynamic), librdkafka's calls land here and TSan sees every
+ * thread and lock. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -63,7 +64,10 @@ VISIBLE int mtx_init(mtx_t *mutex, int type)
 
 VISIBLE void mtx_destroy(mtx_t *mutex) { pthread_mutex_destroy((pthread_mutex_t *)mutex); }
 VISIBLE int mtx_lock(mtx_t *mutex) { return pthread_mutex_lock((pthread_mutex_t *)mutex) ? thrd_error : thrd_success; }
-VISIBLE int mtx_unlock(mtx_t *mutex) { return pthread_mutex_unlock((pthread_mutex_t *)mutex) ? thrd_error : thrd_success; }
+VISIBLE int mtx_unlock(mtx_t *mutex)
+{
+    return pthread_mutex_unlock((pthread_mutex_t *)mutex) ? thrd_error : thrd_success;
+}
 
 VISIBLE int mtx_trylock(mtx_t *mutex)
 {
@@ -72,10 +76,19 @@ VISIBLE int mtx_trylock(mtx_t *mutex)
     return code == EBUSY ? thrd_busy : code ? thrd_error : thrd_success;
 }
 
-VISIBLE int cnd_init(cnd_t *condition) { return pthread_cond_init((pthread_cond_t *)condition, NULL) ? thrd_error : thrd_success; }
+VISIBLE int cnd_init(cnd_t *condition)
+{
+    return pthread_cond_init((pthread_cond_t *)condition, NULL) ? thrd_error : thrd_success;
+}
 VISIBLE void cnd_destroy(cnd_t *condition) { pthread_cond_destroy((pthread_cond_t *)condition); }
-VISIBLE int cnd_signal(cnd_t *condition) { return pthread_cond_signal((pthread_cond_t *)condition) ? thrd_error : thrd_success; }
-VISIBLE int cnd_broadcast(cnd_t *condition) { return pthread_cond_broadcast((pthread_cond_t *)condition) ? thrd_error : thrd_success; }
+VISIBLE int cnd_signal(cnd_t *condition)
+{
+    return pthread_cond_signal((pthread_cond_t *)condition) ? thrd_error : thrd_success;
+}
+VISIBLE int cnd_broadcast(cnd_t *condition)
+{
+    return pthread_cond_broadcast((pthread_cond_t *)condition) ? thrd_error : thrd_success;
+}
 
 VISIBLE int cnd_wait(cnd_t *condition, mtx_t *mutex)
 {
