@@ -42,7 +42,8 @@ bool cs_error_prefix(struct cs_error *err, const char *format, ...)
     va_start(arguments, format);
     int used = vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    if (used >= 0 && (size_t)used < sizeof text) snprintf(text + used, sizeof text - (size_t)used, ": %s", err->message);
+    if (used >= 0 && (size_t)used < sizeof text)
+        snprintf(text + used, sizeof text - (size_t)used, ": %s", err->message);
     memcpy(err->message, text, sizeof text);
     return false;
 }

@@ -24,7 +24,8 @@ struct cs_error { enum cs_code code; struct cs_position at; char message[512]; }
 bool cs_fail(struct cs_error *err, enum cs_code code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* As cs_fail, then ": " and the text of the system's error number. */
 bool cs_fail_errno(struct cs_error *err, int number, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* Puts "text: " before the message that is already there: said by a caller who knows what was being done. Returns false. */
+/* Puts "text: " before the message that is already there: said by a caller who knows what was being done. Returns
+ * false. */
 bool cs_error_prefix(struct cs_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void cs_error_at(struct cs_error *err, const char *source, int64_t major, int64_t minor);
 int cs_exit_code(enum cs_code code);

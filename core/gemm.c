@@ -17,8 +17,9 @@ static void multiply(const struct product *p, size_t row, size_t rows, size_t co
     if (!rows || !columns) return;
     const float *a = p->a + (p->transpose_a ? row : row * p->lda);
     const float *b = p->b + (p->transpose_b ? column * p->ldb : column);
-    cblas_sgemm(CblasRowMajor, p->transpose_a ? CblasTrans : CblasNoTrans, p->transpose_b ? CblasTrans : CblasNoTrans, (int)rows,
-                (int)columns, (int)p->k, 1.0f, a, (int)p->lda, b, (int)p->ldb, p->beta, p->c + row * p->ldc + column, (int)p->ldc);
+    cblas_sgemm(CblasRowMajor, p->transpose_a ? CblasTrans : CblasNoTrans, p->transpose_b ? CblasTrans : CblasNoTrans,
+                (int)rows, (int)columns, (int)p->k, 1.0f, a, (int)p->lda, b, (int)p->ldb, p->beta,
+                p->c + row * p->ldc + column, (int)p->ldc);
 }
 
 static void multiply_part(void *argument, size_t part, size_t parts)
@@ -40,8 +41,8 @@ void compute_run(const struct compute *compute, size_t work, parallel_task *task
     else compute->parallel->run(compute->parallel, task, argument);
 }
 
-void gemm(const struct compute *compute, bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, const float *a, size_t lda,
-          const float *b, size_t ldb, float beta, float *c, size_t ldc)
+void gemm(const struct compute *compute, bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k,
+          const float *a, size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc)
 {
     struct gemm_recorder *recorder = compute->recorder;
     if (recorder && recorder->count < GEMM_SHAPES_MAX)

@@ -20,10 +20,11 @@ struct compute {
 };
 
 /* C = op(A) op(B) + beta C, row-major, ld in floats; op transposes where asked: A is then stored [k, m], B [n, k]. */
-void gemm(const struct compute *compute, bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, const float *a, size_t lda,
-          const float *b, size_t ldb, float beta, float *c, size_t ldc);
+void gemm(const struct compute *compute, bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k,
+          const float *a, size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc);
 
-/* Runs task over `compute->parallel`, or on the caller alone where `work` (about so many operations) is not worth a hand-over. */
+/* Runs task over `compute->parallel`, or on the caller alone where `work` (about so many operations) is not worth a
+ * hand-over. */
 void compute_run(const struct compute *compute, size_t work, parallel_task *task, void *argument);
 
 #endif

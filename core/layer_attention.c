@@ -14,8 +14,8 @@ struct task {
     size_t ldh, size, dimension;
 };
 
-void attention_add(struct attention *attention, struct parameter_set *set, enum parameter_group group, enum tensor_role role, size_t size,
-                   size_t dimension, const char *name)
+void attention_add(struct attention *attention, struct parameter_set *set, enum parameter_group group,
+                   enum tensor_role role, size_t size, size_t dimension, const char *name)
 {
     attention->weight = parameter_add(set, group, role, START_GLOROT, size, dimension, "%s.weight", name);
     attention->bias = parameter_add(set, group, role, START_ZERO, size, 0, "%s.bias", name);
@@ -61,15 +61,18 @@ static void forward_part(void *argument, size_t part, size_t parts)
     }
 }
 
-void attention_forward(const struct compute *compute, const struct attention *attention, size_t n, const float *x, const uint32_t *offset,
-                       float *h, size_t ldh, struct arena *scratch, struct attention_pass *pass)
+void attention_forward(const struct compute *compute, const struct attention *attention, size_t n, const float *x,
+                       const uint32_t *offset, float *h, size_t ldh, struct arena *scratch, struct attention_pass *pass)
 {
     size_t size = attention->weight->shape[0], dimension = attention->weight->shape[1], positions = offset[n];
     *pass = (struct attention_pass){ .n = n, .positions = positions, .x = x, .offset = offset,
                                      .hidden = arena_take(scratch, positions * size * sizeof(float)),
                                      .alpha = arena_take(scratch, positions * sizeof(float)) };
-    gemm(compute, false, true, positions, size, dimension, x, dimension, attention->weight->value, dimension, 0.0f, pass->hidden, size);
-    struct task task = { .attention = attention, .pass = pass, .h = h, .ldh = ldh, .size = size, .dimension = dimension };
+    gemm(compute, false, true, positions, size, dimension, x, dimension, attention->weight->value, dimension, 0.0f,
+         pass->hidden, size);
+    struct task task = {
+        .attention = attention, .pass = pass, .h = h, .ldh = ldh, .size = size, .dimension = dimension
+    };
     compute_run(compute, positions * size * 4 + n * dimension, forward_part, &task);
 }
 
@@ -83,8 +86,10 @@ static void energies_part(void *argument, size_t part, size_t parts)
     for (size_t i = begin; i < end; i++) {
         const float *dh = t->dh + i * t->ldh;
         float *alpha = pass->alpha, mean = 0.0f;
-        for (size_t j = pass->offset[i]; j < pass->offset[i + 1]; j++) mean += alpha[j] * dot(dh, pass->x + j * t->dimension, t->dimension);
-        for (size_t j = pass->offset[i]; j < pass->offset[i + 1]; j++) alpha[j] *= dot(dh, pass->x + j * t->dimension, t->dimension) - mean;
+        for (size_t j = pass->offset[i]; j < pass->offset[i + 1]; j++)
+            mean += alpha[j] * dot(dh, pass->x + j * t->dimension, t->dimension);
+        for (size_t j = pass->offset[i]; j < pass->offset[i + 1]; j++)
+            alpha[j] *= dot(dh, pass->x + j * t->dimension, t->dimension) - mean;
     }
 }
 
@@ -125,13 +130,15 @@ static void hidden_part(void *argument, size_t part, size_t parts)
     }
 }
 
-void attention_backward(const struct compute *compute, const struct attention *attention, struct attention_pass *pass, const float *dh,
-                        size_t lddh)
+void attention_backward(const struct compute *compute, const struct attention *attention, struct attention_pass *pass,
+                        const float *dh, size_t lddh)
 {
     size_t size = attention->weight->shape[0], dimension = attention->weight->shape[1];
-    struct task task = { .attention = attention, .pass = pass, .dh = dh, .ldh = lddh, .size = size, .dimension = dimension };
+    struct task task = {
+        .attention = attention, .pass = pass, .dh = dh, .ldh = lddh, .size = size, .dimension = dimension
+    };
     compute_run(compute, pass->positions * dimension * 2, energies_part, &task);
     compute_run(compute, pass->positions * size * 2, hidden_part, &task);
-    gemm(compute, true, false, size, dimension, pass->positions, pass->hidden, size, pass->x, dimension, 0.0f, attention->weight->gradient,
-         dimension);
+    gemm(compute, true, false, size, dimension, pass->positions, pass->hidden, size, pass->x, dimension, 0.0f,
+         attention->weight->gradient, dimension);
 }

@@ -15,13 +15,14 @@ struct attention { struct parameter *weight, *bias, *query; };
 
 struct attention_pass { size_t n, positions; const float *x; const uint32_t *offset; float *hidden, *alpha; };
 
-void attention_add(struct attention *attention, struct parameter_set *set, enum parameter_group group, enum tensor_role role, size_t size,
-                   size_t dimension, const char *name);
+void attention_add(struct attention *attention, struct parameter_set *set, enum parameter_group group,
+                   enum tensor_role role, size_t size, size_t dimension, const char *name);
 /* h [n, d] with ldh. The pass keeps what backward needs, in scratch. */
-void attention_forward(const struct compute *compute, const struct attention *attention, size_t n, const float *x, const uint32_t *offset,
-                       float *h, size_t ldh, struct arena *scratch, struct attention_pass *pass);
+void attention_forward(const struct compute *compute, const struct attention *attention, size_t n, const float *x,
+                       const uint32_t *offset, float *h, size_t ldh, struct arena *scratch,
+                       struct attention_pass *pass);
 /* Overwrites the pass. */
-void attention_backward(const struct compute *compute, const struct attention *attention, struct attention_pass *pass, const float *dh,
-                        size_t lddh);
+void attention_backward(const struct compute *compute, const struct attention *attention, struct attention_pass *pass,
+                        const float *dh, size_t lddh);
 
 #endif

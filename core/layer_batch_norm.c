@@ -10,15 +10,24 @@
 
 enum { STRIP = 256, GRAIN = 16 };   /* columns that a part works on at once; its sums stay in the first-level cache */
 
-struct pass { const struct batch_norm *norm; size_t n; const float *x, *y_read, *mean_read, *variance_read; float *y, *mean, *variance; };
+struct pass {
+    const struct batch_norm *norm;
+    size_t n;
+    const float *x, *y_read, *mean_read, *variance_read;
+    float *y, *mean, *variance;
+};
 
 void batch_norm_add(struct batch_norm *norm, struct parameter_set *set, size_t width, const char *prefix, size_t index)
 {
     norm->width = width;
-    norm->gamma = parameter_add(set, PARAMETER_RANKING, TENSOR_SCORING, START_ONE, width, 0, "%s.norm.%zu.gamma", prefix, index);
-    norm->beta = parameter_add(set, PARAMETER_RANKING, TENSOR_SCORING, START_ZERO, width, 0, "%s.norm.%zu.beta", prefix, index);
-    norm->mean = parameter_add(set, PARAMETER_STATISTIC, TENSOR_SCORING, START_ZERO, width, 0, "%s.norm.%zu.mean", prefix, index);
-    norm->variance = parameter_add(set, PARAMETER_STATISTIC, TENSOR_SCORING, START_ONE, width, 0, "%s.norm.%zu.variance", prefix, index);
+    norm->gamma =
+        parameter_add(set, PARAMETER_RANKING, TENSOR_SCORING, START_ONE, width, 0, "%s.norm.%zu.gamma", prefix, index);
+    norm->beta =
+        parameter_add(set, PARAMETER_RANKING, TENSOR_SCORING, START_ZERO, width, 0, "%s.norm.%zu.beta", prefix, index);
+    norm->mean = parameter_add(set, PARAMETER_STATISTIC, TENSOR_SCORING, START_ZERO, width, 0, "%s.norm.%zu.mean",
+                               prefix, index);
+    norm->variance = parameter_add(set, PARAMETER_STATISTIC, TENSOR_SCORING, START_ONE, width, 0,
+                                   "%s.norm.%zu.variance", prefix, index);
 }
 
 /* y = leaky(gamma (x - mean) / sqrt(variance + epsilon) + beta) for one strip of columns. */
@@ -77,8 +86,8 @@ static void forward_part(void *argument, size_t part, size_t parts)
     }
 }
 
-void batch_norm_forward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x, float *y, float *mean,
-                        float *variance)
+void batch_norm_forward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x,
+                        float *y, float *mean, float *variance)
 {
     struct pass pass = { .norm = norm, .n = n, .x = x, .y = y, .mean = mean, .variance = variance };
     compute_run(compute, 3 * n * norm->width, forward_part, &pass);
@@ -120,10 +129,12 @@ static void backward_part(void *argument, size_t part, size_t parts)
     }
 }
 
-void batch_norm_backward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x, const float *y,
-                         const float *mean, const float *variance, float *dy)
+void batch_norm_backward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x,
+                         const float *y, const float *mean, const float *variance, float *dy)
 {
-    struct pass pass = { .norm = norm, .n = n, .x = x, .y_read = y, .mean_read = mean, .variance_read = variance, .y = dy };
+    struct pass pass = {
+        .norm = norm, .n = n, .x = x, .y_read = y, .mean_read = mean, .variance_read = variance, .y = dy
+    };
     compute_run(compute, 3 * n * norm->width, backward_part, &pass);
 }
 

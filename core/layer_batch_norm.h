@@ -13,11 +13,11 @@ void batch_norm_add(struct batch_norm *norm, struct parameter_set *set, size_t w
 /* By the running statistics. */
 void batch_norm_score(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x, float *y);
 /* By the batch's own: mean, variance [width] are filled. */
-void batch_norm_forward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x, float *y, float *mean,
-                        float *variance);
+void batch_norm_forward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x,
+                        float *y, float *mean, float *variance);
 /* dy = dL/dy becomes dL/dx in place; gamma's and beta's gradients are set. */
-void batch_norm_backward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x, const float *y,
-                         const float *mean, const float *variance, float *dy);
+void batch_norm_backward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x,
+                         const float *y, const float *mean, const float *variance, float *dy);
 /* running = 0.995 running + 0.005 batch. */
 void batch_norm_update_running(struct batch_norm *norm, const float *mean, const float *variance);
 

@@ -25,13 +25,15 @@ static void add_bias_part(void *argument, size_t part, size_t parts)
     }
 }
 
-void dense_forward(const struct compute *compute, const struct parameter *weight, const struct parameter *bias, enum activation activation,
-                   size_t n, const float *x, size_t ldx, float *y, size_t ldy)
+void dense_forward(const struct compute *compute, const struct parameter *weight, const struct parameter *bias,
+                   enum activation activation, size_t n, const float *x, size_t ldx, float *y, size_t ldy)
 {
     size_t out = weight->shape[0], in = weight->shape[1];
     gemm(compute, false, true, n, out, in, x, ldx, weight->value, in, 0.0f, y, ldy);
     if (!bias && activation == ACTIVATION_NONE) return;
-    struct pass pass = { .activation = activation, .n = n, .width = out, .ldy = ldy, .y = y, .bias = bias ? bias->value : NULL };
+    struct pass pass = {
+        .activation = activation, .n = n, .width = out, .ldy = ldy, .y = y, .bias = bias ? bias->value : NULL
+    };
     compute_run(compute, n * out, add_bias_part, &pass);
 }
 
@@ -58,9 +60,9 @@ static void backward_part(void *argument, size_t part, size_t parts)
     }
 }
 
-void dense_backward(const struct compute *compute, const struct parameter *weight, const struct parameter *bias, enum activation activation,
-                    size_t n, const float *x, size_t ldx, const float *y, size_t ldy, float *dy, size_t lddy, float dx_beta, float *dx,
-                    size_t lddx)
+void dense_backward(const struct compute *compute, const struct parameter *weight, const struct parameter *bias,
+                    enum activation activation, size_t n, const float *x, size_t ldx, const float *y, size_t ldy,
+                    float *dy, size_t lddy, float dx_beta, float *dx, size_t lddx)
 {
     size_t out = weight->shape[0], in = weight->shape[1];
     if (bias || activation != ACTIVATION_NONE) {
@@ -85,13 +87,15 @@ static void block_part(void *argument, size_t part, size_t parts)
     }
 }
 
-void block_copy(const struct compute *compute, size_t n, size_t width, const float *from, size_t ld_from, float *to, size_t ld_to)
+void block_copy(const struct compute *compute, size_t n, size_t width, const float *from, size_t ld_from, float *to,
+                size_t ld_to)
 {
     struct pass pass = { .n = n, .width = width, .x = from, .ldx = ld_from, .y = to, .ldy = ld_to };
     compute_run(compute, n * width, block_part, &pass);
 }
 
-void block_add(const struct compute *compute, size_t n, size_t width, const float *from, size_t ld_from, float *to, size_t ld_to)
+void block_add(const struct compute *compute, size_t n, size_t width, const float *from, size_t ld_from, float *to,
+               size_t ld_to)
 {
     struct pass pass = { .n = n, .width = width, .x = from, .ldx = ld_from, .y = to, .ldy = ld_to, .add = true };
     compute_run(compute, n * width, block_part, &pass);

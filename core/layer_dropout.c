@@ -15,7 +15,8 @@ static void apply_part(void *argument, size_t part, size_t parts)
             p->x[i * p->ld + j] *= random_uniform(p->stream, i * p->width + j) < p->rate ? 0.0f : p->scale;
 }
 
-void dropout_apply(const struct compute *compute, uint64_t stream, double rate, size_t n, size_t width, float *x, size_t ld)
+void dropout_apply(const struct compute *compute, uint64_t stream, double rate, size_t n, size_t width, float *x,
+                   size_t ld)
 {
     if (rate <= 0.0) return;
     struct pass pass = { stream, (float)rate, (float)(1.0 / (1.0 - rate)), n, width, ld, x };

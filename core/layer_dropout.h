@@ -9,6 +9,7 @@
 #include "core/gemm.h"
 
 /* Forward on the values, backward on their gradients: the same multiplication. rate 0: nothing is done. */
-void dropout_apply(const struct compute *compute, uint64_t stream, double rate, size_t n, size_t width, float *x, size_t ld);
+void dropout_apply(const struct compute *compute, uint64_t stream, double rate, size_t n, size_t width, float *x,
+                   size_t ld);
 
 #endif

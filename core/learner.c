@@ -51,7 +51,8 @@ static bool create_moments(struct learner *l, struct cs_error *err)
         if (count >= 1 && !(l->moments[group].v = parameter_block_create(set, group))) goto fail;
         if (count >= 2 && !(l->moments[group].m = parameter_block_create(set, group))) goto fail;
         float initial = optimizer_initial_v(options);
-        for (size_t i = 0; initial != 0.0f && count && i < set->block_size[group]; i++) l->moments[group].v[i] = initial;
+        for (size_t i = 0; initial != 0.0f && count && i < set->block_size[group]; i++)
+            l->moments[group].v[i] = initial;
     }
     return parameter_set_gradients(set, err);
 fail:
@@ -67,8 +68,8 @@ static struct table_options table_options_of(const struct learner_options *optio
     return defaults;
 }
 
-struct learner *learner_create(const struct features *features, const struct learner_options *options, struct parallel *parallel,
-                               struct cs_error *err)
+struct learner *learner_create(const struct features *features, const struct learner_options *options,
+                               struct parallel *parallel, struct cs_error *err)
 {
     struct learner *l = calloc(1, sizeof *l);
     if (!l) {
@@ -91,7 +92,8 @@ struct learner *learner_create(const struct features *features, const struct lea
     if (!l->model || !create_moments(l, err)) goto fail;
     for (size_t t = 0; t < features->table_count; t++) {
         struct table_options table = table_options_of(options, features->table[t]);
-        l->table[t] = embedding_create(&table, options->dimension, options->init_std, options->seed, &options->model.embedding_optimizer, err);
+        l->table[t] = embedding_create(&table, options->dimension, options->init_std, options->seed,
+                                       &options->model.embedding_optimizer, err);
         if (!l->table[t]) goto fail;
     }
     return l;
@@ -213,22 +215,31 @@ static bool all_finite(struct learner *l, const float *value, size_t n)
     return finite;
 }
 
-struct update_task { const struct optimizer_options *options; uint64_t step; float *value; const float *gradient; struct moments moments; size_t n; };
+struct update_task {
+    const struct optimizer_options *options;
+    uint64_t step;
+    float *value;
+    const float *gradient;
+    struct moments moments;
+    size_t n;
+};
 
 static void update_part(void *argument, size_t part, size_t parts)
 {
     const struct update_task *t = argument;
     size_t begin, end;
     parallel_share(t->n, 16, part, parts, &begin, &end);
-    optimizer_update(t->options, t->step, t->value + begin, t->gradient + begin, t->moments.m ? t->moments.m + begin : NULL,
-                     t->moments.v ? t->moments.v + begin : NULL, end - begin);
+    optimizer_update(t->options, t->step, t->value + begin, t->gradient + begin,
+                     t->moments.m ? t->moments.m + begin : NULL, t->moments.v ? t->moments.v + begin : NULL,
+                     end - begin);
 }
 
 static void update(struct learner *l, enum parameter_group group, uint64_t step)
 {
     struct parameter_set *set = model_parameters(l->model);
-    struct update_task task = { optimizer_of(l, group), step, set->value[group], set->gradient[group], l->moments[group],
-                                set->block_size[group] };
+    struct update_task task = { optimizer_of(l, group), step,
+                                set->value[group],      set->gradient[group],
+                                l->moments[group],      set->block_size[group] };
     compute_run(&l->compute, 8 * task.n, update_part, &task);
 }
 
@@ -265,7 +276,8 @@ struct learner_losses learner_learn(struct learner *l, const struct batch *batch
         finite = all_finite(l, l->step[t].gradient, floats);
     }
     if (finite && drawn >= 2 && model_trains_zero_shot(l->model)) {
-        struct zero_shot_loss loss = model_train_zero_shot(l->model, l->pass, example, drawn, l->options.seed, l->ranking_steps, l->scratch);
+        struct zero_shot_loss loss =
+            model_train_zero_shot(l->model, l->pass, example, drawn, l->options.seed, l->ranking_steps, l->scratch);
         losses.reconstruct_user = loss.user;
         losses.reconstruct_behavior = loss.behavior;
         losses.mmd = loss.mmd;
@@ -315,14 +327,15 @@ void learner_set_learning_rates(struct learner *l, double ranking, double zero_s
     for (size_t t = 0; t < l->features->table_count; t++) embedding_set_learning_rate(l->table[t], embedding);
 }
 
-static bool visit_moment(const struct parameter *parameter, float *block, const char *name, tensor_visitor *visit, void *self,
-                         struct cs_error *err)
+static bool visit_moment(const struct parameter *parameter, float *block, const char *name, tensor_visitor *visit,
+                         void *self, struct cs_error *err)
 {
     if (!block) return true;
     struct tensor tensor = parameter_tensor(parameter);
     tensor.role = TENSOR_OPTIMIZER;
     tensor.data = block + parameter->offset;
-    if ((size_t)snprintf(tensor.name, sizeof tensor.name, "optimizer.%.*s.%s", TENSOR_NAME_MAX - 14, parameter->name, name) >= sizeof tensor.name)
+    if ((size_t)snprintf(tensor.name, sizeof tensor.name, "optimizer.%.*s.%s", TENSOR_NAME_MAX - 14, parameter->name,
+                         name) >= sizeof tensor.name)
         return cs_fail(err, CS_FAILED, "the name of tensor %s is too long", parameter->name);
     return visit(self, &tensor, err);
 }
@@ -335,7 +348,8 @@ bool learner_tensors(struct learner *l, tensor_visitor *visit, void *self, struc
         const struct parameter *parameter = &set->parameter[i];
         if (parameter->group == PARAMETER_STATISTIC) continue;
         const struct moments *moments = &l->moments[parameter->group];
-        if (!visit_moment(parameter, moments->m, "m", visit, self, err) || !visit_moment(parameter, moments->v, "v", visit, self, err))
+        if (!visit_moment(parameter, moments->m, "m", visit, self, err) ||
+            !visit_moment(parameter, moments->v, "v", visit, self, err))
             return false;
     }
     struct tensor step = { .type = TENSOR_U64, .role = TENSOR_OPTIMIZER, .rank = 1, .shape = { 1 } };

@@ -17,20 +17,21 @@ struct learner_options {
 };
 
 struct learner_losses {
-    uint64_t step;                  /* number of this step, from 0 where the learner was made: an import or load does not count */
+    uint64_t step; /* number of this step, from 0 where the learner was made: an import or load does not count */
     size_t examples, old_examples;  /* of which old users' */
-    double ranking, reconstruct_user, reconstruct_behavior, mmd;    /* means over the batch; L_a, L_v, L_d; 0 where not trained */
+    double ranking, reconstruct_user, reconstruct_behavior,
+        mmd; /* means over the batch; L_a, L_v, L_d; 0 where not trained */
     bool zero_shot_trained;
     bool skipped;                   /* a non-finite loss or gradient: nothing was changed by this batch */
 };
 
 struct learner;
-struct learner *learner_create(const struct features *features, const struct learner_options *options, struct parallel *parallel,
-                               struct cs_error *err);
+struct learner *learner_create(const struct features *features, const struct learner_options *options,
+                               struct parallel *parallel, struct cs_error *err);
 void learner_destroy(struct learner *learner);
 
-/* Click probabilities [batch->size] as a checkpoint cut now would serve them: keys without a row contribute nothing, and
- * none is made. Valid until the next call. */
+/* Click probabilities [batch->size] as a checkpoint cut now would serve them: keys without a row contribute nothing,
+ * and none is made. Valid until the next call. */
 const float *learner_score(struct learner *learner, const struct batch *batch);
 /* Must follow learner_score on the same batch. */
 struct learner_losses learner_learn(struct learner *learner, const struct batch *batch);

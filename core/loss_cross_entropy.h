@@ -1,6 +1,6 @@
 /* Binary cross-entropy on the logit z: BCE(y) = log(1 + e^z) - y z, mean over the batch, summed in double.
- * A correction (a late click whose example was learned as a negative) counts BCE(1) - BCE(0) = -z: the click's loss, with
- * the fake negative's taken back. */
+ * A correction (a late click whose example was learned as a negative) counts BCE(1) - BCE(0) = -z: the click's loss,
+ * with the fake negative's taken back. */
 #ifndef CORE_LOSS_CROSS_ENTROPY_H
 #define CORE_LOSS_CROSS_ENTROPY_H
 

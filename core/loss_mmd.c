@@ -1,5 +1,5 @@
-/* MMD through Gram matrices. With s_ij = +1/n^2 inside a side and -1/n^2 across, and K the kernel matrix of all 2n codes:
- *   L = sum s_ij K_ij        dL/dx_i = -(2 / sigma^2) (x_i sum_j s_ij K_ij - sum_j s_ij K_ij x_j) */
+/* MMD through Gram matrices. With s_ij = +1/n^2 inside a side and -1/n^2 across, and K the kernel matrix of all 2n
+ * codes: L = sum s_ij K_ij        dL/dx_i = -(2 / sigma^2) (x_i sum_j s_ij K_ij - sum_j s_ij K_ij x_j) */
 #include "core/loss_mmd.h"
 
 #include "core/vector_math.h"
@@ -22,7 +22,8 @@ static void squares_part(void *argument, size_t part, size_t parts)
     parallel_share(2 * t->n, 1, part, parts, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         double sum = 0.0;
-        for (size_t j = 0; j < t->width; j++) sum += (double)t->code[i * t->width + j] * (double)t->code[i * t->width + j];
+        for (size_t j = 0; j < t->width; j++)
+            sum += (double)t->code[i * t->width + j] * (double)t->code[i * t->width + j];
         t->square[i] = (float)sum;
     }
 }
@@ -79,11 +80,17 @@ static void join_part(void *argument, size_t part, size_t parts)
     }
 }
 
-double mmd(const struct compute *compute, const float *code, size_t n, size_t width, double sigma, float *dcode, struct arena *scratch)
+double mmd(const struct compute *compute, const float *code, size_t n, size_t width, double sigma, float *dcode,
+           struct arena *scratch)
 {
     const float *behavior = code + n * width;
-    struct task t = { .n = n, .width = width, .code = code, .dcode = dcode, .square = arena_take(scratch, 2 * n * sizeof(float)),
-                      .scale = (float)(-0.5 / (sigma * sigma)), .factor = (float)(2.0 / (sigma * sigma * (double)n * (double)n)) };
+    struct task t = { .n = n,
+                      .width = width,
+                      .code = code,
+                      .dcode = dcode,
+                      .square = arena_take(scratch, 2 * n * sizeof(float)),
+                      .scale = (float)(-0.5 / (sigma * sigma)),
+                      .factor = (float)(2.0 / (sigma * sigma * (double)n * (double)n)) };
     for (size_t b = 0; b < 3; b++) t.block[b] = arena_take(scratch, n * n * sizeof(float));
     for (size_t b = 0; b < 4; b++) t.row_sum[b] = arena_take(scratch, n * sizeof(double));
     compute_run(compute, 2 * n * width, squares_part, &t);
@@ -95,7 +102,8 @@ double mmd(const struct compute *compute, const float *code, size_t n, size_t wi
     double sum = 0.0;
     for (size_t i = 0; i < n; i++) sum += t.row_sum[0][i] - 2.0 * t.row_sum[1][i] + t.row_sum[3][i];
 
-    float *within = arena_take(scratch, 2 * n * width * sizeof(float)), *across = arena_take(scratch, 2 * n * width * sizeof(float));
+    float *within = arena_take(scratch, 2 * n * width * sizeof(float)),
+          *across = arena_take(scratch, 2 * n * width * sizeof(float));
     gemm(compute, false, false, n, width, n, t.block[0], n, code, width, 0.0f, within, width);
     gemm(compute, false, false, n, width, n, t.block[2], n, behavior, width, 0.0f, within + n * width, width);
     gemm(compute, false, false, n, width, n, t.block[1], n, behavior, width, 0.0f, across, width);

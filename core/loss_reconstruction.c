@@ -11,7 +11,8 @@ struct task {
 
 enum { LANES = 16 };
 
-/* y becomes scale (y - target); target NULL: zeros. Returns the sum of squares: floats within a stretch, doubles across. */
+/* y becomes scale (y - target); target NULL: zeros. Returns the sum of squares: floats within a stretch, doubles
+ * across. */
 static double difference(float *restrict y, const float *restrict target, size_t width, float scale)
 {
     double total = 0.0;
@@ -71,8 +72,8 @@ static double mean_of(const double *loss, size_t n)
     return sum / (double)n;
 }
 
-double reconstruction_dense(const struct compute *compute, float *y, size_t n, size_t width, const float *target, size_t ld_target,
-                            struct arena *scratch)
+double reconstruction_dense(const struct compute *compute, float *y, size_t n, size_t width, const float *target,
+                            size_t ld_target, struct arena *scratch)
 {
     struct task task = { .y = y, .n = n, .width = width, .target = target, .ld_target = ld_target,
                          .loss = arena_take(scratch, n * sizeof(double)) };
@@ -80,10 +81,12 @@ double reconstruction_dense(const struct compute *compute, float *y, size_t n, s
     return mean_of(task.loss, n);
 }
 
-double reconstruction_sequence(const struct compute *compute, float *y, size_t n, size_t width, const struct sequence_target *target,
-                               struct arena *scratch)
+double reconstruction_sequence(const struct compute *compute, float *y, size_t n, size_t width,
+                               const struct sequence_target *target, struct arena *scratch)
 {
-    struct task task = { .y = y, .n = n, .width = width, .sequence = target, .loss = arena_take(scratch, n * sizeof(double)) };
+    struct task task = {
+        .y = y, .n = n, .width = width, .sequence = target, .loss = arena_take(scratch, n * sizeof(double))
+    };
     compute_run(compute, n * width, sequence_part, &task);
     return mean_of(task.loss, n);
 }

@@ -12,9 +12,9 @@
 struct sequence_target { const float *value; const uint32_t *offset, *slot; size_t dimension; };
 
 /* y [n, width] becomes its own gradient (2/n)(y - target). Returns the mean. */
-double reconstruction_dense(const struct compute *compute, float *y, size_t n, size_t width, const float *target, size_t ld_target,
-                            struct arena *scratch);
-double reconstruction_sequence(const struct compute *compute, float *y, size_t n, size_t width, const struct sequence_target *target,
-                               struct arena *scratch);
+double reconstruction_dense(const struct compute *compute, float *y, size_t n, size_t width, const float *target,
+                            size_t ld_target, struct arena *scratch);
+double reconstruction_sequence(const struct compute *compute, float *y, size_t n, size_t width,
+                               const struct sequence_target *target, struct arena *scratch);
 
 #endif

@@ -37,13 +37,13 @@ struct model_pass {
     uint8_t *present;                       /* [size, n_a] */
     uint32_t *new_user;                     /* examples whose z_v is generated */
     size_t new_users;
-    uint32_t *new_user_of;                  /* [size] place in new_user, or NO_USER; only where the ranking loss goes through */
+    uint32_t *new_user_of; /* [size] place in new_user, or NO_USER; only where the ranking loss goes through */
     float *dattribute;
     struct ranking_pass *ranking;
 };
 
-struct model *model_create(const struct features *features, size_t dimension, const struct model_options *options, uint64_t seed,
-                           struct parallel *parallel, struct cs_error *err)
+struct model *model_create(const struct features *features, size_t dimension, const struct model_options *options,
+                           uint64_t seed, struct parallel *parallel, struct cs_error *err)
 {
     const struct ranking_tower_ops *ranking_ops = ranking_find(options->ranking.tower, err);
     const struct zero_shot_ops *zero_shot_ops = ranking_ops ? zero_shot_find(options->zero_shot.kind, err) : NULL;
@@ -66,8 +66,8 @@ struct model *model_create(const struct features *features, size_t dimension, co
         m->behavior_offset = m->width;
         m->user_width = m->width += dimension;
     }
-    struct zero_shot_shape shape = { features->group_categorical[GROUP_USER], features->group_dense[GROUP_USER], dimension,
-                                     features->behavior_max_length };
+    struct zero_shot_shape shape = { features->group_categorical[GROUP_USER], features->group_dense[GROUP_USER],
+                                     dimension, features->behavior_max_length };
     m->ranking = ranking_ops->create(&options->ranking, m->width, &m->set, err);
     m->zero_shot = m->ranking ? zero_shot_ops->create(&options->zero_shot, &shape, &m->set, err) : NULL;
     if (m->zero_shot && parameter_set_allocate(&m->set, seed, err)) return m;
@@ -111,8 +111,11 @@ static bool running_tensors(struct model *m, tensor_visitor *visit, void *self, 
         struct running *running = &m->running[feature->column];
         double *part[] = { &running->count, &running->mean, &running->m2 };
         for (size_t i = 0; i < 3; i++) {
-            struct tensor tensor = { .type = TENSOR_F64, .role = TENSOR_SCORING, .rank = 1, .shape = { 1 }, .data = part[i] };
-            snprintf(tensor.name, sizeof tensor.name, "features.%s.%s.%s", group_name[feature->group], feature->name, part_name[i]);
+            struct tensor tensor = {
+                .type = TENSOR_F64, .role = TENSOR_SCORING, .rank = 1, .shape = { 1 }, .data = part[i]
+            };
+            snprintf(tensor.name, sizeof tensor.name, "features.%s.%s.%s", group_name[feature->group], feature->name,
+                     part_name[i]);
             if (!visit(self, &tensor, err)) return false;
         }
     }
@@ -136,13 +139,15 @@ static void add_row(float *restrict sum, const float *restrict row, float share,
 }
 
 /* The mean of the values' rows, as far as they have rows. */
-static bool mean_of_values(const struct model *m, const struct model_pass *pass, const struct feature *feature, size_t example, float *mean)
+static bool mean_of_values(const struct model *m, const struct model_pass *pass, const struct feature *feature,
+                           size_t example, float *mean)
 {
     const struct batch_column *column = &pass->batch->column[feature->column];
     const struct model_rows *rows = &pass->rows[feature->table];
     size_t d = m->dimension, values = 0;
     memset(mean, 0, d * sizeof *mean);
-    for (uint32_t j = column->offset[example]; j < column->offset[example + 1]; j++) values += rows->present[column->row[j]];
+    for (uint32_t j = column->offset[example]; j < column->offset[example + 1]; j++)
+        values += rows->present[column->row[j]];
     for (uint32_t j = column->offset[example]; values && j < column->offset[example + 1]; j++)
         if (rows->present[column->row[j]]) add_row(mean, rows->row + column->row[j] * d, 1.0f / (float)values, d);
     return values > 0;
@@ -160,7 +165,10 @@ static float standardised(const struct model *m, const struct batch *batch, size
     return (float)(value > DENSE_LIMIT ? DENSE_LIMIT : value < -DENSE_LIMIT ? -DENSE_LIMIT : value);
 }
 
-static bool is_leader(const struct batch *batch, size_t example) { return !batch->leader || batch->leader[example] == example; }
+static bool is_leader(const struct batch *batch, size_t example)
+{
+    return !batch->leader || batch->leader[example] == example;
+}
 
 static void pool_example(const struct model *m, struct model_pass *pass, size_t i, float *value)
 {
@@ -175,7 +183,8 @@ static void pool_example(const struct model *m, struct model_pass *pass, size_t 
         if (feature->group == GROUP_USER && !leader) continue;
         size_t begin = m->group_offset[feature->group];
         if (feature->kind == FEATURE_DENSE) {
-            z[begin + d + feature->column - features->group_dense_begin[feature->group]] = standardised(m, batch, feature->column, i);
+            z[begin + d + feature->column - features->group_dense_begin[feature->group]] =
+                standardised(m, batch, feature->column, i);
             continue;
         }
         float *mean = value;
@@ -188,7 +197,8 @@ static void pool_example(const struct model *m, struct model_pass *pass, size_t 
     if (!leader || batch->is_new[i]) return;
     const struct model_rows *rows = &pass->rows[features->behavior_table];
     for (uint32_t j = batch->behavior.offset[i]; j < batch->behavior.offset[i + 1]; j++)
-        if (rows->present[batch->behavior.row[j]]) add_row(z + m->behavior_offset, rows->row + batch->behavior.row[j] * d, 1.0f, d);
+        if (rows->present[batch->behavior.row[j]])
+            add_row(z + m->behavior_offset, rows->row + batch->behavior.row[j] * d, 1.0f, d);
 }
 
 struct pool_task { const struct model *model; struct model_pass *pass; const uint8_t *changed; float *value; };
@@ -199,14 +209,16 @@ static void pool_part(void *argument, size_t part, size_t parts)
     size_t begin, end;
     parallel_share(t->pass->batch->size, 1, part, parts, &begin, &end);
     for (size_t i = begin; i < end; i++)
-        if (!t->changed || t->changed[i]) pool_example(t->model, t->pass, i, t->value + part * (t->model->dimension + 16));
+        if (!t->changed || t->changed[i])
+            pool_example(t->model, t->pass, i, t->value + part * (t->model->dimension + 16));
 }
 
 static void pool(struct model *m, struct model_pass *pass, const uint8_t *changed, struct arena *scratch)
 {
     size_t parts = m->compute.parallel->width;
     struct pool_task task = { m, pass, changed, arena_take(scratch, parts * (m->dimension + 16) * sizeof(float)) };
-    compute_run(&m->compute, (pass->batch->behavior.offset[pass->batch->size] + pass->batch->size * 8) * m->dimension, pool_part, &task);
+    compute_run(&m->compute, (pass->batch->behavior.offset[pass->batch->size] + pass->batch->size * 8) * m->dimension,
+                pool_part, &task);
 }
 
 /* ---- Users of the zero-shot tower ---- */
@@ -228,12 +240,14 @@ static void gather_part(void *argument, size_t part, size_t parts)
     const struct model *m = t->model;
     const struct batch *batch = t->pass->batch;
     const struct model_rows *rows = &t->pass->rows[m->features->behavior_table];
-    size_t begin, end, d = m->dimension, attributes = m->features->group_categorical[GROUP_USER], dense = m->features->group_dense[GROUP_USER];
+    size_t begin, end, d = m->dimension, attributes = m->features->group_categorical[GROUP_USER],
+                       dense = m->features->group_dense[GROUP_USER];
     parallel_share(t->count, 1, part, parts, &begin, &end);
     for (size_t u = begin; u < end; u++) {
         size_t i = t->example[u];
         const float *z = t->pass->z + i * m->width;
-        memcpy(t->attribute + u * attributes * d, t->pass->attribute + i * attributes * d, attributes * d * sizeof(float));
+        memcpy(t->attribute + u * attributes * d, t->pass->attribute + i * attributes * d,
+               attributes * d * sizeof(float));
         memcpy(t->present + u * attributes, t->pass->present + i * attributes, attributes);
         memcpy(t->dense + u * dense, z + m->group_offset[GROUP_USER] + d, dense * sizeof(float));
         if (!t->behavior) continue;
@@ -248,13 +262,18 @@ static void gather_part(void *argument, size_t part, size_t parts)
     }
 }
 
-static struct zero_shot_users gather_users(struct model *m, const struct model_pass *pass, const uint32_t *example, size_t count,
-                                           bool behaviors, struct arena *scratch)
+static struct zero_shot_users gather_users(struct model *m, const struct model_pass *pass, const uint32_t *example,
+                                           size_t count, bool behaviors, struct arena *scratch)
 {
-    size_t d = m->dimension, attributes = m->features->group_categorical[GROUP_USER], dense = m->features->group_dense[GROUP_USER];
-    struct gather_task t = { .model = m, .pass = pass, .example = example, .count = count,
+    size_t d = m->dimension, attributes = m->features->group_categorical[GROUP_USER],
+           dense = m->features->group_dense[GROUP_USER];
+    struct gather_task t = { .model = m,
+                             .pass = pass,
+                             .example = example,
+                             .count = count,
                              .attribute = arena_take(scratch, count * attributes * d * sizeof(float)),
-                             .present = arena_take(scratch, count * attributes), .dense = arena_take(scratch, count * dense * sizeof(float)) };
+                             .present = arena_take(scratch, count * attributes),
+                             .dense = arena_take(scratch, count * dense * sizeof(float)) };
     size_t positions = 0;
     if (behaviors) {
         const struct batch_column *column = &pass->batch->behavior;
@@ -263,7 +282,8 @@ static struct zero_shot_users gather_users(struct model *m, const struct model_p
         for (size_t u = 0; u < count; u++) {
             assert(column->offset[example[u] + 1] - column->offset[example[u]] <= m->features->behavior_max_length);
             offset[u] = (uint32_t)positions;
-            for (uint32_t j = column->offset[example[u]]; j < column->offset[example[u] + 1]; j++) positions += present[column->row[j]];
+            for (uint32_t j = column->offset[example[u]]; j < column->offset[example[u] + 1]; j++)
+                positions += present[column->row[j]];
         }
         offset[count] = (uint32_t)positions;
         t.behavior_offset = offset;
@@ -272,8 +292,14 @@ static struct zero_shot_users gather_users(struct model *m, const struct model_p
         t.pooled = arena_take(scratch, count * d * sizeof(float));
     }
     compute_run(&m->compute, (positions + count * attributes) * d, gather_part, &t);
-    return (struct zero_shot_users){ .count = count, .attribute = t.attribute, .present = t.present, .dense = t.dense, .pooled = t.pooled,
-                                     .behavior = t.behavior, .behavior_offset = t.behavior_offset, .behavior_slot = t.behavior_slot };
+    return (struct zero_shot_users){ .count = count,
+                                     .attribute = t.attribute,
+                                     .present = t.present,
+                                     .dense = t.dense,
+                                     .pooled = t.pooled,
+                                     .behavior = t.behavior,
+                                     .behavior_offset = t.behavior_offset,
+                                     .behavior_slot = t.behavior_slot };
 }
 
 /* z_v of the new users among the (changed) examples. */
@@ -287,7 +313,8 @@ static void generate(struct model *m, struct model_pass *pass, const uint8_t *ch
     struct zero_shot_users users = gather_users(m, pass, example, count, false, scratch);
     float *z_v = arena_take(scratch, count * d * sizeof *z_v);
     m->zero_shot_ops->generate(m->zero_shot, &m->compute, &users, z_v, scratch);
-    for (size_t u = 0; u < count; u++) memcpy(pass->z + example[u] * m->width + m->behavior_offset, z_v + u * d, d * sizeof *z_v);
+    for (size_t u = 0; u < count; u++)
+        memcpy(pass->z + example[u] * m->width + m->behavior_offset, z_v + u * d, d * sizeof *z_v);
 }
 
 static struct ranking_input ranking_input(const struct model *m, const struct model_pass *pass)
@@ -295,8 +322,8 @@ static struct ranking_input ranking_input(const struct model *m, const struct mo
     return (struct ranking_input){ .size = pass->batch->size, .width = m->width, .z = pass->z };
 }
 
-struct model_pass *model_forward_score(struct model *m, const struct batch *batch, const struct model_rows *rows, struct arena *scratch,
-                                       float *click_probability)
+struct model_pass *model_forward_score(struct model *m, const struct batch *batch, const struct model_rows *rows,
+                                       struct arena *scratch, float *click_probability)
 {
     struct model_pass *pass = arena_take_zeroed(scratch, sizeof *pass);
     size_t attributes = m->features->group_categorical[GROUP_USER];
@@ -311,7 +338,8 @@ struct model_pass *model_forward_score(struct model *m, const struct batch *batc
     pool(m, pass, NULL, scratch);
     generate(m, pass, NULL, scratch);
     for (size_t i = 0; batch->leader && i < batch->size; i++)
-        if (!is_leader(batch, i)) memcpy(pass->z + i * m->width, pass->z + batch->leader[i] * m->width, m->user_width * sizeof *pass->z);
+        if (!is_leader(batch, i))
+            memcpy(pass->z + i * m->width, pass->z + batch->leader[i] * m->width, m->user_width * sizeof *pass->z);
     struct ranking_input in = ranking_input(m, pass);
     float *logit = arena_take(scratch, m->ranking_ops->outputs * batch->size * sizeof *logit);
     pass->ranking = m->ranking_ops->score(m->ranking, &m->compute, &in, logit, scratch);
@@ -319,7 +347,8 @@ struct model_pass *model_forward_score(struct model *m, const struct batch *batc
     return pass;
 }
 
-void model_score(struct model *m, const struct batch *batch, const struct model_rows *rows, struct arena *scratch, float *click_probability)
+void model_score(struct model *m, const struct batch *batch, const struct model_rows *rows, struct arena *scratch,
+                 float *click_probability)
 {
     model_forward_score(m, batch, rows, scratch, click_probability);
 }
@@ -355,7 +384,8 @@ static void backward_generated(struct model *m, struct model_pass *pass, struct 
     m->zero_shot_ops->generated_backward(m->zero_shot, &m->compute, &users, dz_v, pass->dattribute, scratch);
 }
 
-double model_train_ranking(struct model *m, struct model_pass *pass, uint64_t seed, uint64_t step, struct arena *scratch)
+double model_train_ranking(struct model *m, struct model_pass *pass, uint64_t seed, uint64_t step,
+                           struct arena *scratch)
 {
     const struct batch *batch = pass->batch;
     assert(!batch->leader);
@@ -372,8 +402,12 @@ double model_train_ranking(struct model *m, struct model_pass *pass, uint64_t se
 
 void model_row_gradient(struct model *m, struct model_pass *pass, size_t table, float *gradient, struct arena *scratch)
 {
-    struct row_gradient_source source = { .dz = pass->dz, .width = m->width, .dimension = m->dimension,
-                                          .behavior_offset = m->behavior_offset, .user = pass->new_user_of, .dattribute = pass->dattribute };
+    struct row_gradient_source source = { .dz = pass->dz,
+                                          .width = m->width,
+                                          .dimension = m->dimension,
+                                          .behavior_offset = m->behavior_offset,
+                                          .user = pass->new_user_of,
+                                          .dattribute = pass->dattribute };
     memcpy(source.group_offset, m->group_offset, sizeof source.group_offset);
     row_gradient(&m->compute, m->features, pass->batch, table, pass->rows[table].present, &source, gradient, scratch);
 }
@@ -383,8 +417,8 @@ bool model_gradient_finite(const struct model *m, const struct model_pass *pass)
     return vector_finite(pass->dz, pass->batch->size * m->width);
 }
 
-struct zero_shot_loss model_train_zero_shot(struct model *m, struct model_pass *pass, const uint32_t *example, size_t count,
-                                            uint64_t seed, uint64_t step, struct arena *scratch)
+struct zero_shot_loss model_train_zero_shot(struct model *m, struct model_pass *pass, const uint32_t *example,
+                                            size_t count, uint64_t seed, uint64_t step, struct arena *scratch)
 {
     struct zero_shot_users users = gather_users(m, pass, example, count, true, scratch);
     return m->zero_shot_ops->train(m->zero_shot, &m->compute, &users, seed, step, scratch);

@@ -15,21 +15,21 @@
  *
  *   z = | z_a | dense_a | z_v | z_c | dense_c | z_t | dense_t |
  *
- * All four pooled vectors are always there. A dense feature that is absent counts 0 (after standardising); fewer than two
- * values seen: mean 0, variance 1. A value without a row counts as absent: zeros, masked in attention, and not counted in
- * a multi-valued feature's mean. */
+ * All four pooled vectors are always there. A dense feature that is absent counts 0 (after standardising); fewer than
+ * two values seen: mean 0, variance 1. A value without a row counts as absent: zeros, masked in attention, and not
+ * counted in a multi-valued feature's mean. */
 
-/* The batch's rows as the model reads them: for each table row[count, d], and whether the key has a row at all (an absent
- * one is zeros, and masked in attention). */
+/* The batch's rows as the model reads them: for each table row[count, d], and whether the key has a row at all (an
+ * absent one is zeros, and masked in attention). */
 struct model_rows { const float *row; const uint8_t *present; };
 
 struct model;
 /* Parameters start Glorot-uniform by (seed, canonical name); biases 0. parallel is borrowed for life. */
-struct model *model_create(const struct features *features, size_t dimension, const struct model_options *options, uint64_t seed,
-                           struct parallel *parallel, struct cs_error *err);
+struct model *model_create(const struct features *features, size_t dimension, const struct model_options *options,
+                           uint64_t seed, struct parallel *parallel, struct cs_error *err);
 void model_destroy(struct model *model);
-/* As serving does: no dropout, running statistics, generated behaviors for new users (once a leader where batch->leader is set).
- * click_probability [batch->size]. scratch is not reset. */
+/* As serving does: no dropout, running statistics, generated behaviors for new users (once a leader where batch->leader
+ * is set). click_probability [batch->size]. scratch is not reset. */
 void model_score(struct model *model, const struct batch *batch, const struct model_rows *rows, struct arena *scratch,
                  float *click_probability);
 /* Every parameter and statistic once, no optimizer state (dense features' running mean and variance included). */
@@ -37,7 +37,8 @@ bool model_tensors(struct model *model, tensor_visitor *visit, void *self, struc
 /* To be called after parameters were written from outside: derived values (folded or summed weights) are made anew. */
 void model_changed(struct model *model);
 
-/* ---- The learner's part: a step in pieces. A pass is one batch on its way through the towers, in the scratch arena. ---- */
+/* ---- The learner's part: a step in pieces. A pass is one batch on its way through the towers, in the scratch arena.
+ * ---- */
 
 struct model_pass;
 
@@ -47,22 +48,25 @@ void model_record(struct model *model, struct gemm_recorder *recorder);
 size_t model_bytes(const struct model *model);
 
 /* model_score, and the pass that learning goes on from. rows is borrowed until the pass is done. */
-struct model_pass *model_forward_score(struct model *model, const struct batch *batch, const struct model_rows *rows, struct arena *scratch,
-                                       float *click_probability);
+struct model_pass *model_forward_score(struct model *model, const struct batch *batch, const struct model_rows *rows,
+                                       struct arena *scratch, float *click_probability);
 /* Rows came to be since: changed[i] says that example i reads one of them. */
 void model_refresh(struct model *model, struct model_pass *pass, const uint8_t *changed, struct arena *scratch);
-/* Ranking forward and backward: sets the gradients of the group PARAMETER_RANKING. Returns the mean loss. Not for batches
- * with leaders. */
-double model_train_ranking(struct model *model, struct model_pass *pass, uint64_t seed, uint64_t step, struct arena *scratch);
+/* Ranking forward and backward: sets the gradients of the group PARAMETER_RANKING. Returns the mean loss. Not for
+ * batches with leaders. */
+double model_train_ranking(struct model *model, struct model_pass *pass, uint64_t seed, uint64_t step,
+                           struct arena *scratch);
 /* The gradient of table's rows [batch->table[table].count, d], after model_train_ranking. */
-void model_row_gradient(struct model *model, struct model_pass *pass, size_t table, float *gradient, struct arena *scratch);
+void model_row_gradient(struct model *model, struct model_pass *pass, size_t table, float *gradient,
+                        struct arena *scratch);
 /* False where the ranking loss's gradient by z has an infinite or NaN. */
 bool model_gradient_finite(const struct model *model, const struct model_pass *pass);
 /* Does this model's zero-shot tower learn from old users? */
 bool model_trains_zero_shot(const struct model *model);
-/* Zero-shot forward and backward on these (old users') examples, >= 2: sets the gradients of the group PARAMETER_ZERO_SHOT. */
-struct zero_shot_loss model_train_zero_shot(struct model *model, struct model_pass *pass, const uint32_t *example, size_t count,
-                                            uint64_t seed, uint64_t step, struct arena *scratch);
+/* Zero-shot forward and backward on these (old users') examples, >= 2: sets the gradients of the group
+ * PARAMETER_ZERO_SHOT. */
+struct zero_shot_loss model_train_zero_shot(struct model *model, struct model_pass *pass, const uint32_t *example,
+                                            size_t count, uint64_t seed, uint64_t step, struct arena *scratch);
 /* The step counts: running statistics take in the batch's. */
 void model_commit(struct model *model, struct model_pass *pass);
 

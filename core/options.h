@@ -13,7 +13,7 @@ enum feature_group { GROUP_USER, GROUP_CONTEXT, GROUP_ITEM, GROUPS };
 enum feature_kind { FEATURE_CATEGORICAL, FEATURE_DENSE };
 
 struct feature_options {
-    char name[NAME_SIZE];           /* field of the event's object; "item_id" in GROUP_ITEM is the event's own item_id */
+    char name[NAME_SIZE]; /* field of the event's object; "item_id" in GROUP_ITEM is the event's own item_id */
     enum feature_group group;
     enum feature_kind kind;
     char table[NAME_SIZE];          /* categorical: its own name unless configured */

@@ -10,8 +10,8 @@ typedef void parallel_task(void *argument, size_t part, size_t parts);
 
 struct parallel {
     size_t width;       /* parts that run at once, >= 1 */
-    /* Calls task(argument, part, parts) for part = 0 .. parts-1 (parts == width), the caller's thread doing one of them;
-     * returns when all are done. */
+    /* Calls task(argument, part, parts) for part = 0 .. parts-1 (parts == width), the caller's thread doing one of
+     * them; returns when all are done. */
     void (*run)(struct parallel *self, parallel_task *task, void *argument);
 };
 

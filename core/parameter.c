@@ -12,12 +12,14 @@
 
 enum { ALIGN_FLOATS = 16 };
 
-struct parameter *parameter_add(struct parameter_set *set, enum parameter_group group, enum tensor_role role, enum parameter_start start,
-                                size_t rows, size_t columns, const char *format, ...)
+struct parameter *parameter_add(struct parameter_set *set, enum parameter_group group, enum tensor_role role,
+                                enum parameter_start start, size_t rows, size_t columns, const char *format, ...)
 {
     assert(set->count < PARAMETERS_MAX && !set->value[group]);
     struct parameter *p = &set->parameter[set->count++];
-    *p = (struct parameter){ .group = group, .role = role, .start = start, .rank = columns ? 2 : 1, .shape = { rows, columns } };
+    *p = (struct parameter){
+        .group = group, .role = role, .start = start, .rank = columns ? 2 : 1, .shape = { rows, columns }
+    };
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(p->name, sizeof p->name, format, arguments);
@@ -80,7 +82,10 @@ void parameter_set_free(struct parameter_set *set)
 
 struct tensor parameter_tensor(const struct parameter *p)
 {
-    struct tensor tensor = { .type = TENSOR_F32, .role = p->role, .rank = p->rank, .shape = { p->shape[0], p->rank == 2 ? p->shape[1] : 0 },
+    struct tensor tensor = { .type = TENSOR_F32,
+                             .role = p->role,
+                             .rank = p->rank,
+                             .shape = { p->shape[0], p->rank == 2 ? p->shape[1] : 0 },
                              .data = p->value };
     memcpy(tensor.name, p->name, sizeof tensor.name);
     return tensor;

@@ -1,5 +1,5 @@
-/* All dense parameters and statistics of a model, by canonical name (numerics.md, section 8). Those of a group lie in one
- * block, so that an optimizer updates a group as one array:
+/* All dense parameters and statistics of a model, by canonical name (numerics.md, section 8). Those of a group lie in
+ * one block, so that an optimizer updates a group as one array:
  *
  *   block(group)   | parameter 0 ... pad | parameter 1 ... pad | ...      each begins on 64 bytes, pads hold zeros
  *
@@ -40,8 +40,9 @@ struct parameter_set {
 };
 
 /* columns 0: a vector of `rows`. The address stays good for the set's life; value is set by parameter_set_allocate. */
-struct parameter *parameter_add(struct parameter_set *set, enum parameter_group group, enum tensor_role role, enum parameter_start start,
-                                size_t rows, size_t columns, const char *format, ...) __attribute__((format(printf, 7, 8)));
+struct parameter *parameter_add(struct parameter_set *set, enum parameter_group group, enum tensor_role role,
+                                enum parameter_start start, size_t rows, size_t columns, const char *format, ...)
+    __attribute__((format(printf, 7, 8)));
 /* Once all are added: memory, and where each one starts. Weights by (seed, name, element). */
 bool parameter_set_allocate(struct parameter_set *set, uint64_t seed, struct cs_error *err);
 bool parameter_set_gradients(struct parameter_set *set, struct cs_error *err);

@@ -1,5 +1,5 @@
-/* BaseDNN (numerics.md, section 4): hidden layers of dropout, dense without bias, batch normalisation, LeakyReLU; then one
- * dense layer to the logit. Without dropout, scoring and training multiply z by the first weights once. */
+/* BaseDNN (numerics.md, section 4): hidden layers of dropout, dense without bias, batch normalisation, LeakyReLU; then
+ * one dense layer to the logit. Without dropout, scoring and training multiply z by the first weights once. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,10 +24,12 @@ struct ranking_pass {
     uint64_t stream[LAYERS_MAX];
 };
 
-static struct ranking_tower *create(const struct ranking_options *options, size_t width, struct parameter_set *set, struct cs_error *err)
+static struct ranking_tower *create(const struct ranking_options *options, size_t width, struct parameter_set *set,
+                                    struct cs_error *err)
 {
     if (!options->hidden_count || options->hidden_count > LAYERS_MAX) {
-        cs_fail(err, CS_CONFIG, "model.ranking.hidden has %zu layers; base_dnn takes 1 to %d", options->hidden_count, LAYERS_MAX);
+        cs_fail(err, CS_CONFIG, "model.ranking.hidden has %zu layers; base_dnn takes 1 to %d", options->hidden_count,
+                LAYERS_MAX);
         return NULL;
     }
     struct ranking_tower *tower = calloc(1, sizeof *tower);
@@ -43,23 +45,24 @@ static struct ranking_tower *create(const struct ranking_options *options, size_
                                          "ranking.hidden.%zu.weight", l);
         batch_norm_add(&tower->norm[l], set, options->hidden[l], "ranking", l);
     }
-    tower->output_weight = parameter_add(set, PARAMETER_RANKING, TENSOR_SCORING, START_GLOROT, 1, options->hidden[tower->layers - 1],
-                                         "ranking.output.weight");
+    tower->output_weight = parameter_add(set, PARAMETER_RANKING, TENSOR_SCORING, START_GLOROT, 1,
+                                         options->hidden[tower->layers - 1], "ranking.output.weight");
     tower->output_bias = parameter_add(set, PARAMETER_RANKING, TENSOR_SCORING, START_ZERO, 1, 0, "ranking.output.bias");
     return tower;
 }
 
 static void destroy(struct ranking_tower *tower) { free(tower); }
 
-static struct ranking_pass *score(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in, float *logit,
-                                  struct arena *scratch)
+static struct ranking_pass *score(struct ranking_tower *tower, const struct compute *compute,
+                                  const struct ranking_input *in, float *logit, struct arena *scratch)
 {
     struct ranking_pass *pass = arena_take_zeroed(scratch, sizeof *pass);
     const float *x = in->z;
     size_t ldx = in->width;
     for (size_t l = 0; l < tower->layers; l++) {
         size_t width = tower->norm[l].width;
-        float *product = arena_take(scratch, in->size * width * sizeof *product), *y = arena_take(scratch, in->size * width * sizeof *y);
+        float *product = arena_take(scratch, in->size * width * sizeof *product),
+              *y = arena_take(scratch, in->size * width * sizeof *y);
         dense_forward(compute, tower->weight[l], NULL, ACTIVATION_NONE, in->size, x, ldx, product, width);
         if (!l) pass->first = product;
         batch_norm_score(compute, &tower->norm[l], in->size, product, y);
@@ -70,21 +73,24 @@ static struct ranking_pass *score(struct ranking_tower *tower, const struct comp
     return pass;
 }
 
-static void refresh(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in, struct ranking_pass *pass,
-                    const uint32_t *example, size_t count, struct arena *scratch)
+static void refresh(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in,
+                    struct ranking_pass *pass, const uint32_t *example, size_t count, struct arena *scratch)
 {
     if (tower->dropout > 0.0) return;       /* forward reads z again */
     size_t width = tower->norm[0].width;
-    float *z = arena_take(scratch, count * in->width * sizeof *z), *product = arena_take(scratch, count * width * sizeof *product);
+    float *z = arena_take(scratch, count * in->width * sizeof *z),
+          *product = arena_take(scratch, count * width * sizeof *product);
     for (size_t i = 0; i < count; i++) memcpy(z + i * in->width, in->z + example[i] * in->width, in->width * sizeof *z);
     dense_forward(compute, tower->weight[0], NULL, ACTIVATION_NONE, count, z, in->width, product, width);
-    for (size_t i = 0; i < count; i++) memcpy(pass->first + example[i] * width, product + i * width, width * sizeof *product);
+    for (size_t i = 0; i < count; i++)
+        memcpy(pass->first + example[i] * width, product + i * width, width * sizeof *product);
 }
 
 /* The tensor that layer l reads, dropped out; layer 0's is a copy, the others' is the output below, in place: a dropped
  * element's gradient is 0, so that its sign is not missed. */
-static const float *drop_input(const struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in,
-                               struct ranking_pass *pass, size_t l, uint64_t seed, uint64_t step, struct arena *scratch)
+static const float *drop_input(const struct ranking_tower *tower, const struct compute *compute,
+                               const struct ranking_input *in, struct ranking_pass *pass, size_t l, uint64_t seed,
+                               uint64_t step, struct arena *scratch)
 {
     size_t width = tower->weight[l]->shape[1];
     float *x = l ? pass->output[l - 1] : NULL;
@@ -97,8 +103,8 @@ static const float *drop_input(const struct ranking_tower *tower, const struct c
     return x;
 }
 
-static void forward(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in, struct ranking_pass *pass,
-                    uint64_t seed, uint64_t step, float *logit, struct arena *scratch)
+static void forward(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in,
+                    struct ranking_pass *pass, uint64_t seed, uint64_t step, float *logit, struct arena *scratch)
 {
     for (size_t l = 0; l < tower->layers; l++) {
         size_t width = tower->norm[l].width;
@@ -107,32 +113,35 @@ static void forward(struct ranking_tower *tower, const struct compute *compute, 
             pass->product[l] = pass->first;
         } else {
             pass->product[l] = arena_take(scratch, in->size * width * sizeof(float));
-            dense_forward(compute, tower->weight[l], NULL, ACTIVATION_NONE, in->size, pass->input[l], tower->weight[l]->shape[1],
-                          pass->product[l], width);
+            dense_forward(compute, tower->weight[l], NULL, ACTIVATION_NONE, in->size, pass->input[l],
+                          tower->weight[l]->shape[1], pass->product[l], width);
         }
         pass->output[l] = arena_take(scratch, in->size * width * sizeof(float));
         pass->mean[l] = arena_take(scratch, width * sizeof(float));
         pass->variance[l] = arena_take(scratch, width * sizeof(float));
-        batch_norm_forward(compute, &tower->norm[l], in->size, pass->product[l], pass->output[l], pass->mean[l], pass->variance[l]);
+        batch_norm_forward(compute, &tower->norm[l], in->size, pass->product[l], pass->output[l], pass->mean[l],
+                           pass->variance[l]);
     }
     size_t last = tower->layers - 1, width = tower->norm[last].width;
-    dense_forward(compute, tower->output_weight, tower->output_bias, ACTIVATION_NONE, in->size, pass->output[last], width, logit, 1);
+    dense_forward(compute, tower->output_weight, tower->output_bias, ACTIVATION_NONE, in->size, pass->output[last],
+                  width, logit, 1);
 }
 
-static void backward(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in, struct ranking_pass *pass,
-                     const float *dlogit, float *dz, struct arena *scratch)
+static void backward(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in,
+                     struct ranking_pass *pass, const float *dlogit, float *dz, struct arena *scratch)
 {
     size_t last = tower->layers - 1, width = tower->norm[last].width;
     float *dy = arena_take(scratch, in->size * sizeof *dy), *dx = arena_take(scratch, in->size * width * sizeof *dx);
     memcpy(dy, dlogit, in->size * sizeof *dy);
-    dense_backward(compute, tower->output_weight, tower->output_bias, ACTIVATION_NONE, in->size, pass->output[last], width, NULL, 0, dy, 1,
-                   0.0f, dx, width);
+    dense_backward(compute, tower->output_weight, tower->output_bias, ACTIVATION_NONE, in->size, pass->output[last],
+                   width, NULL, 0, dy, 1, 0.0f, dx, width);
     for (size_t l = tower->layers; l-- > 0;) {
         size_t reads = tower->weight[l]->shape[1];
-        batch_norm_backward(compute, &tower->norm[l], in->size, pass->product[l], pass->output[l], pass->mean[l], pass->variance[l], dx);
+        batch_norm_backward(compute, &tower->norm[l], in->size, pass->product[l], pass->output[l], pass->mean[l],
+                            pass->variance[l], dx);
         float *below = l ? arena_take(scratch, in->size * reads * sizeof *below) : dz;
-        dense_backward(compute, tower->weight[l], NULL, ACTIVATION_NONE, in->size, pass->input[l], reads, NULL, 0, dx, tower->norm[l].width,
-                       0.0f, below, reads);
+        dense_backward(compute, tower->weight[l], NULL, ACTIVATION_NONE, in->size, pass->input[l], reads, NULL, 0, dx,
+                       tower->norm[l].width, 0.0f, below, reads);
         dropout_apply(compute, pass->stream[l], tower->dropout, in->size, reads, below, reads);
         dx = below;
     }
@@ -140,10 +149,19 @@ static void backward(struct ranking_tower *tower, const struct compute *compute,
 
 static void commit(struct ranking_tower *tower, const struct ranking_pass *pass)
 {
-    for (size_t l = 0; l < tower->layers; l++) batch_norm_update_running(&tower->norm[l], pass->mean[l], pass->variance[l]);
+    for (size_t l = 0; l < tower->layers; l++)
+        batch_norm_update_running(&tower->norm[l], pass->mean[l], pass->variance[l]);
 }
 
 const struct ranking_tower_ops ranking_base_dnn = {
-    .kind = RANKING_BASE_DNN, .name = "base_dnn", .outputs = 1, .create = create, .destroy = destroy, .score = score, .refresh = refresh,
-    .forward = forward, .backward = backward, .commit = commit,
+    .kind = RANKING_BASE_DNN,
+    .name = "base_dnn",
+    .outputs = 1,
+    .create = create,
+    .destroy = destroy,
+    .score = score,
+    .refresh = refresh,
+    .forward = forward,
+    .backward = backward,
+    .commit = commit,
 };

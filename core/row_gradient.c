@@ -13,8 +13,8 @@ static void note(struct index *index, uint32_t row, const float *gradient, float
     index->end[row]++;
 }
 
-static void visit_column(struct index *index, const struct features *features, const struct feature *feature, const struct batch *batch,
-                         const struct row_gradient_source *s)
+static void visit_column(struct index *index, const struct features *features, const struct feature *feature,
+                         const struct batch *batch, const struct row_gradient_source *s)
 {
     const struct batch_column *column = &batch->column[feature->column];
     size_t attributes = features->group_categorical[GROUP_USER], at = s->group_offset[feature->group], d = s->dimension;
@@ -39,7 +39,8 @@ static void visit(struct index *index, const struct features *features, const st
 {
     for (size_t f = 0; f < features->count; f++) {
         const struct feature *feature = &features->feature[f];
-        if (feature->kind == FEATURE_CATEGORICAL && feature->table == table) visit_column(index, features, feature, batch, s);
+        if (feature->kind == FEATURE_CATEGORICAL && feature->table == table)
+            visit_column(index, features, feature, batch, s);
     }
     if (table != features->behavior_table) return;
     for (size_t i = 0; i < batch->size; i++)
@@ -66,17 +67,20 @@ static void sum_part(void *argument, size_t part, size_t parts)
     }
 }
 
-void row_gradient(const struct compute *compute, const struct features *features, const struct batch *batch, size_t table,
-                  const uint8_t *present, const struct row_gradient_source *source, float *gradient, struct arena *scratch)
+void row_gradient(const struct compute *compute, const struct features *features, const struct batch *batch,
+                  size_t table, const uint8_t *present, const struct row_gradient_source *source, float *gradient,
+                  struct arena *scratch)
 {
     size_t rows = batch->table[table].count;
-    /* Counts stand two places up; summed, begin[row + 1] is where the row's uses begin, and filling moves it to where they
-     * end, which is where the next row's begin. */
+    /* Counts stand two places up; summed, begin[row + 1] is where the row's uses begin, and filling moves it to where
+     * they end, which is where the next row's begin. */
     uint32_t *begin = arena_take_zeroed(scratch, (rows + 2) * sizeof *begin);
     struct index index = { .present = present, .end = begin + 2 };
     visit(&index, features, batch, table, source);
     for (size_t row = 0; row < rows; row++) begin[row + 2] += begin[row + 1];
-    index = (struct index){ .present = present, .end = begin + 1, .use = arena_take(scratch, (begin[rows + 1] + 1) * sizeof(struct use)) };
+    index = (struct index){ .present = present,
+                            .end = begin + 1,
+                            .use = arena_take(scratch, (begin[rows + 1] + 1) * sizeof(struct use)) };
     visit(&index, features, batch, table, source);
     struct task task = { index.use, begin, rows, source->dimension, gradient };
     compute_run(compute, (begin[rows] + rows) * source->dimension, sum_part, &task);

@@ -1,5 +1,6 @@
-/* From the gradients of what was read to the gradients of the rows that were read: an inverted index (row -> where it was
- * used) is built once a table, then each row's uses are summed in the order of the examples, whichever thread does it. */
+/* From the gradients of what was read to the gradients of the rows that were read: an inverted index (row -> where it
+ * was used) is built once a table, then each row's uses are summed in the order of the examples, whichever thread does
+ * it. */
 #ifndef CORE_ROW_GRADIENT_H
 #define CORE_ROW_GRADIENT_H
 
@@ -19,7 +20,8 @@ struct row_gradient_source {
 };
 
 /* gradient [batch->table[table].count, d]; zeros for rows that are not present. */
-void row_gradient(const struct compute *compute, const struct features *features, const struct batch *batch, size_t table,
-                  const uint8_t *present, const struct row_gradient_source *source, float *gradient, struct arena *scratch);
+void row_gradient(const struct compute *compute, const struct features *features, const struct batch *batch,
+                  size_t table, const uint8_t *present, const struct row_gradient_source *source, float *gradient,
+                  struct arena *scratch);
 
 #endif

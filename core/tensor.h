@@ -29,7 +29,8 @@ size_t tensor_type_bytes(enum tensor_type type);
 size_t tensor_elements(const struct tensor *tensor);
 size_t tensor_bytes(const struct tensor *tensor);
 
-/* Called once a tensor, in a fixed order. False stops the visit, and the visiting function returns false with err as it is. */
+/* Called once a tensor, in a fixed order. False stops the visit, and the visiting function returns false with err as it
+ * is. */
 typedef bool tensor_visitor(void *self, const struct tensor *tensor, struct cs_error *err);
 
 #endif

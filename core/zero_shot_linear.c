@@ -1,5 +1,5 @@
-/* MAIL-None (numerics.md, section 3): z_v = M a, one linear map of the flattened attributes, trained by the ranking loss on
- * new users' examples, through to the attributes' rows. */
+/* MAIL-None (numerics.md, section 3): z_v = M a, one linear map of the flattened attributes, trained by the ranking
+ * loss on new users' examples, through to the attributes' rows. */
 #include "core/zero_shot_tower.h"
 
 #include <stdlib.h>
@@ -28,16 +28,17 @@ static struct zero_shot_tower *create(const struct zero_shot_options *options, c
 
 static void destroy(struct zero_shot_tower *tower) { free(tower); }
 
-static void generate(struct zero_shot_tower *tower, const struct compute *compute, const struct zero_shot_users *users, float *z_v,
-                     struct arena *scratch)
+static void generate(struct zero_shot_tower *tower, const struct compute *compute, const struct zero_shot_users *users,
+                     float *z_v, struct arena *scratch)
 {
     (void)scratch;
-    dense_forward(compute, tower->weight, NULL, ACTIVATION_NONE, users->count, users->attribute, tower->weight->shape[1], z_v,
-                  tower->weight->shape[0]);
+    dense_forward(compute, tower->weight, NULL, ACTIVATION_NONE, users->count, users->attribute,
+                  tower->weight->shape[1], z_v, tower->weight->shape[0]);
 }
 
-static void generated_backward(struct zero_shot_tower *tower, const struct compute *compute, const struct zero_shot_users *users,
-                               const float *dz_v, float *dattribute, struct arena *scratch)
+static void generated_backward(struct zero_shot_tower *tower, const struct compute *compute,
+                               const struct zero_shot_users *users, const float *dz_v, float *dattribute,
+                               struct arena *scratch)
 {
     (void)scratch;
     size_t out = tower->weight->shape[0], in = tower->weight->shape[1], n = users->count;

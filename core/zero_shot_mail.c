@@ -1,10 +1,12 @@
-/* MAIL's zero-shot tower (numerics.md, section 3): two auto-encoders over one hidden space, tied by reconstruction and MMD.
+/* MAIL's zero-shot tower (numerics.md, section 3): two auto-encoders over one hidden space, tied by reconstruction and
+ * MMD.
  *
- *   attributes --attention--> h_a --E1--> p \  D1 --> attributes     rows 0 .. n-1 of one matrix are p, n .. 2n-1 are q,
- *   behaviors  --attention--> h_v --E2--> q /  D2 --> behaviors      so that each decoder runs once
+ *   attributes --attention--> h_a --E1--> p \  D1 --> attributes
+ *   behaviors  --attention--> h_v --E2--> q /  D2 --> behaviors
  *
- * A new user's behaviors are D2(E1(h_a)). Where D2 makes a sequence but only its sum is asked for, D2's last layer is summed
- * over the slots first: [n_v * d, in] becomes [d, in], once after each change of parameters. */
+ * Rows 0 .. n-1 of one matrix are p, n .. 2n-1 are q, so that each decoder runs once.
+ * A new user's behaviors are D2(E1(h_a)). Where D2 makes a sequence but only its sum is asked for, D2's last layer is
+ * summed over the slots first: [n_v * d, in] becomes [d, in], once after each change of parameters. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,11 +32,12 @@ static void destroy(struct zero_shot_tower *tower)
     free(tower);
 }
 
-static struct zero_shot_tower *create(const struct zero_shot_options *o, const struct zero_shot_shape *shape, struct parameter_set *set,
-                                      struct cs_error *err)
+static struct zero_shot_tower *create(const struct zero_shot_options *o, const struct zero_shot_shape *shape,
+                                      struct parameter_set *set, struct cs_error *err)
 {
     if (o->encoder_count != BLOCK_LAYERS || o->decoder_count != BLOCK_LAYERS - 1) {
-        cs_fail(err, CS_CONFIG, "model.zero_shot: encoder has %zu widths, decoder %zu; mail takes 3 and 2", o->encoder_count, o->decoder_count);
+        cs_fail(err, CS_CONFIG, "model.zero_shot: encoder has %zu widths, decoder %zu; mail takes 3 and 2",
+                o->encoder_count, o->decoder_count);
         return NULL;
     }
     if (!shape->attributes) {
@@ -50,18 +53,21 @@ static struct zero_shot_tower *create(const struct zero_shot_options *o, const s
     t->shape = *shape;
     size_t d = shape->dimension, code = o->encoder[2];
     size_t user_widths[] = { o->decoder[0], o->decoder[1], shape->attributes * d };
-    size_t behavior_widths[] = { o->decoder[0], o->decoder[1], o->target == TARGET_SEQUENCE ? shape->behaviors * d : d };
+    size_t behavior_widths[] = { o->decoder[0], o->decoder[1],
+                                 o->target == TARGET_SEQUENCE ? shape->behaviors * d : d };
     enum parameter_group second = o->losses == LOSSES_SINGLE ? PARAMETER_FROZEN : PARAMETER_ZERO_SHOT;
-    attention_add(&t->attention_user, set, PARAMETER_ZERO_SHOT, TENSOR_SCORING, o->attention, d, "zero_shot.attention_user");
-    attention_add(&t->attention_behavior, set, second, TENSOR_TRAINING, o->attention, d, "zero_shot.attention_behavior");
-    block_add_parameters(&t->encoder_user, set, PARAMETER_ZERO_SHOT, TENSOR_SCORING, d + shape->dense, o->encoder, ACTIVATION_LEAKY_RELU,
-                         "zero_shot.encoder_user");
+    attention_add(&t->attention_user, set, PARAMETER_ZERO_SHOT, TENSOR_SCORING, o->attention, d,
+                  "zero_shot.attention_user");
+    attention_add(&t->attention_behavior, set, second, TENSOR_TRAINING, o->attention, d,
+                  "zero_shot.attention_behavior");
+    block_add_parameters(&t->encoder_user, set, PARAMETER_ZERO_SHOT, TENSOR_SCORING, d + shape->dense, o->encoder,
+                         ACTIVATION_LEAKY_RELU, "zero_shot.encoder_user");
     block_add_parameters(&t->encoder_behavior, set, second, TENSOR_TRAINING, d, o->encoder, ACTIVATION_LEAKY_RELU,
                          "zero_shot.encoder_behavior");
-    block_add_parameters(&t->decoder_user, set, PARAMETER_ZERO_SHOT, TENSOR_TRAINING, code, user_widths, ACTIVATION_NONE,
-                         "zero_shot.decoder_user");
-    block_add_parameters(&t->decoder_behavior, set, PARAMETER_ZERO_SHOT, TENSOR_SCORING, code, behavior_widths, ACTIVATION_NONE,
-                         "zero_shot.decoder_behavior");
+    block_add_parameters(&t->decoder_user, set, PARAMETER_ZERO_SHOT, TENSOR_TRAINING, code, user_widths,
+                         ACTIVATION_NONE, "zero_shot.decoder_user");
+    block_add_parameters(&t->decoder_behavior, set, PARAMETER_ZERO_SHOT, TENSOR_SCORING, code, behavior_widths,
+                         ACTIVATION_NONE, "zero_shot.decoder_behavior");
     if (o->target == TARGET_SEQUENCE) {
         t->folded_is_stale = true;
         t->folded = calloc(d * (t->decoder_behavior.weight[2]->shape[1] + 1), sizeof *t->folded);
@@ -98,8 +104,10 @@ static void fold_part(void *argument, size_t part, size_t parts)
 static float *pool_users(struct zero_shot_tower *t, const struct compute *compute, const struct zero_shot_users *users,
                          struct attention_pass *pass, struct arena *scratch)
 {
-    size_t n = users->count, attributes = t->shape.attributes, d = t->shape.dimension, dense = t->shape.dense, width = d + dense;
-    float *h = arena_take(scratch, n * width * sizeof(float)), *x = arena_take(scratch, n * attributes * d * sizeof(float));
+    size_t n = users->count, attributes = t->shape.attributes, d = t->shape.dimension, dense = t->shape.dense,
+           width = d + dense;
+    float *h = arena_take(scratch, n * width * sizeof(float)),
+          *x = arena_take(scratch, n * attributes * d * sizeof(float));
     uint32_t *offset = arena_take(scratch, (n + 1) * sizeof *offset), positions = 0;
     for (size_t i = 0; i < n; i++) {
         offset[i] = positions;
@@ -113,8 +121,8 @@ static float *pool_users(struct zero_shot_tower *t, const struct compute *comput
     return h;
 }
 
-static void generate(struct zero_shot_tower *t, const struct compute *compute, const struct zero_shot_users *users, float *z_v,
-                     struct arena *scratch)
+static void generate(struct zero_shot_tower *t, const struct compute *compute, const struct zero_shot_users *users,
+                     float *z_v, struct arena *scratch)
 {
     size_t n = users->count, d = t->shape.dimension, code = t->options.encoder[2];
     struct attention_pass attention;
@@ -130,24 +138,27 @@ static void generate(struct zero_shot_tower *t, const struct compute *compute, c
         compute_run(compute, t->shape.behaviors * d * in, fold_part, t);
         t->folded_is_stale = false;
     }
-    struct parameter weight = { .shape = { d, in }, .value = t->folded }, bias = { .shape = { d }, .value = t->folded + d * in };
+    struct parameter weight = { .shape = { d, in }, .value = t->folded },
+                     bias = { .shape = { d }, .value = t->folded + d * in };
     block_forward_hidden(compute, &t->decoder_behavior, n, p, code, 0.0, 0, 0, scratch, &decoder);
     dense_forward(compute, &weight, &bias, ACTIVATION_NONE, n, decoder.out[1], in, z_v, d);
 }
 
 /* Both decoders on one half of the codes, p's or q's: y1 and y2 become gradients. */
-static double reconstruct(struct zero_shot_tower *t, const struct compute *compute, const struct zero_shot_users *users, float *y1,
-                          float *y2, struct arena *scratch)
+static double reconstruct(struct zero_shot_tower *t, const struct compute *compute, const struct zero_shot_users *users,
+                          float *y1, float *y2, struct arena *scratch)
 {
     size_t n = users->count, d = t->shape.dimension, width = t->shape.attributes * d;
     double loss = reconstruction_dense(compute, y1, n, width, users->attribute, width, scratch);
-    if (t->options.target == TARGET_POOLED) return loss + reconstruction_dense(compute, y2, n, d, users->pooled, d, scratch);
+    if (t->options.target == TARGET_POOLED)
+        return loss + reconstruction_dense(compute, y2, n, d, users->pooled, d, scratch);
     struct sequence_target target = { users->behavior, users->behavior_offset, users->behavior_slot, d };
     return loss + reconstruction_sequence(compute, y2, n, t->shape.behaviors * d, &target, scratch);
 }
 
-static struct zero_shot_loss train(struct zero_shot_tower *t, const struct compute *compute, const struct zero_shot_users *users,
-                                   uint64_t seed, uint64_t step, struct arena *scratch)
+static struct zero_shot_loss train(struct zero_shot_tower *t, const struct compute *compute,
+                                   const struct zero_shot_users *users, uint64_t seed, uint64_t step,
+                                   struct arena *scratch)
 {
     const struct zero_shot_options *o = &t->options;
     bool both = o->losses != LOSSES_SINGLE;
@@ -162,8 +173,10 @@ static struct zero_shot_loss train(struct zero_shot_tower *t, const struct compu
     block_forward(compute, &t->encoder_user, n, h1, t->encoder_user.in, o->dropout, seed, step, pq, scratch, &encoder1);
     if (both) {
         h2 = arena_take(scratch, n * d * sizeof *h2);
-        attention_forward(compute, &t->attention_behavior, n, users->behavior, users->behavior_offset, h2, d, scratch, &attention2);
-        block_forward(compute, &t->encoder_behavior, n, h2, d, o->dropout, seed, step, pq + n * code, scratch, &encoder2);
+        attention_forward(compute, &t->attention_behavior, n, users->behavior, users->behavior_offset, h2, d, scratch,
+                          &attention2);
+        block_forward(compute, &t->encoder_behavior, n, h2, d, o->dropout, seed, step, pq + n * code, scratch,
+                      &encoder2);
     }
     float *y1 = arena_take(scratch, rows * width1 * sizeof *y1), *y2 = arena_take(scratch, rows * width2 * sizeof *y2);
     block_forward(compute, &t->decoder_user, rows, pq, code, o->dropout, seed, step, y1, scratch, &decoder1);
@@ -186,5 +199,11 @@ static struct zero_shot_loss train(struct zero_shot_tower *t, const struct compu
 }
 
 const struct zero_shot_ops zero_shot_mail = {
-    .kind = ZERO_SHOT_MAIL, .name = "mail", .create = create, .destroy = destroy, .changed = changed, .generate = generate, .train = train,
+    .kind = ZERO_SHOT_MAIL,
+    .name = "mail",
+    .create = create,
+    .destroy = destroy,
+    .changed = changed,
+    .generate = generate,
+    .train = train,
 };

@@ -35,8 +35,8 @@ static struct zero_shot_tower *none_create(const struct zero_shot_options *optio
 
 static void none_destroy(struct zero_shot_tower *tower) { free(tower); }
 
-static void none_generate(struct zero_shot_tower *tower, const struct compute *compute, const struct zero_shot_users *users, float *z_v,
-                          struct arena *scratch)
+static void none_generate(struct zero_shot_tower *tower, const struct compute *compute,
+                          const struct zero_shot_users *users, float *z_v, struct arena *scratch)
 {
     (void)compute, (void)scratch;
     memset(z_v, 0, users->count * tower->dimension * sizeof *z_v);

@@ -1,6 +1,7 @@
-/* What stands in for the behavior sequence of a user who has none: the interface that each kind fills in. The model calls
- * generate for new users, train on old ones where the kind learns from them by itself, and generated_backward where it is
- * the ranking loss that trains it. A tower that reads whole generated sequences (DMR) adds its operation here. */
+/* What stands in for the behavior sequence of a user who has none: the interface that each kind fills in. The model
+ * calls generate for new users, train on old ones where the kind learns from them by itself, and generated_backward
+ * where it is the ranking loss that trains it. A tower that reads whole generated sequences (DMR) adds its operation
+ * here. */
 #ifndef CORE_ZERO_SHOT_TOWER_H
 #define CORE_ZERO_SHOT_TOWER_H
 
@@ -41,15 +42,17 @@ struct zero_shot_ops {
     /* Parameters were changed: whatever was derived from them is stale. NULL: nothing is. */
     void (*changed)(struct zero_shot_tower *tower);
     /* z_v [count, d] of new users. */
-    void (*generate)(struct zero_shot_tower *tower, const struct compute *compute, const struct zero_shot_users *users, float *z_v,
-                     struct arena *scratch);
+    void (*generate)(struct zero_shot_tower *tower, const struct compute *compute, const struct zero_shot_users *users,
+                     float *z_v, struct arena *scratch);
     /* Forward and backward on old users (>= 2): sets the gradients of the group PARAMETER_ZERO_SHOT. NULL: never. */
-    struct zero_shot_loss (*train)(struct zero_shot_tower *tower, const struct compute *compute, const struct zero_shot_users *users,
-                                   uint64_t seed, uint64_t step, struct arena *scratch);
+    struct zero_shot_loss (*train)(struct zero_shot_tower *tower, const struct compute *compute,
+                                   const struct zero_shot_users *users, uint64_t seed, uint64_t step,
+                                   struct arena *scratch);
     /* The ranking loss's gradient by what was generated: sets parameters' gradients (group PARAMETER_RANKING) and
      * dattribute [count, n_a * d]. NULL: generated behaviors are constant to the ranking loss. */
-    void (*generated_backward)(struct zero_shot_tower *tower, const struct compute *compute, const struct zero_shot_users *users,
-                               const float *dz_v, float *dattribute, struct arena *scratch);
+    void (*generated_backward)(struct zero_shot_tower *tower, const struct compute *compute,
+                               const struct zero_shot_users *users, const float *dz_v, float *dattribute,
+                               struct arena *scratch);
 };
 
 extern const struct zero_shot_ops zero_shot_mail, zero_shot_none, zero_shot_linear;

@@ -1,4 +1,5 @@
-/* coldstreamctl: the operator's and the developer's tool. One row a verb; help, parsing and suggestions follow from it. */
+/* coldstreamctl: the operator's and the developer's tool. One row a verb; help, parsing and suggestions follow from it.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,23 +10,37 @@ static const char running[] = "Ask a running daemon", files[] = "Work on files",
 
 const struct ctl_verb ctl_verb_table[] = {
     { "status", running, NULL, "What the daemon is doing, at a glance.", ctl_status_options, ctl_client },
-    { "snapshot", running, NULL, "Save the daemon's state now, and wait until it is on disk.", ctl_client_options, ctl_client },
-    { "publish", running, NULL, "Snapshot, then publish a checkpoint of it for the serving fleet.", ctl_client_options, ctl_client },
-    { "rollback", running, "[VERSION]", "Point `current` at an earlier checkpoint; the previous one where VERSION is left out.", ctl_client_options, ctl_client },
+    { "snapshot", running, NULL, "Save the daemon's state now, and wait until it is on disk.", ctl_client_options,
+      ctl_client },
+    { "publish", running, NULL, "Snapshot, then publish a checkpoint of it for the serving fleet.", ctl_client_options,
+      ctl_client },
+    { "rollback", running, "[VERSION]",
+      "Point `current` at an earlier checkpoint; the previous one where VERSION is left out.", ctl_client_options,
+      ctl_client },
     { "reload", running, NULL, "Read the configuration file again, as SIGHUP does.", ctl_client_options, ctl_client },
     { "pause", running, NULL, "Stop learning; the position in the stream is kept.", ctl_client_options, ctl_client },
     { "resume", running, NULL, "Go on learning.", ctl_client_options, ctl_client },
-    { "log-level", running, "LEVEL", "Change what is logged: error, warning, notice, info or debug.", ctl_client_options, ctl_client },
-    { "check-config", files, "FILE", "Say all that is wrong with a configuration.", ctl_check_config_options, ctl_check_config },
-    { "sample", files, NULL, "Print a configuration with every setting, its default and what it does.", ctl_manual_options, ctl_sample },
+    { "log-level", running, "LEVEL", "Change what is logged: error, warning, notice, info or debug.",
+      ctl_client_options, ctl_client },
+    { "check-config", files, "FILE", "Say all that is wrong with a configuration.", ctl_check_config_options,
+      ctl_check_config },
+    { "sample", files, NULL, "Print a configuration with every setting, its default and what it does.",
+      ctl_manual_options, ctl_sample },
     { "manual", files, NULL, "Print the manual of all settings, as Markdown.", ctl_manual_options, ctl_manual },
-    { "train", files, NULL, "Learn from a file of events as the daemon would from Kafka: the same code, the same numbers.", ctl_train_options, ctl_train },
-    { "export", files, "FILE", "Write a snapshot's or a checkpoint's tensors, for other programs to read.", ctl_export_options, ctl_export },
-    { "import", files, "FILE", "Make a snapshot from a safetensors file, for a daemon to start from.", ctl_import_options, ctl_import },
+    { "train", files, NULL,
+      "Learn from a file of events as the daemon would from Kafka: the same code, the same numbers.", ctl_train_options,
+      ctl_train },
+    { "export", files, "FILE", "Write a snapshot's or a checkpoint's tensors, for other programs to read.",
+      ctl_export_options, ctl_export },
+    { "import", files, "FILE", "Make a snapshot from a safetensors file, for a daemon to start from.",
+      ctl_import_options, ctl_import },
     { "inspect", files, "PATH", "Say what a snapshot or a checkpoint holds.", ctl_inspect_options, ctl_inspect },
-    { "verify", files, "PATH", "Read all of a snapshot or a checkpoint and compare every checksum.", ctl_verify_options, ctl_verify },
-    { "score", files, NULL, "Score impressions with a checkpoint: JSON lines in, one line out for each.", ctl_score_options, ctl_score },
-    { "generate", load, NULL, "Make a synthetic stream that can be learned: to a file, a pipe or Kafka.", ctl_generate_options, ctl_generate },
+    { "verify", files, "PATH", "Read all of a snapshot or a checkpoint and compare every checksum.", ctl_verify_options,
+      ctl_verify },
+    { "score", files, NULL, "Score impressions with a checkpoint: JSON lines in, one line out for each.",
+      ctl_score_options, ctl_score },
+    { "generate", load, NULL, "Make a synthetic stream that can be learned: to a file, a pipe or Kafka.",
+      ctl_generate_options, ctl_generate },
     { NULL, NULL, NULL, NULL, NULL, NULL },
 };
 
@@ -46,8 +61,10 @@ static void help(FILE *out)
         group = v->group;
         fprintf(out, "  %-14s %s\n", v->name, v->doc);
     }
-    fprintf(out, "\n'coldstreamctl VERB --help' lists a verb's options; --version says what this is built of.\n"
-                 "Exit codes: 0 done, 1 failed, 2 wrong usage, 65 state or data refused, 76 fenced, 78 bad configuration.\n");
+    fprintf(
+        out,
+        "\n'coldstreamctl VERB --help' lists a verb's options; --version says what this is built of.\n"
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 65 state or data refused, 76 fenced, 78 bad configuration.\n");
 }
 
 static int unknown_verb(const char *word)
@@ -58,7 +75,8 @@ static int unknown_verb(const char *word)
     for (const struct ctl_verb *v = ctl_verb_table; v->name; v++) names[n++] = v->name;
     names[n] = NULL;
     near = ctl_nearest(word, names);
-    fprintf(stderr, "coldstreamctl: no verb \"%s\"%s%s%s\nTry 'coldstreamctl --help'.\n", word, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    fprintf(stderr, "coldstreamctl: no verb \"%s\"%s%s%s\nTry 'coldstreamctl --help'.\n", word,
+            near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     return 2;
 }
 

@@ -1,5 +1,5 @@
-/* What the verbs of coldstreamctl share: one table of verbs, each with its own table of options, from which parsing, help and
- * the suggestions for mistyped words follow. */
+/* What the verbs of coldstreamctl share: one table of verbs, each with its own table of options, from which parsing,
+ * help and the suggestions for mistyped words follow. */
 #ifndef TOOLS_CTL_H
 #define TOOLS_CTL_H
 
@@ -24,7 +24,7 @@ struct ctl_arguments;
 struct ctl_verb {
     const char *name;           /* NULL ends the table */
     const char *group;          /* heading in the help */
-    const char *positions;      /* "FILE", "[VERSION]": as many words as the verb takes, those in brackets may be left out */
+    const char *positions; /* "FILE", "[VERSION]": as many words as the verb takes, those in brackets may be left out */
     const char *doc;
     const struct ctl_option *option;
     int (*run)(const struct ctl_arguments *arguments);     /* the exit code */
@@ -41,7 +41,10 @@ extern const struct ctl_verb ctl_verb_table[];
 
 /* NULL, or the option's value. An option that the verb's table lacks is our bug. */
 const char *ctl_value(const struct ctl_arguments *arguments, const char *option);
-static inline bool ctl_flag(const struct ctl_arguments *arguments, const char *option) { return ctl_value(arguments, option) != NULL; }
+static inline bool ctl_flag(const struct ctl_arguments *arguments, const char *option)
+{
+    return ctl_value(arguments, option) != NULL;
+}
 /* The option as a whole number within bounds; fallback where it is not given. */
 bool ctl_count(const struct ctl_arguments *arguments, const char *option, uint64_t min, uint64_t max, uint64_t fallback,
                uint64_t *count, struct cs_error *err);
@@ -58,8 +61,10 @@ void ctl_say(const struct ctl_arguments *arguments, const char *format, ...) __a
 
 /* A line on stderr that is written anew as work goes on: rate, share, time left. Silent where stderr is no terminal. */
 struct ctl_progress { bool shown, active; double started, last; uint64_t total; const char *unit; };
-void ctl_progress_start(struct ctl_progress *progress, const struct ctl_arguments *arguments, uint64_t total, const char *unit);
-void ctl_progress_update(struct ctl_progress *progress, uint64_t done, const char *more);     /* cheap: looks at the clock */
+void ctl_progress_start(struct ctl_progress *progress, const struct ctl_arguments *arguments, uint64_t total,
+                        const char *unit);
+void ctl_progress_update(struct ctl_progress *progress, uint64_t done,
+                         const char *more); /* cheap: looks at the clock */
 void ctl_progress_end(struct ctl_progress *progress);
 double ctl_seconds(void);       /* monotonic */
 

@@ -142,10 +142,12 @@ bool ctl_parse(const struct ctl_verb *verb, int argc, char **argv, struct ctl_ar
             if (value) return wrong(verb, "--%s takes no value", verb->option[i].name);
             value = "";
         } else if (!value) {
-            if (a + 1 == argc) return wrong(verb, "--%s wants a value: %s", verb->option[i].name, verb->option[i].value);
+            if (a + 1 == argc)
+                return wrong(verb, "--%s wants a value: %s", verb->option[i].name, verb->option[i].value);
             value = argv[++a];
         }
-        if (arguments->value[i] && verb->option[i].value) return wrong(verb, "--%s is given twice", verb->option[i].name);
+        if (arguments->value[i] && verb->option[i].value)
+            return wrong(verb, "--%s is given twice", verb->option[i].name);
         arguments->value[i] = value;
     }
     for (size_t i = 0; verb->option && verb->option[i].name; i++)
@@ -164,12 +166,12 @@ void ctl_help_verb(const struct ctl_verb *verb)
     for (size_t i = 0; verb->option && verb->option[i].name; i++) {
         const struct ctl_option *o = &verb->option[i];
         char left[80];
-        snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name,
-                 o->value ? " " : "", o->value ? o->value : "");
+        snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
+                 o->letter ? ", " : "  ", o->name, o->value ? " " : "", o->value ? o->value : "");
         printf("  %-32s %s\n", left, o->doc);
     }
-    printf("  %-32s %s\n  %-32s %s\n  %-32s %s\n", "-q, --quiet", "no messages besides errors", "-v, --verbose", "more of them",
-           "    --help", "this text");
+    printf("  %-32s %s\n  %-32s %s\n  %-32s %s\n", "-q, --quiet", "no messages besides errors", "-v, --verbose",
+           "more of them", "    --help", "this text");
 }
 
 int ctl_fail(const struct ctl_arguments *arguments, const struct cs_error *err)
@@ -203,9 +205,12 @@ double ctl_seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-void ctl_progress_start(struct ctl_progress *progress, const struct ctl_arguments *arguments, uint64_t total, const char *unit)
+void ctl_progress_start(struct ctl_progress *progress, const struct ctl_arguments *arguments, uint64_t total,
+                        const char *unit)
 {
-    *progress = (struct ctl_progress){ .shown = !arguments->quiet && isatty(STDERR_FILENO), .started = ctl_seconds(), .total = total, .unit = unit };
+    *progress = (struct ctl_progress){
+        .shown = !arguments->quiet && isatty(STDERR_FILENO), .started = ctl_seconds(), .total = total, .unit = unit
+    };
     progress->last = progress->started;
 }
 

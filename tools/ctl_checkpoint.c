@@ -26,8 +26,8 @@ static bool write_row(void *self, const struct embedding_row *row, struct cs_err
 static json_t *number_or_null(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
 /* The same members as the daemon's manifests (daemon/manifest.c), without offsets: a file has none. */
-static char *manifest_text(const struct cs_config *config, const struct metrics *metrics, const char *fingerprint, int64_t watermark,
-                           uint64_t examples, uint64_t steps)
+static char *manifest_text(const struct cs_config *config, const struct metrics *metrics, const char *fingerprint,
+                           int64_t watermark, uint64_t examples, uint64_t steps)
 {
     static const char *const group[GROUPS] = { "user", "context", "item" };
     json_t *root = json_object(), *features = json_array(), *all = json_object();
@@ -44,9 +44,10 @@ static char *manifest_text(const struct cs_config *config, const struct metrics 
         for (int span = 0; span < SPANS; span++) {
             struct metrics_report r = metrics_report(metrics, (enum metrics_users)users, (enum metrics_span)span);
             json_object_set_new(spans, metrics_span_name[span],
-                                json_pack("{s:I,s:I,s:o,s:o,s:o,s:o}", "examples", (json_int_t)r.examples, "clicks", (json_int_t)r.clicks,
-                                          "log_loss", number_or_null(r.log_loss), "auc", number_or_null(r.auc), "gauc", number_or_null(r.gauc),
-                                          "calibration", number_or_null(r.calibration)));
+                                json_pack("{s:I,s:I,s:o,s:o,s:o,s:o}", "examples", (json_int_t)r.examples, "clicks",
+                                          (json_int_t)r.clicks, "log_loss", number_or_null(r.log_loss), "auc",
+                                          number_or_null(r.auc), "gauc", number_or_null(r.gauc), "calibration",
+                                          number_or_null(r.calibration)));
         }
         json_object_set_new(all, metrics_users_name[users], spans);
     }
@@ -65,8 +66,8 @@ static char *manifest_text(const struct cs_config *config, const struct metrics 
 }
 
 bool checkpoint_from_learner(struct learner *learner, const struct features *features, const struct cs_config *config,
-                             const struct metrics *metrics, int64_t watermark, uint64_t examples, const char *directory, uint64_t *version,
-                             struct cs_error *err)
+                             const struct metrics *metrics, int64_t watermark, uint64_t examples, const char *directory,
+                             uint64_t *version, struct cs_error *err)
 {
     struct checkpoint_writer *writer = checkpoint_begin(directory, err);
     char *model = config_model_text(config), *manifest, fingerprint[33];

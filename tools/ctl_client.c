@@ -49,7 +49,8 @@ int ctl_client(const struct ctl_arguments *arguments)
 {
     struct cs_error err = { 0 };
     const char *path = ctl_value(arguments, "control");
-    json_t *result = control_request(path ? path : "/run/coldstream/control.sock", arguments->verb->name, arguments->position[0], &err);
+    json_t *result = control_request(path ? path : "/run/coldstream/control.sock", arguments->verb->name,
+                                     arguments->position[0], &err);
 
     if (!result) return ctl_fail(arguments, &err);
     if (ctl_flag(arguments, "json")) {

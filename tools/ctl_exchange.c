@@ -13,18 +13,20 @@ void tensor_shape_text(const struct tensor *tensor, char *text, size_t size)
 {
     size_t n = (size_t)snprintf(text, size, "[");
 
-    for (size_t i = 0; i < tensor->rank && n < size; i++) n += (size_t)snprintf(text + n, size - n, "%s%zu", i ? ", " : "", tensor->shape[i]);
+    for (size_t i = 0; i < tensor->rank && n < size; i++)
+        n += (size_t)snprintf(text + n, size - n, "%s%zu", i ? ", " : "", tensor->shape[i]);
     if (n < size) snprintf(text + n, size - n, "] %s", type_name[tensor->type]);
 }
 
 /* ------------------------------------------------------------------------------------------------------ writing */
 
-bool exchange_announce_table(struct exchange_writer *writer, const char *table, size_t n, size_t dimension, bool m, bool v, bool step,
-                             struct cs_error *err)
+bool exchange_announce_table(struct exchange_writer *writer, const char *table, size_t n, size_t dimension, bool m,
+                             bool v, bool step, struct cs_error *err)
 {
-    const struct { const char *part; enum tensor_type type; size_t rank; bool kept; } parts[] = {
-        { "keys", TENSOR_U64, 1, true }, { "rows", TENSOR_F32, 2, true }, { "m", TENSOR_F32, 2, m }, { "v", TENSOR_F32, 2, v },
-        { "step", TENSOR_U32, 1, step },
+    const struct { const char *part; enum tensor_type type; size_t rank; bool kept;
+    } parts[] = {
+        { "keys", TENSOR_U64, 1, true }, { "rows", TENSOR_F32, 2, true }, { "m", TENSOR_F32, 2, m },
+        { "v", TENSOR_F32, 2, v },       { "step", TENSOR_U32, 1, step },
     };
 
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -58,8 +60,8 @@ static bool write_row(void *self, const struct embedding_row *row, struct cs_err
     }
 }
 
-/* The learner's dense tensors; then, with data NULL, zeros for the moments that an optimizer other than Adam does not keep: the
- * names of the interchange are the same whichever optimizer it was. */
+/* The learner's dense tensors; then, with data NULL, zeros for the moments that an optimizer other than Adam does not
+ * keep: the names of the interchange are the same whichever optimizer it was. */
 struct dense { struct tensor *tensor; size_t count, room; };
 
 static bool collect_tensor(void *self, const struct tensor *tensor, struct cs_error *err)
@@ -94,7 +96,8 @@ static bool has_ending(const char *name, const char *ending)
 static bool is_parameter(const struct tensor *tensor)
 {
     return tensor->role != TENSOR_OPTIMIZER && strncmp(tensor->name, "features.", 9) != 0 &&
-           !(strncmp(tensor->name, "ranking.norm.", 13) == 0 && (has_ending(tensor->name, ".mean") || has_ending(tensor->name, ".variance")));
+           !(strncmp(tensor->name, "ranking.norm.", 13) == 0 &&
+             (has_ending(tensor->name, ".mean") || has_ending(tensor->name, ".variance")));
 }
 
 static bool collect_dense(struct learner *learner, struct dense *dense, struct cs_error *err)
@@ -106,7 +109,8 @@ static bool collect_dense(struct learner *learner, struct dense *dense, struct c
         for (size_t k = 0; k < 2; k++) {
             struct tensor zeros = dense->tensor[i];
             if (!is_parameter(&zeros)) continue;
-            snprintf(zeros.name, sizeof zeros.name, "optimizer.%.*s.%s", TENSOR_NAME_MAX - 20, dense->tensor[i].name, part[k]);
+            snprintf(zeros.name, sizeof zeros.name, "optimizer.%.*s.%s", TENSOR_NAME_MAX - 20, dense->tensor[i].name,
+                     part[k]);
             zeros.role = TENSOR_OPTIMIZER;
             zeros.data = NULL;
             if (!find_tensor(dense, zeros.name) && !collect_tensor(dense, &zeros, err)) return false;
@@ -122,8 +126,8 @@ static bool write_zeros(struct exchange_writer *writer, size_t bytes, struct cs_
     return true;
 }
 
-bool exchange_from_learner(struct learner *learner, const struct features *features, const char *file, enum exchange_format format,
-                           struct cs_error *err)
+bool exchange_from_learner(struct learner *learner, const struct features *features, const char *file,
+                           enum exchange_format format, struct cs_error *err)
 {
     struct exchange_writer *writer = exchange_create(file, format, err);
     struct dense dense = { 0 };
@@ -131,7 +135,9 @@ bool exchange_from_learner(struct learner *learner, const struct features *featu
     if (!writer || !collect_dense(learner, &dense, err)) goto fail;
     for (size_t t = 0; t < features->table_count; t++) {
         const struct embedding_table *table = learner_table(learner, t);
-        if (!exchange_announce_table(writer, embedding_name(table), embedding_rows(table), embedding_dimension(table), true, true, true, err)) goto fail;
+        if (!exchange_announce_table(writer, embedding_name(table), embedding_rows(table), embedding_dimension(table),
+                                     true, true, true, err))
+            goto fail;
     }
     for (size_t i = 0; i < dense.count; i++)
         if (!exchange_announce(writer, &dense.tensor[i], err)) goto fail;
@@ -143,7 +149,9 @@ bool exchange_from_learner(struct learner *learner, const struct features *featu
     }
     for (size_t i = 0; i < dense.count; i++) {
         const struct tensor *tensor = &dense.tensor[i];
-        if (!(tensor->data ? exchange_data(writer, tensor->data, tensor_bytes(tensor), err) : write_zeros(writer, tensor_bytes(tensor), err))) goto fail;
+        if (!(tensor->data ? exchange_data(writer, tensor->data, tensor_bytes(tensor), err)
+                           : write_zeros(writer, tensor_bytes(tensor), err)))
+            goto fail;
     }
     free(dense.tensor);
     return exchange_finish(writer, err);
@@ -169,7 +177,8 @@ static void complain(struct complaints *c, const char *format, ...)
     vsnprintf(one, sizeof one, format, list);
     va_end(list);
     n = strlen(one) + 2;
-    if (c->used + n < sizeof c->text) c->used += (size_t)snprintf(c->text + c->used, sizeof c->text - c->used, "%s%s", c->count ? "; " : "", one);
+    if (c->used + n < sizeof c->text)
+        c->used += (size_t)snprintf(c->text + c->used, sizeof c->text - c->used, "%s%s", c->count ? "; " : "", one);
     c->count++;
 }
 
@@ -213,14 +222,17 @@ static bool import_tensor(void *self, const struct tensor *tensor, struct cs_err
     if (in->copy) {
         found = exchange_find(in->file, tensor->name);
         if (found) memcpy(tensor->data, found->data, tensor_bytes(tensor));
-        else if (tensor->role == TENSOR_OPTIMIZER) memset(tensor->data, 0, tensor_bytes(tensor));     /* numerics.md, section 8 */
+        else if (tensor->role == TENSOR_OPTIMIZER)
+            memset(tensor->data, 0, tensor_bytes(tensor)); /* numerics.md, section 8 */
     } else {
-        take(in, tensor, !(in->stateless && (tensor->role == TENSOR_OPTIMIZER || strncmp(tensor->name, "features.", 9) == 0)));
+        take(in, tensor,
+             !(in->stateless && (tensor->role == TENSOR_OPTIMIZER || strncmp(tensor->name, "features.", 9) == 0)));
     }
     return true;
 }
 
-static bool import_table(struct import *in, struct embedding_table *table, bool m_kept, bool v_kept, int64_t seen, struct cs_error *err)
+static bool import_table(struct import *in, struct embedding_table *table, bool m_kept, bool v_kept, int64_t seen,
+                         struct cs_error *err)
 {
     const char *name = embedding_name(table);
     size_t dimension = embedding_dimension(table), n;
@@ -248,12 +260,15 @@ static bool import_table(struct import *in, struct embedding_table *table, bool 
     row = calloc(3 * dimension, sizeof *row);   /* moments that the file does not have are zero */
     if (!row) return cs_fail(err, CS_FAILED, "out of memory");
     for (size_t i = 0; ok && i < n; i++) {
-        struct embedding_row one = { .row = row, .m = m_kept ? row + dimension : NULL, .v = v_kept ? row + 2 * dimension : NULL, .seen = seen };
+        struct embedding_row one = {
+            .row = row, .m = m_kept ? row + dimension : NULL, .v = v_kept ? row + 2 * dimension : NULL, .seen = seen
+        };
         size_t bytes = dimension * sizeof *row;
         uint64_t before = 0;
         memcpy(&one.key, (const char *)keys->data + i * sizeof one.key, sizeof one.key);
         if (i) memcpy(&before, (const char *)keys->data + (i - 1) * sizeof before, sizeof before);
-        if (i && before >= one.key) ok = cs_fail(err, CS_REFUSED, "embedding.%s.keys is not ascending at index %zu", name, i);
+        if (i && before >= one.key)
+            ok = cs_fail(err, CS_REFUSED, "embedding.%s.keys is not ascending at index %zu", name, i);
         memcpy(row, (const char *)rows->data + i * bytes, bytes);
         if (m) memcpy(row + dimension, (const char *)m->data + i * bytes, bytes);
         if (v) memcpy(row + 2 * dimension, (const char *)v->data + i * bytes, bytes);
@@ -276,8 +291,10 @@ static bool all_zero(const struct tensor *tensor)
     return true;
 }
 
-/* Says which tensors of the file nobody asked for. Moments that this optimizer does not keep are fine while they are zero. */
-static bool find_unknown(struct import *in, struct learner *learner, const struct features *features, bool m_kept, bool v_kept, struct cs_error *err)
+/* Says which tensors of the file nobody asked for. Moments that this optimizer does not keep are fine while they are
+ * zero. */
+static bool find_unknown(struct import *in, struct learner *learner, const struct features *features, bool m_kept,
+                         bool v_kept, struct cs_error *err)
 {
     static const char *const part[] = { "keys", "rows", "m", "v", "step" };
     struct dense dense = { 0 };
@@ -297,14 +314,16 @@ static bool find_unknown(struct import *in, struct learner *learner, const struc
                 kept = !(p == 2 && !m_kept) && !(p == 3 && !v_kept);
             }
         if (!known) complain(&in->complaints, "%s is not known to this configuration", there->name);
-        else if (!kept && !all_zero(there)) complain(&in->complaints, "%s is state that this configuration's optimizer does not keep", there->name);
+        else if (!kept && !all_zero(there))
+            complain(&in->complaints, "%s is state that this configuration's optimizer does not keep", there->name);
     }
     free(dense.tensor);
     return true;
 }
 
-bool exchange_into_learner(struct learner *learner, const struct features *features, enum optimizer_kind embedding_optimizer,
-                           const char *file, int64_t seen, struct cs_error *err)
+bool exchange_into_learner(struct learner *learner, const struct features *features,
+                           enum optimizer_kind embedding_optimizer, const char *file, int64_t seen,
+                           struct cs_error *err)
 {
     struct exchange_file *opened = exchange_open(file, err);
     struct import in = { .file = opened, .stateless = true };
@@ -321,9 +340,11 @@ bool exchange_into_learner(struct learner *learner, const struct features *featu
         if (!learner_tensors(learner, import_tensor, &in, err)) goto out;
         for (size_t t = 0; t < features->table_count; t++)
             if (!import_table(&in, learner_table(learner, t), m, v, seen, err)) goto out;
-        if (visit == 0 && in.known < exchange_count(opened) && !find_unknown(&in, learner, features, m, v, err)) goto out;
+        if (visit == 0 && in.known < exchange_count(opened) && !find_unknown(&in, learner, features, m, v, err))
+            goto out;
         if (in.complaints.count) {
-            cs_fail(err, CS_REFUSED, "%zu tensors do not fit this configuration: %s%s", in.complaints.count, in.complaints.text,
+            cs_fail(err, CS_REFUSED, "%zu tensors do not fit this configuration: %s%s", in.complaints.count,
+                    in.complaints.text,
                     in.complaints.used + 2 < sizeof in.complaints.text && in.complaints.used ? "" : " ...");
             goto out;
         }

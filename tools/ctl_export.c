@@ -14,7 +14,13 @@ const struct ctl_option ctl_export_options[] = {
 };
 
 /* Tables are read one at a time, twice: to announce their sizes, and to write them. */
-struct export { struct source *source; struct exchange_writer *writer; const struct ctl_arguments *arguments; bool writing; };
+struct export
+{
+    struct source *source;
+    struct exchange_writer *writer;
+    const struct ctl_arguments *arguments;
+    bool writing;
+};
 
 static bool export_table(void *self, const char *name, struct cs_error *err)
 {
@@ -24,12 +30,15 @@ static bool export_table(void *self, const char *name, struct cs_error *err)
 
     if (!source_table_read(x->source, name, &t, err)) return false;
     if (!x->writing) {
-        ok = exchange_announce_table(x->writer, name, t.count, t.dimension, t.m != NULL, t.v != NULL, t.step != NULL, err);
+        ok = exchange_announce_table(x->writer, name, t.count, t.dimension, t.m != NULL, t.v != NULL, t.step != NULL,
+                                     err);
     } else {
         size_t row_bytes = t.count * t.dimension * sizeof(float);
-        ok = exchange_data(x->writer, t.key, t.count * sizeof *t.key, err) && exchange_data(x->writer, t.row, row_bytes, err)
-          && (!t.m || exchange_data(x->writer, t.m, row_bytes, err)) && (!t.v || exchange_data(x->writer, t.v, row_bytes, err))
-          && (!t.step || exchange_data(x->writer, t.step, t.count * sizeof *t.step, err));
+        ok = exchange_data(x->writer, t.key, t.count * sizeof *t.key, err) &&
+             exchange_data(x->writer, t.row, row_bytes, err) &&
+             (!t.m || exchange_data(x->writer, t.m, row_bytes, err)) &&
+             (!t.v || exchange_data(x->writer, t.v, row_bytes, err)) &&
+             (!t.step || exchange_data(x->writer, t.step, t.count * sizeof *t.step, err));
         if (x->arguments->verbose) ctl_say(x->arguments, "table %s: %zu rows", name, t.count);
     }
     source_table_release(&t);
@@ -39,7 +48,8 @@ static bool export_table(void *self, const char *name, struct cs_error *err)
 static bool export_tensor(void *self, const struct tensor *tensor, struct cs_error *err)
 {
     struct export *x = self;
-    return x->writing ? exchange_data(x->writer, tensor->data, tensor_bytes(tensor), err) : exchange_announce(x->writer, tensor, err);
+    return x->writing ? exchange_data(x->writer, tensor->data, tensor_bytes(tensor), err)
+                      : exchange_announce(x->writer, tensor, err);
 }
 
 static bool has_ending(const char *name, const char *ending)
@@ -69,7 +79,8 @@ int ctl_export(const struct ctl_arguments *arguments)
     if (!x.writer) goto out;
     for (int pass = 0; pass < 2; pass++) {
         x.writing = pass == 1;
-        if (!source_tables(&source, export_table, &x, &err) || !source_tensors(&source, export_tensor, &x, &err)) goto out;
+        if (!source_tables(&source, export_table, &x, &err) || !source_tensors(&source, export_tensor, &x, &err))
+            goto out;
     }
     ok = exchange_finish(x.writer, &err);
     x.writer = NULL;

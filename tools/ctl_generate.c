@@ -60,7 +60,8 @@ static void pace(double rate, double started, uint64_t done)
 
 struct files { FILE *file[GENERATED_TOPICS]; bool split; };
 
-static bool open_files(struct files *files, const char *output, bool split, bool joined, bool conversions, struct cs_error *err)
+static bool open_files(struct files *files, const char *output, bool split, bool joined, bool conversions,
+                       struct cs_error *err)
 {
     files->split = split;
     if (!output || strcmp(output, "-") == 0) {
@@ -102,7 +103,8 @@ static bool write_line(struct files *files, const struct generated *event, struc
 {
     FILE *file = files->file[event->topic];
 
-    if (fwrite(event->value, 1, event->value_length, file) == event->value_length && putc_unlocked('\n', file) != EOF) return true;
+    if (fwrite(event->value, 1, event->value_length, file) == event->value_length && putc_unlocked('\n', file) != EOF)
+        return true;
     return cs_fail_errno(err, errno, "cannot write an event");
 }
 
@@ -120,10 +122,12 @@ int ctl_generate(const struct ctl_arguments *arguments)
     double started;
 
     if (!ctl_count(arguments, "rate", 0, 100000000, 0, &rate, &err)) return ctl_fail(arguments, &err);
-    if (!generate_profile(&settings, ctl_value(arguments, "profile") ? ctl_value(arguments, "profile") : "day", &err)) return ctl_fail(arguments, &err);
+    if (!generate_profile(&settings, ctl_value(arguments, "profile") ? ctl_value(arguments, "profile") : "day", &err))
+        return ctl_fail(arguments, &err);
     for (const struct generate_setting *s = generate_setting_table; s->name; s++) {
         const char *value = ctl_value(arguments, s->name);
-        if (value && !generate_set(&settings, s->name, s->type == 'b' ? "yes" : value, &err)) return ctl_fail(arguments, &err);
+        if (value && !generate_set(&settings, s->name, s->type == 'b' ? "yes" : value, &err))
+            return ctl_fail(arguments, &err);
     }
     if (ctl_value(arguments, "kafka") && ctl_value(arguments, "output")) {
         cs_fail(&err, CS_USAGE, "either --output or --kafka");
@@ -132,11 +136,13 @@ int ctl_generate(const struct ctl_arguments *arguments)
     generator = generator_create(&settings, &err);
     if (!generator) goto out;
     if (ctl_value(arguments, "kafka")) {
-        kafka = generate_kafka_create(ctl_value(arguments, "kafka"), ctl_value(arguments, "property"), ctl_value(arguments, "topics"), &err);
+        kafka = generate_kafka_create(ctl_value(arguments, "kafka"), ctl_value(arguments, "property"),
+                                      ctl_value(arguments, "topics"), &err);
         if (!kafka) goto out;
     } else {
         to_files = true;
-        if (!open_files(&files, ctl_value(arguments, "output"), ctl_flag(arguments, "split"), settings.joined, settings.conversion_share > 0, &err))
+        if (!open_files(&files, ctl_value(arguments, "output"), ctl_flag(arguments, "split"), settings.joined,
+                        settings.conversion_share > 0, &err))
             goto out;
     }
     started = ctl_seconds();

@@ -17,8 +17,8 @@ const struct ctl_option ctl_import_options[] = {
     { NULL, 0, NULL, NULL, false },
 };
 
-static bool write_snapshot(struct snapshot_store *store, const struct cs_config *config, struct learner *learner, struct ingest *ingest,
-                           struct metrics *metrics, struct cs_error *err)
+static bool write_snapshot(struct snapshot_store *store, const struct cs_config *config, struct learner *learner,
+                           struct ingest *ingest, struct metrics *metrics, struct cs_error *err)
 {
     struct snapshot_cut *cut = snapshot_begin(store);
     struct state_writer *writer = snapshot_writer(cut);
@@ -27,9 +27,9 @@ static bool write_snapshot(struct snapshot_store *store, const struct cs_config 
 
     config_fingerprint(config, fingerprint);
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)config->compute.seed);
-    ok = model && snapshot_meta(cut, "config", model, err) && snapshot_meta(cut, "fingerprint", fingerprint, err)
-      && snapshot_meta(cut, "program", version_number, err) && snapshot_meta(cut, "seed", seed, err) && learner_save(learner, writer, err)
-      && ingest_save(ingest, writer, err) && metrics_save(metrics, writer, err);
+    ok = model && snapshot_meta(cut, "config", model, err) && snapshot_meta(cut, "fingerprint", fingerprint, err) &&
+         snapshot_meta(cut, "program", version_number, err) && snapshot_meta(cut, "seed", seed, err) &&
+         learner_save(learner, writer, err) && ingest_save(ingest, writer, err) && metrics_save(metrics, writer, err);
     free(model);
     if (ok) return snapshot_commit(cut, err);
     snapshot_abandon(cut);
@@ -66,7 +66,9 @@ int ctl_import(const struct ctl_arguments *arguments)
         cs_fail(&err, CS_FAILED, "out of memory");
         goto out;
     }
-    if (!exchange_into_learner(learner, features, config->model.embedding_optimizer.kind, arguments->position[0], (int64_t)time(NULL) * 1000, &err)) goto out;
+    if (!exchange_into_learner(learner, features, config->model.embedding_optimizer.kind, arguments->position[0],
+                               (int64_t)time(NULL) * 1000, &err))
+        goto out;
     store = snapshot_open(ctl_value(arguments, "to"), &err);
     if (!store) goto out;
     if (snapshot_exists(store)) {
@@ -75,7 +77,9 @@ int ctl_import(const struct ctl_arguments *arguments)
     }
     ok = write_snapshot(store, config, learner, ingest, metrics, &err);
     for (size_t t = 0; t < features->table_count; t++) rows += embedding_rows(learner_table(learner, t));
-    if (ok) ctl_say(arguments, "%s: %zu tables, %llu rows", ctl_value(arguments, "to"), features->table_count, (unsigned long long)rows);
+    if (ok)
+        ctl_say(arguments, "%s: %zu tables, %llu rows", ctl_value(arguments, "to"), features->table_count,
+                (unsigned long long)rows);
 out:
     if (store) snapshot_close(store);
     metrics_destroy(metrics);

@@ -32,7 +32,8 @@ static bool add_table(void *self, const char *name, struct cs_error *err)
     struct source_table t;
 
     if (!source_table_read(to->source, name, &t, err)) return false;
-    json_object_set_new(to->tables, name, json_pack("{s:I,s:I}", "rows", (json_int_t)t.count, "dimension", (json_int_t)t.dimension));
+    json_object_set_new(to->tables, name,
+                        json_pack("{s:I,s:I}", "rows", (json_int_t)t.count, "dimension", (json_int_t)t.dimension));
     source_table_release(&t);
     return true;
 }
@@ -56,20 +57,23 @@ static bool add_meta(void *self, const char *name, const char *text, struct cs_e
 static bool add_section(void *self, const char *section, uint64_t blocks, uint64_t bytes, struct cs_error *err)
 {
     (void)err;
-    json_object_set_new(self, section, json_pack("{s:I,s:I}", "blocks", (json_int_t)blocks, "bytes", (json_int_t)bytes));
+    json_object_set_new(self, section,
+                        json_pack("{s:I,s:I}", "blocks", (json_int_t)blocks, "bytes", (json_int_t)bytes));
     return true;
 }
 
 static json_t *describe(struct source *source, struct cs_error *err)
 {
-    json_t *root = json_object(), *tables = json_object(), *tensors = json_object(), *meta = json_object(), *sections = NULL;
+    json_t *root = json_object(), *tables = json_object(), *tensors = json_object(), *meta = json_object(),
+           *sections = NULL;
     struct { struct source *source; json_t *tables; } to = { source, tables };
 
     json_object_set_new(root, "kind", json_string(source->checkpoint ? "checkpoint" : "snapshot"));
     if (source->checkpoint) {
         json_t *manifest = json_loads(checkpoint_manifest(source->checkpoint), 0, NULL);
         json_object_set_new(root, "manifest", manifest ? manifest : json_null());
-        json_object_set_new(meta, "config", json_string(source_meta(source, "config") ? source_meta(source, "config") : ""));
+        json_object_set_new(meta, "config",
+                            json_string(source_meta(source, "config") ? source_meta(source, "config") : ""));
     } else {
         sections = json_object();
         json_object_set_new(root, "sections", sections);
@@ -118,16 +122,17 @@ static void print_description(json_t *root)
         }
     }
     printf("\ntables\n");
-    json_object_foreach(json_object_get(root, "tables"), name, value)
-        printf("    %-32s %10" JSON_INTEGER_FORMAT " rows of %" JSON_INTEGER_FORMAT "\n", name, json_integer_value(json_object_get(value, "rows")),
-               json_integer_value(json_object_get(value, "dimension")));
+    json_object_foreach(json_object_get(root, "tables"), name, value) printf(
+        "    %-32s %10" JSON_INTEGER_FORMAT " rows of %" JSON_INTEGER_FORMAT "\n", name,
+        json_integer_value(json_object_get(value, "rows")), json_integer_value(json_object_get(value, "dimension")));
     printf("\ntensors\n");
-    json_object_foreach(json_object_get(root, "tensors"), name, value) printf("    %-52s %s\n", name, json_string_value(value));
+    json_object_foreach(json_object_get(root, "tensors"), name, value)
+        printf("    %-52s %s\n", name, json_string_value(value));
     if (!json_object_get(root, "sections")) return;
     printf("\nsections\n");
-    json_object_foreach(json_object_get(root, "sections"), name, value)
-        printf("    %-32s %8" JSON_INTEGER_FORMAT " blocks %14" JSON_INTEGER_FORMAT " bytes\n", name, json_integer_value(json_object_get(value, "blocks")),
-               json_integer_value(json_object_get(value, "bytes")));
+    json_object_foreach(json_object_get(root, "sections"), name, value) printf(
+        "    %-32s %8" JSON_INTEGER_FORMAT " blocks %14" JSON_INTEGER_FORMAT " bytes\n", name,
+        json_integer_value(json_object_get(value, "blocks")), json_integer_value(json_object_get(value, "bytes")));
 }
 
 /* -------------------------------------------------------------------------------------------------------- tables */
@@ -135,7 +140,8 @@ static void print_description(json_t *root)
 static void add_floats(json_t *object, const char *name, const float *value, size_t n)
 {
     json_t *array = json_array();
-    for (size_t i = 0; i < n; i++) json_array_append_new(array, isfinite(value[i]) ? json_real((double)value[i]) : json_null());
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(array, isfinite(value[i]) ? json_real((double)value[i]) : json_null());
     json_object_set_new(object, name, array);
 }
 
@@ -182,10 +188,12 @@ static bool print_table(const struct source_table *t, bool json)
     square = t->count ? sqrt(square / (double)(t->count * t->dimension)) : 0;
     steps = t->count ? steps / (double)t->count : 0;
     if (json)
-        printf("{\"table\": \"%s\", \"rows\": %zu, \"dimension\": %zu, \"rms\": %.9g, \"largest\": %.9g, \"mean_steps\": %.9g}\n", t->name, t->count,
-               t->dimension, square, most, steps);
+        printf("{\"table\": \"%s\", \"rows\": %zu, \"dimension\": %zu, \"rms\": %.9g, \"largest\": %.9g, "
+               "\"mean_steps\": %.9g}\n",
+               t->name, t->count, t->dimension, square, most, steps);
     else
-        printf("table %s: %zu rows of %zu, root mean square %.6g, largest %.6g%s", t->name, t->count, t->dimension, square, most, t->step ? "" : "\n");
+        printf("table %s: %zu rows of %zu, root mean square %.6g, largest %.6g%s", t->name, t->count, t->dimension,
+               square, most, t->step ? "" : "\n");
     if (!json && t->step) printf(", steps a row %.1f\n", steps);
     return true;
 }
@@ -211,8 +219,9 @@ static bool show_table(struct source *source, const char *name, const char *valu
         if (t.key[middle] < key) low = middle + 1;
         else high = middle;
     }
-    ok = low < t.count && t.key[low] == key ? print_row(&t, low, json)
-                                            : cs_fail(err, CS_FAILED, "table %s has no row for \"%s\" (key 0x%016" PRIx64 ")", name, value, key);
+    ok = low < t.count && t.key[low] == key
+             ? print_row(&t, low, json)
+             : cs_fail(err, CS_FAILED, "table %s has no row for \"%s\" (key 0x%016" PRIx64 ")", name, value, key);
     source_table_release(&t);
     return ok;
 }
@@ -295,12 +304,14 @@ int ctl_verify(const struct ctl_arguments *arguments)
     bool ok;
 
     if (!source_open(&source, arguments->position[0], true, &err)) return ctl_fail(arguments, &err);
-    ok = (source.checkpoint || snapshot_view_verify(source.snapshot, &blocks, &bytes, &err)) && source_tables(&source, count_table, &tally, &err)
-      && source_tensors(&source, count_tensor, &tally, &err);
+    ok = (source.checkpoint || snapshot_view_verify(source.snapshot, &blocks, &bytes, &err)) &&
+         source_tables(&source, count_table, &tally, &err) && source_tensors(&source, count_tensor, &tally, &err);
     if (ok && ctl_flag(arguments, "json"))
-        printf("{\"kind\": \"%s\", \"whole\": true, \"tensors\": %" PRIu64 ", \"rows\": %" PRIu64 "}\n", source.checkpoint ? "checkpoint" : "snapshot", tally.tensors, tally.rows);
+        printf("{\"kind\": \"%s\", \"whole\": true, \"tensors\": %" PRIu64 ", \"rows\": %" PRIu64 "}\n",
+               source.checkpoint ? "checkpoint" : "snapshot", tally.tensors, tally.rows);
     else if (ok)
-        printf("%s: whole; %" PRIu64 " tensors, %" PRIu64 " rows\n", source.checkpoint ? "checkpoint" : "snapshot", tally.tensors, tally.rows);
+        printf("%s: whole; %" PRIu64 " tensors, %" PRIu64 " rows\n", source.checkpoint ? "checkpoint" : "snapshot",
+               tally.tensors, tally.rows);
     source_close(&source);
     return ok ? 0 : ctl_fail(arguments, &err);
 }

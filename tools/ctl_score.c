@@ -1,4 +1,5 @@
-/* score: impressions through libcoldstream, as the serving fleet would score them. JSON lines in, one line out for each. */
+/* score: impressions through libcoldstream, as the serving fleet would score them. JSON lines in, one line out for
+ * each. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +28,8 @@ struct scoring {
     uint64_t scored, refused;
 };
 
-/* Asks for the impressions [begin, end); where the library refuses several, each is asked for alone, to know which one it was. */
+/* Asks for the impressions [begin, end); where the library refuses several, each is asked for alone, to know which one
+ * it was. */
 static void score_range(struct scoring *s, size_t begin, size_t end)
 {
     char error[512], *text = NULL, *response = NULL;
@@ -43,7 +45,8 @@ static void score_range(struct scoring *s, size_t begin, size_t end)
             for (size_t i = begin; i < end; i++) score_range(s, i, i + 1);
             return;
         }
-        fprintf(stderr, "%s:%llu: %s\n", s->name, (unsigned long long)s->line_of[begin], text ? error : "out of memory");
+        fprintf(stderr, "%s:%llu: %s\n", s->name, (unsigned long long)s->line_of[begin],
+                text ? error : "out of memory");
         s->refused++;
         return;
     }
@@ -53,8 +56,11 @@ static void score_range(struct scoring *s, size_t begin, size_t end)
     is_new = json_object_get(answer, "new");
     for (size_t i = begin; i < end; i++) {
         char *id = json_dumps(s->id[i], JSON_ENCODE_ANY | JSON_COMPACT);
-        printf("{\"impression_id\":%s,\"score\":%.9g,\"new\":%s}\n", id ? id : "null", json_number_value(json_array_get(scores, i - begin)),
-               json_is_true(json_array_get(is_new, i - begin)) || json_integer_value(json_array_get(is_new, i - begin)) ? "true" : "false");
+        printf("{\"impression_id\":%s,\"score\":%.9g,\"new\":%s}\n", id ? id : "null",
+               json_number_value(json_array_get(scores, i - begin)),
+               json_is_true(json_array_get(is_new, i - begin)) || json_integer_value(json_array_get(is_new, i - begin))
+                   ? "true"
+                   : "false");
         free(id);
         s->scored++;
     }
@@ -103,7 +109,8 @@ int ctl_score(const struct ctl_arguments *arguments)
         if (line[strspn(line, " \t\r\n")] == '\0') continue;
         event = json_loads(line, 0, &why);
         if (!json_is_object(event)) {
-            fprintf(stderr, "%s:%llu:%d: not_json: %s\n", s.name, (unsigned long long)number, why.position, event ? "an object is wanted" : why.text);
+            fprintf(stderr, "%s:%llu:%d: not_json: %s\n", s.name, (unsigned long long)number, why.position,
+                    event ? "an object is wanted" : why.text);
             json_decref(event);
             s.refused++;
             continue;
@@ -125,7 +132,8 @@ int ctl_score(const struct ctl_arguments *arguments)
     free(line);
     if (file != stdin) fclose(file);
     coldstream_close(s.library);
-    if (s.refused) ctl_say(arguments, "%llu scored, %llu refused", (unsigned long long)s.scored, (unsigned long long)s.refused);
+    if (s.refused)
+        ctl_say(arguments, "%llu scored, %llu refused", (unsigned long long)s.scored, (unsigned long long)s.refused);
     if (fflush(stdout) != 0) {
         cs_fail_errno(&err, errno, "cannot write scores");
         return ctl_fail(arguments, &err);

@@ -21,7 +21,8 @@ static bool read_dimension(struct source *source, struct cs_error *err)
     if (!text) return cs_fail(err, CS_REFUSED, "it does not say which configuration it is of");
     config = config_parse("config", text, strlen(text), CONFIG_FOR_TRAIN, &problems);
     if (!config) {
-        cs_fail(err, CS_REFUSED, "the configuration kept in it can't be read: %s", problems.count ? problems.problem[0].text : "out of memory");
+        cs_fail(err, CS_REFUSED, "the configuration kept in it can't be read: %s",
+                problems.count ? problems.problem[0].text : "out of memory");
         config_problems_release(&problems);
         return false;
     }
@@ -58,12 +59,14 @@ void source_close(struct source *source)
 
 const char *source_meta(struct source *source, const char *name)
 {
-    return source->checkpoint ? checkpoint_meta_text(source->checkpoint, name) : snapshot_view_meta(source->snapshot, name);
+    return source->checkpoint ? checkpoint_meta_text(source->checkpoint, name)
+                              : snapshot_view_meta(source->snapshot, name);
 }
 
 bool source_tensors(struct source *source, tensor_visitor *visit, void *self, struct cs_error *err)
 {
-    return source->checkpoint ? checkpoint_tensors(source->checkpoint, visit, self, err) : snapshot_view_tensors(source->snapshot, visit, self, err);
+    return source->checkpoint ? checkpoint_tensors(source->checkpoint, visit, self, err)
+                              : snapshot_view_tensors(source->snapshot, visit, self, err);
 }
 
 struct tables { source_table_visitor *visit; void *self; };

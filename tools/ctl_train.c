@@ -1,4 +1,5 @@
-/* train: the daemon's learner over a file instead of Kafka. The path is the daemon's: decode, ingest, score, judge, learn. */
+/* train: the daemon's learner over a file instead of Kafka. The path is the daemon's: decode, ingest, score, judge,
+ * learn. */
 #include <cblas.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -23,7 +24,8 @@ const struct ctl_option ctl_train_options[] = {
     { "events", 'e', "FILE|-", "a JSON event a line", true },
     { "import", 'i', "P.safetensors", "start from these tensors", false },
     { "export", 'o', "Q.safetensors", "write all tensors at the end", false },
-    { "predictions", 'p', "P.csv", "impression_id,new,clicked,score: each given before its example was learned", false },
+    { "predictions", 'p', "P.csv", "impression_id,new,clicked,score: each given before its example was learned",
+      false },
     { "losses", 'l', "L.csv", "step,examples,ranking,reconstruct_user,reconstruct_behavior,mmd", false },
     { "checkpoint", 'k', "DIR", "publish a checkpoint there at the end", false },
     { "seed", 's', "N", "instead of the configuration's compute.seed", false },
@@ -82,8 +84,8 @@ static void learn_batch(struct training *t, const struct batch *batch)
         }
     losses = learner_learn(t->learner, batch);
     if (t->losses)
-        fprintf(t->losses, "%" PRIu64 ",%zu,%.9g,%.9g,%.9g,%.9g\n", t->steps, losses.examples, losses.ranking, losses.reconstruct_user,
-                losses.reconstruct_behavior, losses.mmd);
+        fprintf(t->losses, "%" PRIu64 ",%zu,%.9g,%.9g,%.9g,%.9g\n", t->steps, losses.examples, losses.ranking,
+                losses.reconstruct_user, losses.reconstruct_behavior, losses.mmd);
     t->examples += batch->size;
     t->steps++;
     t->skipped += losses.skipped;
@@ -121,8 +123,10 @@ static bool refuse_line(struct training *t, enum decode_result result, const str
     t->bad[result]++;
     if (t->bad_lines++ < REPORTED_MAX || t->arguments->verbose) {
         ctl_progress_end(&t->progress);
-        fprintf(stderr, "%s:%" PRIu64 ":%" PRId64 ": %s: %s\n", t->events_name, t->lines, why->at.minor, decode_result_name[result], why->message);
-        if (t->bad_lines == REPORTED_MAX && !t->arguments->verbose) fprintf(stderr, "(more such lines are only counted; --verbose shows all)\n");
+        fprintf(stderr, "%s:%" PRIu64 ":%" PRId64 ": %s: %s\n", t->events_name, t->lines, why->at.minor,
+                decode_result_name[result], why->message);
+        if (t->bad_lines == REPORTED_MAX && !t->arguments->verbose)
+            fprintf(stderr, "(more such lines are only counted; --verbose shows all)\n");
     }
     if (!ctl_flag(t->arguments, "strict")) return true;
     return cs_fail(err, CS_REFUSED, "stopped at the first line that can't be used");
@@ -151,8 +155,10 @@ static bool read_events(struct training *t, struct cs_error *err)
         t->events_used++;
         if (ingest_full(t->ingest)) {
             event_release(&event);
-            ok = cs_fail(err, CS_FAILED, "join.max_pending: %zu impressions and clicks wait for each other; raise it or shorten join.window",
-                         ingest_pending(t->ingest));
+            ok = cs_fail(
+                err, CS_FAILED,
+                "join.max_pending: %zu impressions and clicks wait for each other; raise it or shorten join.window",
+                ingest_pending(t->ingest));
             continue;
         }
         ingest_push(t->ingest, &event);
@@ -196,7 +202,8 @@ static bool open_events(struct training *t, const char *name, struct cs_error *e
     t->events = strcmp(name, "-") == 0 ? stdin : fopen(name, "r");
     if (!t->events) return cs_fail_errno(err, errno, "cannot read %s", name);
     if (fstat(fileno(t->events), &stat) == 0 && S_ISREG(stat.st_mode)) t->size = (double)stat.st_size;
-    else if (fstat(fileno(t->events), &stat) == 0 && S_ISDIR(stat.st_mode)) return cs_fail(err, CS_FAILED, "cannot read %s: it is a directory", name);
+    else if (fstat(fileno(t->events), &stat) == 0 && S_ISDIR(stat.st_mode))
+        return cs_fail(err, CS_FAILED, "cannot read %s: it is a directory", name);
     setvbuf(t->events, NULL, _IOFBF, 1 << 20);
     return true;
 }
@@ -213,8 +220,11 @@ static bool start(struct training *t, struct cs_error *err)
     t->features = features_create(&t->config->features, err);
     if (!t->features) return false;
     t->decoder = assemble_decoder(t->config, t->features, err);
-    /* A file has no clock of its own that anyone waits for: batches close by size, unless the file of settings says more. */
-    t->ingest = t->decoder ? assemble_ingest(t->config, t->features, t->config->batch_max_delay_given ? t->config->batch.max_delay : 0, err) : NULL;
+    /* A file has no clock of its own that anyone waits for: batches close by size, unless the file of settings says
+     * more. */
+    t->ingest = t->decoder ? assemble_ingest(t->config, t->features,
+                                             t->config->batch_max_delay_given ? t->config->batch.max_delay : 0, err)
+                           : NULL;
     t->pool = t->ingest ? worker_pool_create(t->config->compute.threads, err) : NULL;
     t->learner = t->pool ? assemble_learner(t->config, t->features, worker_pool_parallel(t->pool), err) : NULL;
     if (!t->learner) return false;
@@ -222,13 +232,14 @@ static bool start(struct training *t, struct cs_error *err)
     t->arena = arena_create(1 << 20);
     if (!t->metrics || !t->arena) return cs_fail(err, CS_FAILED, "out of memory");
     clock_gettime(CLOCK_REALTIME, &now);
-    if (ctl_value(a, "import")
-        && !exchange_into_learner(t->learner, t->features, t->config->model.embedding_optimizer.kind, ctl_value(a, "import"),
-                                  (int64_t)now.tv_sec * 1000, err))
+    if (ctl_value(a, "import") &&
+        !exchange_into_learner(t->learner, t->features, t->config->model.embedding_optimizer.kind,
+                               ctl_value(a, "import"), (int64_t)now.tv_sec * 1000, err))
         return false;
-    return open_events(t, ctl_value(a, "events"), err)
-        && open_output(&t->predictions, ctl_value(a, "predictions"), "impression_id,new,clicked,score\n", err)
-        && open_output(&t->losses, ctl_value(a, "losses"), "step,examples,ranking,reconstruct_user,reconstruct_behavior,mmd\n", err);
+    return open_events(t, ctl_value(a, "events"), err) &&
+           open_output(&t->predictions, ctl_value(a, "predictions"), "impression_id,new,clicked,score\n", err) &&
+           open_output(&t->losses, ctl_value(a, "losses"),
+                       "step,examples,ranking,reconstruct_user,reconstruct_behavior,mmd\n", err);
 }
 
 static void stop(struct training *t)
@@ -259,12 +270,15 @@ static void print_summary(struct training *t, double seconds, uint64_t version)
     struct join_counts joined = ingest_counts(t->ingest);
     double z = t->zero_shot_steps ? (double)t->zero_shot_steps : NAN, s = (double)(t->steps - t->skipped);
 
-    printf("%" PRIu64 " examples in %" PRIu64 " steps, %.1f s, %.0f examples/s\n\n", t->examples, t->steps, seconds, (double)t->examples / seconds);
-    printf("%-8s %-5s %10s %9s %9s %9s %9s %12s\n", "over", "users", "examples", "clicks", "log loss", "AUC", "GAUC", "calibration");
+    printf("%" PRIu64 " examples in %" PRIu64 " steps, %.1f s, %.0f examples/s\n\n", t->examples, t->steps, seconds,
+           (double)t->examples / seconds);
+    printf("%-8s %-5s %10s %9s %9s %9s %9s %12s\n", "over", "users", "examples", "clicks", "log loss", "AUC", "GAUC",
+           "calibration");
     for (int span = SPANS - 1; span >= 0; span--)
         for (int users = 0; users < USERS_GROUPS; users++) {
             struct metrics_report r = metrics_report(t->metrics, (enum metrics_users)users, (enum metrics_span)span);
-            printf("%-8s %-5s %10" PRIu64 " %9" PRIu64, metrics_span_name[span], metrics_users_name[users], r.examples, r.clicks);
+            printf("%-8s %-5s %10" PRIu64 " %9" PRIu64, metrics_span_name[span], metrics_users_name[users], r.examples,
+                   r.clicks);
             print_number(r.log_loss, 10, 4);
             print_number(r.auc, 10, 4);
             print_number(r.gauc, 10, 4);
@@ -273,14 +287,16 @@ static void print_summary(struct training *t, double seconds, uint64_t version)
         }
     printf("\nmean loss    ranking %.5f", t->mean.ranking / s);
     if (t->zero_shot_steps)
-        printf("   reconstruct user %.5f   reconstruct behavior %.5f   mmd %.5f", t->mean.reconstruct_user / z, t->mean.reconstruct_behavior / z, t->mean.mmd / z);
+        printf("   reconstruct user %.5f   reconstruct behavior %.5f   mmd %.5f", t->mean.reconstruct_user / z,
+               t->mean.reconstruct_behavior / z, t->mean.mmd / z);
     printf("\nrows        ");
     for (size_t i = 0; i < t->features->table_count; i++)
         printf(" %s %" PRIu64, t->features->table[i], embedding_rows(learner_table(t->learner, i)));
     if (joined.impressions)
-        printf("\njoined       %" PRIu64 " impressions, %" PRIu64 " clicks: matched %" PRIu64 ", expired %" PRIu64 ", late %" PRIu64 ", duplicate %" PRIu64 ", orphan %" PRIu64,
-               joined.impressions, joined.clicks, joined.result[JOIN_MATCHED], joined.result[JOIN_EXPIRED], joined.result[JOIN_LATE],
-               joined.result[JOIN_DUPLICATE], joined.result[JOIN_ORPHAN]);
+        printf("\njoined       %" PRIu64 " impressions, %" PRIu64 " clicks: matched %" PRIu64 ", expired %" PRIu64
+               ", late %" PRIu64 ", duplicate %" PRIu64 ", orphan %" PRIu64,
+               joined.impressions, joined.clicks, joined.result[JOIN_MATCHED], joined.result[JOIN_EXPIRED],
+               joined.result[JOIN_LATE], joined.result[JOIN_DUPLICATE], joined.result[JOIN_ORPHAN]);
     if (t->skipped) printf("\nskipped      %" PRIu64 " steps: a loss or a gradient was not finite", t->skipped);
     if (t->bad_lines) {
         printf("\nrefused      %" PRIu64 " of %" PRIu64 " lines:", t->bad_lines, t->lines);
@@ -308,14 +324,16 @@ static void print_summary_json(struct training *t, double seconds, uint64_t vers
         for (int users = 0; users < USERS_GROUPS; users++) {
             struct metrics_report r = metrics_report(t->metrics, (enum metrics_users)users, (enum metrics_span)span);
             json_object_set_new(spans, metrics_users_name[users],
-                                json_pack("{s:I,s:I,s:o,s:o,s:o,s:o}", "examples", (json_int_t)r.examples, "clicks", (json_int_t)r.clicks,
-                                          "log_loss", number_or_null(r.log_loss), "auc", number_or_null(r.auc), "gauc", number_or_null(r.gauc),
-                                          "calibration", number_or_null(r.calibration)));
+                                json_pack("{s:I,s:I,s:o,s:o,s:o,s:o}", "examples", (json_int_t)r.examples, "clicks",
+                                          (json_int_t)r.clicks, "log_loss", number_or_null(r.log_loss), "auc",
+                                          number_or_null(r.auc), "gauc", number_or_null(r.gauc), "calibration",
+                                          number_or_null(r.calibration)));
         }
         json_object_set_new(metrics, metrics_span_name[span], spans);
     }
     for (size_t i = 0; i < t->features->table_count; i++)
-        json_object_set_new(rows, t->features->table[i], json_integer((json_int_t)embedding_rows(learner_table(t->learner, i))));
+        json_object_set_new(rows, t->features->table[i],
+                            json_integer((json_int_t)embedding_rows(learner_table(t->learner, i))));
     for (int i = 0; i < DECODE_RESULTS; i++)
         if (t->bad[i]) json_object_set_new(refused, decode_result_name[i], json_integer((json_int_t)t->bad[i]));
     json_object_set_new(root, "metrics", metrics);
@@ -356,8 +374,9 @@ int ctl_train(const struct ctl_arguments *arguments)
     if (ctl_value(arguments, "export")
         && !exchange_from_learner(t.learner, t.features, ctl_value(arguments, "export"), EXCHANGE_SAFETENSORS, &err))
         goto out;
-    if (ctl_value(arguments, "checkpoint")
-        && !checkpoint_from_learner(t.learner, t.features, t.config, t.metrics, ingest_clock(t.ingest), t.examples, ctl_value(arguments, "checkpoint"), &version, &err))
+    if (ctl_value(arguments, "checkpoint") &&
+        !checkpoint_from_learner(t.learner, t.features, t.config, t.metrics, ingest_clock(t.ingest), t.examples,
+                                 ctl_value(arguments, "checkpoint"), &version, &err))
         goto out;
     if (ctl_flag(arguments, "json")) print_summary_json(&t, seconds, version);
     else print_summary(&t, seconds, version);

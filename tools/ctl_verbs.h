@@ -4,8 +4,9 @@
 
 #include "tools/ctl.h"
 
-extern const struct ctl_option ctl_check_config_options[], ctl_status_options[], ctl_client_options[], ctl_train_options[], ctl_export_options[],
-    ctl_import_options[], ctl_inspect_options[], ctl_verify_options[], ctl_score_options[], ctl_generate_options[], ctl_manual_options[];
+extern const struct ctl_option ctl_check_config_options[], ctl_status_options[], ctl_client_options[],
+    ctl_train_options[], ctl_export_options[], ctl_import_options[], ctl_inspect_options[], ctl_verify_options[],
+    ctl_score_options[], ctl_generate_options[], ctl_manual_options[];
 
 int ctl_check_config(const struct ctl_arguments *arguments);
 int ctl_client(const struct ctl_arguments *arguments);          /* all verbs that ask a running daemon */

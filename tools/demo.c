@@ -1,11 +1,12 @@
-/* The demo: a day of traffic through Kafka into the daemon, learned twice (with the zero-shot tower and without), then a
- * checkpoint served over HTTP, and a table of what it was good for.
+/* The demo: a day of traffic through Kafka into the daemon, learned twice (with the zero-shot tower and without), then
+ * a checkpoint served over HTTP, and a table of what it was good for.
  *
- *   stream -> topics impressions, clicks -> coldstreamd -> checkpoint -> coldstream-serve -> scores of a new user's items
+ *   stream -> topics impressions, clicks -> coldstreamd -> checkpoint -> coldstream-serve -> scores of a new user's
+ * items
  *
- * Without options the stream is generated and the broker is librdkafka's mock cluster in this process. It keeps only the
- * last 5 MiB of a partition, so the producer stays behind what the daemon says it has read. With --broker the stream comes
- * from files and goes to a real Kafka, once; the second daemon reads it again from the beginning. */
+ * Without options the stream is generated and the broker is librdkafka's mock cluster in this process. It keeps only
+ * the last 5 MiB of a partition, so the producer stays behind what the daemon says it has read. With --broker the
+ * stream comes from files and goes to a real Kafka, once; the second daemon reads it again from the beginning. */
 #include <ctype.h>
 #include <curl/curl.h>
 #include <errno.h>
@@ -143,7 +144,8 @@ static bool stop_program(pid_t *pid, const char *name, struct cs_error *err)
     }
     *pid = 0;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return true;
-    return cs_fail(err, CS_FAILED, "%s ended with %s %d", name, WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    return cs_fail(err, CS_FAILED, "%s ended with %s %d", name, WIFSIGNALED(status) ? "signal" : "status",
+                   WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
 static void show_log(const struct demo *demo, const char *log)
@@ -183,7 +185,9 @@ static bool next_line(struct stream *stream, int i)
     while (line->length > 0 && isspace((unsigned char)line->text[line->length - 1])) line->length--;
     event = json_loadb(line->text, (size_t)line->length, 0, NULL);
     free(line->key);
-    line->key = strdup(json_string_value(json_object_get(event, "impression_id")) ? json_string_value(json_object_get(event, "impression_id")) : "");
+    line->key = strdup(json_string_value(json_object_get(event, "impression_id"))
+                           ? json_string_value(json_object_get(event, "impression_id"))
+                           : "");
     line->key_length = strlen(line->key);
     line->time = json_integer_value(json_object_get(event, "ts"));
     json_decref(event);
@@ -211,15 +215,21 @@ static bool stream_next(struct stream *stream, struct generated *out)
     if (stream->generator) {
         if (!generator_next(stream->generator, out)) return false;
     } else {
-        int i = stream->line[0].length <= 0 ? 1 : stream->line[1].length <= 0 ? 0 : stream->line[1].time < stream->line[0].time;
+        int i = stream->line[0].length <= 0   ? 1
+                : stream->line[1].length <= 0 ? 0
+                                              : stream->line[1].time < stream->line[0].time;
         struct line *line = &stream->line[i];
-        static char sent_text[1 << 20], sent_key[256];      /* the line that is handed out, while the next one is read */
+        static char sent_text[1 << 20], sent_key[256]; /* the line that is handed out, while the next one is read */
         if (line->length <= 0) return false;
         if ((size_t)line->length > sizeof sent_text || line->key_length >= sizeof sent_key) line->length = 0;
         memcpy(sent_text, line->text, (size_t)line->length);
         memcpy(sent_key, line->key, line->key_length);
-        *out = (struct generated){ .topic = i ? GENERATED_CLICK : GENERATED_IMPRESSION, .time = line->time, .key = sent_key, .key_length = line->key_length,
-                                   .value = sent_text, .value_length = (size_t)line->length };
+        *out = (struct generated){ .topic = i ? GENERATED_CLICK : GENERATED_IMPRESSION,
+                                   .time = line->time,
+                                   .key = sent_key,
+                                   .key_length = line->key_length,
+                                   .value = sent_text,
+                                   .value_length = (size_t)line->length };
         next_line(stream, i);
     }
     if (out->time > stream->last_time) stream->last_time = out->time;
@@ -265,7 +275,8 @@ static bool count_partitions(struct demo *demo, int i, struct cs_error *err)
     demo->partitions[i] = metadata->topic_cnt ? metadata->topics[0].partition_cnt : 0;
     rd_kafka_metadata_destroy(metadata);
     if (demo->partitions[i] < 1 || demo->partitions[i] > PARTITIONS_MAX)
-        return cs_fail(err, CS_FAILED, "topic %s has %d partitions, allowed are 1 to %d", topic_name[i], (int)demo->partitions[i], PARTITIONS_MAX);
+        return cs_fail(err, CS_FAILED, "topic %s has %d partitions, allowed are 1 to %d", topic_name[i],
+                       (int)demo->partitions[i], PARTITIONS_MAX);
     return true;
 }
 
@@ -297,7 +308,8 @@ static bool broker_start(struct demo *demo, struct cs_error *err)
     }
     for (int i = 0; i < STREAMS; i++) {
         demo->topic[i] = rd_kafka_topic_new(demo->producer, topic_name[i], NULL);
-        if (!demo->topic[i]) return cs_fail(err, CS_FAILED, "topic %s: %s", topic_name[i], rd_kafka_err2str(rd_kafka_last_error()));
+        if (!demo->topic[i])
+            return cs_fail(err, CS_FAILED, "topic %s: %s", topic_name[i], rd_kafka_err2str(rd_kafka_last_error()));
         if (!count_partitions(demo, i, err)) return false;
     }
     return true;
@@ -310,10 +322,11 @@ static int32_t partition_of(const char *key, size_t length, int32_t partitions)
     return (int32_t)(hash % (uint32_t)partitions);
 }
 
-static bool produce(struct demo *demo, int stream, int32_t partition, const char *key, size_t key_length, const char *value, size_t value_length,
-                    struct cs_error *err)
+static bool produce(struct demo *demo, int stream, int32_t partition, const char *key, size_t key_length,
+                    const char *value, size_t value_length, struct cs_error *err)
 {
-    while (rd_kafka_produce(demo->topic[stream], partition, RD_KAFKA_MSG_F_COPY, (void *)(uintptr_t)value, value_length, key, key_length, NULL) != 0) {
+    while (rd_kafka_produce(demo->topic[stream], partition, RD_KAFKA_MSG_F_COPY, (void *)(uintptr_t)value, value_length,
+                            key, key_length, NULL) != 0) {
         if (rd_kafka_last_error() != RD_KAFKA_RESP_ERR__QUEUE_FULL)
             return cs_fail(err, CS_FAILED, "topic %s: %s", topic_name[stream], rd_kafka_err2str(rd_kafka_last_error()));
         rd_kafka_poll(demo->producer, 20);
@@ -379,14 +392,16 @@ static const char generated_config[] =
     "features:\n"
     "  user:\n"
     "    - {name: age, bucketize: [26, 36, 46, 56, 66]}\n"
-    "    - {name: gender}\n    - {name: city}\n    - {name: device}\n    - {name: language}\n    - {name: plan}\n    - {name: occupation}\n    - {name: channel}\n"
+    "    - {name: gender}\n    - {name: city}\n    - {name: device}\n    - {name: language}\n    - {name: plan}\n    - "
+    "{name: occupation}\n    - {name: channel}\n"
     "  context: [{name: hour}, {name: position}]\n"
     "  item: [{name: item_id, table: item}, {name: category}]\n"
     "  behavior: {table: item, max_length: 50}\n"
     "embedding: {dimension: 16}\n"
     "model:\n"
     "  ranking: {tower: base_dnn, hidden: [128, 64]}\n"
-    "  zero_shot: {kind: mail, losses: full, target: pooled, attention: 32, encoder: [128, 64, 64], decoder: [64, 128]}\n"
+    "  zero_shot: {kind: mail, losses: full, target: pooled, attention: 32, encoder: [128, 64, 64], decoder: [64, "
+    "128]}\n"
     "optimizer:\n"
     "  ranking: {kind: adam, learning_rate: 0.003}\n"
     "  zero_shot: {kind: adam, learning_rate: 0.001}\n"
@@ -428,7 +443,8 @@ static bool write_config(struct demo *demo, int run, char *path, size_t size, st
     file = fopen(path, "w");
     if (file)
         fprintf(file,
-                "source:\n  kafka:\n    topics: {impressions: impressions, clicks: clicks, conversions: ~}\n    group: coldstream-demo-%d\n    idle_after: 2s\n"
+                "source:\n  kafka:\n    topics: {impressions: impressions, clicks: clicks, conversions: ~}\n    group: "
+                "coldstream-demo-%d\n    idle_after: 2s\n"
                 "    properties: {bootstrap.servers: \"%s\", fetch.wait.max.ms: 20}\n"
                 "snapshot: {directory: %s/snapshot%d, interval: 10s}\n"
                 "checkpoint: {directory: %s, interval: 10m}\n"
@@ -466,8 +482,11 @@ static bool send_end(struct demo *demo, int64_t time, struct cs_error *err)
 
     for (int32_t p = 0; p < demo->partitions[0]; p++) {
         int k = snprintf(key, sizeof key, "end-%d", (int)p);
-        int n = snprintf(value, sizeof value, "{\"event\":\"impression\",\"impression_id\":\"%s\",\"ts\":%" PRId64 ",\"user_id\":\"end\",\"user\":{},"
-                         "\"behaviors\":[],\"context\":{},\"item_id\":\"end\",\"item\":{}}", key, time + 7200000);
+        int n = snprintf(value, sizeof value,
+                         "{\"event\":\"impression\",\"impression_id\":\"%s\",\"ts\":%" PRId64
+                         ",\"user_id\":\"end\",\"user\":{},"
+                         "\"behaviors\":[],\"context\":{},\"item_id\":\"end\",\"item\":{}}",
+                         key, time + 7200000);
         if (!produce(demo, 0, p, key, (size_t)k, value, (size_t)n, err)) return false;
     }
     return true;
@@ -485,10 +504,12 @@ static bool send_stream(struct demo *demo, uint64_t *sent, struct cs_error *err)
     while (ok && stream_next(&stream, &event)) {
         int i = event.topic == GENERATED_CLICK;
         if (event.value_length == 0) continue;
-        ok = produce(demo, i, partition_of(event.key, event.key_length, demo->partitions[i]), event.key, event.key_length, event.value, event.value_length, err);
+        ok = produce(demo, i, partition_of(event.key, event.key_length, demo->partitions[i]), event.key,
+                     event.key_length, event.value, event.value_length, err);
         ++*sent;
         since += event.value_length;
-        if (ok && !demo->broker && since > in_flight_max / 4) {    /* less than the mock's limit can come between two looks */
+        if (ok && !demo->broker &&
+            since > in_flight_max / 4) { /* less than the mock's limit can come between two looks */
             since = 0;
             ok = hold_back(demo, err);
         }
@@ -497,7 +518,8 @@ static bool send_stream(struct demo *demo, uint64_t *sent, struct cs_error *err)
     }
     ok = ok && send_end(demo, stream.last_time, err);
     stream_close(&stream);
-    if (ok && rd_kafka_flush(demo->producer, 60000) != 0) ok = cs_fail(err, CS_FAILED, "Kafka did not take all records within a minute");
+    if (ok && rd_kafka_flush(demo->producer, 60000) != 0)
+        ok = cs_fail(err, CS_FAILED, "Kafka did not take all records within a minute");
     if (ok && demo->failed) ok = cs_fail(err, CS_FAILED, "Kafka did not take %lld records", (long long)demo->failed);
     return ok;
 }
@@ -512,11 +534,13 @@ static bool wait_until_read(struct demo *demo, struct cs_error *err)
         if (!ask_positions(demo, next, err)) return false;
         missing = 0;
         for (int i = 0; i < STREAMS; i++)
-            for (int p = 0; p < demo->partitions[i]; p++) missing += demo->produced[i][p] > next[i][p] ? demo->produced[i][p] - next[i][p] : 0;
+            for (int p = 0; p < demo->partitions[i]; p++)
+                missing += demo->produced[i][p] > next[i][p] ? demo->produced[i][p] - next[i][p] : 0;
         if (missing == 0) return true;
         if (missing != before) moved = now();
         before = missing;
-        if (now() - moved > WAIT_SECONDS) return cs_fail(err, CS_FAILED, "the daemon does not read on: %" PRId64 " records left", missing);
+        if (now() - moved > WAIT_SECONDS)
+            return cs_fail(err, CS_FAILED, "the daemon does not read on: %" PRId64 " records left", missing);
         progress("  %" PRId64 " records left to read", missing);
         sleep_ms(100);
     }
@@ -549,7 +573,8 @@ static bool run_daemon(struct demo *demo, int run, struct result *result, struct
     for (int i = 0; i < 2; i++) {
         char directory[160];
         snprintf(directory, sizeof directory, "%s/%s%d", demo->directory, i ? "snapshot" : "checkpoints", run);
-        if (mkdir(directory, 0750) != 0 && errno != EEXIST) return cs_fail_errno(err, errno, "cannot make %s", directory);
+        if (mkdir(directory, 0750) != 0 && errno != EEXIST)
+            return cs_fail_errno(err, errno, "cannot make %s", directory);
     }
     demo->daemon = start_program(demo, "coldstreamd", log, (const char *[]){ "coldstreamd", "--config", config, NULL });
     if (demo->daemon < 0) return cs_fail_errno(err, errno, "cannot start coldstreamd");
@@ -560,14 +585,15 @@ static bool run_daemon(struct demo *demo, int run, struct result *result, struct
     }
     if (!wait_until_read(demo, err)) goto fail;
     progress("  publishing");
-    published = control_request(demo->socket, "publish", NULL, err);       /* behind all that was read: it is learned by then */
+    published =
+        control_request(demo->socket, "publish", NULL, err); /* behind all that was read: it is learned by then */
     if (!published) goto fail;
     json_decref(published);
     result->seconds = now() - began;
     if (!read_manifest(demo, result, err) || !stop_program(&demo->daemon, "coldstreamd", err)) goto fail;
     if (!demo->broker) broker_stop(demo);
-    say("%-22s %" PRIu64 " examples learned in %.1f s, %.0f a second; checkpoint published", result->name, result->examples, result->seconds,
-        (double)result->examples / result->seconds);
+    say("%-22s %" PRIu64 " examples learned in %.1f s, %.0f a second; checkpoint published", result->name,
+        result->examples, result->seconds, (double)result->examples / result->seconds);
     return true;
 fail:
     fprintf(stderr, "\n");
@@ -635,15 +661,19 @@ static double agreement(const double *served, const double *hidden, size_t n)
     return pairs > 0 ? concordant / pairs : NAN;
 }
 
-static bool print_answer(struct demo *demo, const char *request, const char *response, uint64_t user, int hour, struct cs_error *err)
+static bool print_answer(struct demo *demo, const char *request, const char *response, uint64_t user, int hour,
+                         struct cs_error *err)
 {
-    json_t *asked = json_loads(request, 0, NULL), *answer = json_loads(response, 0, NULL), *scores = json_object_get(answer, "scores");
-    json_t *one = json_array_get(json_object_get(asked, "requests"), 0), *candidates = json_object_get(one, "candidates");
+    json_t *asked = json_loads(request, 0, NULL), *answer = json_loads(response, 0, NULL),
+           *scores = json_object_get(answer, "scores");
+    json_t *one = json_array_get(json_object_get(asked, "requests"), 0),
+           *candidates = json_object_get(one, "candidates");
     struct generator *generator = demo->impressions ? NULL : generator_create(&demo->settings, err);
     size_t n = json_array_size(candidates);
     struct shown shown[CANDIDATES];
     double served[CANDIDATES], hidden[CANDIDATES];
-    bool ok = n > 0 && n <= CANDIDATES && (json_array_size(scores) == n || json_array_size(json_array_get(scores, 0)) == n);
+    bool ok =
+        n > 0 && n <= CANDIDATES && (json_array_size(scores) == n || json_array_size(json_array_get(scores, 0)) == n);
     char *attributes = json_dumps(json_object_get(one, "user"), JSON_COMPACT);
 
     if (!ok) {
@@ -651,7 +681,8 @@ static bool print_answer(struct demo *demo, const char *request, const char *res
         goto out;
     }
     if (json_is_array(json_array_get(scores, 0))) scores = json_array_get(scores, 0);
-    say("\nA new user, asked of coldstream-serve (checkpoint %" JSON_INTEGER_FORMAT "): %s", json_integer_value(json_object_get(answer, "version")), attributes);
+    say("\nA new user, asked of coldstream-serve (checkpoint %" JSON_INTEGER_FORMAT "): %s",
+        json_integer_value(json_object_get(answer, "version")), attributes);
     for (size_t i = 0; i < n; i++) {
         const char *item = json_string_value(json_object_get(json_array_get(candidates, i), "item_id"));
         served[i] = json_number_value(json_array_get(scores, i));
@@ -671,8 +702,9 @@ static bool print_answer(struct demo *demo, const char *request, const char *res
         double mean = 0, top = 0;
         for (size_t i = 0; i < n; i++) mean += hidden[i] / (double)n;
         for (size_t i = 0; i < SHOWN && i < n; i++) top += hidden[shown[i].index] / SHOWN;
-        say("  Of %zu candidates; true click probability of the first %d: %.3f, of all: %.3f. Pairs in the right order: %.0f %%.", n, SHOWN, top, mean,
-            100 * agreement(served, hidden, n));
+        say("  Of %zu candidates; true click probability of the first %d: %.3f, of all: %.3f. Pairs in the right "
+            "order: %.0f %%.",
+            n, SHOWN, top, mean, 100 * agreement(served, hidden, n));
     }
 out:
     generator_destroy(generator);
@@ -682,7 +714,8 @@ out:
     return ok;
 }
 
-/* The first impression of a new user in the file, asked again with as many items as are seen before CANDIDATES are found. */
+/* The first impression of a new user in the file, asked again with as many items as are seen before CANDIDATES are
+ * found. */
 static char *request_from_file(const struct demo *demo, struct cs_error *err)
 {
     FILE *file = fopen(demo->impressions, "r");
@@ -693,10 +726,12 @@ static char *request_from_file(const struct demo *demo, struct cs_error *err)
     while (file && json_array_size(candidates) < CANDIDATES && getline(&line, &room, file) > 0) {
         json_t *event = json_loads(line, 0, NULL);
         json_t *item = json_object_get(event, "item");
-        json_array_append_new(candidates, json_pack("{s:O,s:o}", "item_id", json_object_get(event, "item_id"), "item", item ? json_incref(item) : json_object()));
+        json_array_append_new(candidates, json_pack("{s:O,s:o}", "item_id", json_object_get(event, "item_id"), "item",
+                                                    item ? json_incref(item) : json_object()));
         if (!request) {
-            request = json_pack("{s:O,s:O?,s:[],s:O?}", "user_id", json_object_get(event, "user_id"), "user", json_object_get(event, "user"),
-                                "behaviors", "context", json_object_get(event, "context"));
+            request =
+                json_pack("{s:O,s:O?,s:[],s:O?}", "user_id", json_object_get(event, "user_id"), "user",
+                          json_object_get(event, "user"), "behaviors", "context", json_object_get(event, "context"));
         }
         json_decref(event);
     }
@@ -748,8 +783,9 @@ static bool serve(struct demo *demo, const char *checkpoints, struct cs_error *e
     bool ok = false;
     double began = now();
 
-    demo->serve = start_program(demo, "coldstream-serve", "serve.log",
-                                (const char *[]){ "coldstream-serve", "--checkpoint", checkpoints, "--listen", "127.0.0.1:0", NULL });
+    demo->serve = start_program(
+        demo, "coldstream-serve", "serve.log",
+        (const char *[]){ "coldstream-serve", "--checkpoint", checkpoints, "--listen", "127.0.0.1:0", NULL });
     if (!find_port(demo, &port, err)) goto out;
     snprintf(url, sizeof url, "http://127.0.0.1:%d/readyz", port);
     while (!(ready = http(url, NULL))) {
@@ -797,13 +833,17 @@ static void print_table(const struct result result[RUNS])
     say("\n%-8s %-6s %10s %10s %10s %10s %12s", "users", "tower", "examples", "log loss", "AUC", "GAUC", "calibration");
     for (size_t u = 0; u < 3; u++) {
         for (int r = 0; r < RUNS; r++)
-            say("%-8s %-6s %10.0f %10.4f %10.4f %10.4f %12.3f", users[u], r ? "none" : "MAIL", metric(&result[r], users[u], "examples"),
-                metric(&result[r], users[u], "log_loss"), metric(&result[r], users[u], "auc"), metric(&result[r], users[u], "gauc"),
+            say("%-8s %-6s %10.0f %10.4f %10.4f %10.4f %12.3f", users[u], r ? "none" : "MAIL",
+                metric(&result[r], users[u], "examples"), metric(&result[r], users[u], "log_loss"),
+                metric(&result[r], users[u], "auc"), metric(&result[r], users[u], "gauc"),
                 metric(&result[r], users[u], "calibration"));
-        say("%-8s %-6s %10s %+10.4f %+10.4f %+10.4f", "", "gain", "", metric(&result[1], users[u], "log_loss") - metric(&result[0], users[u], "log_loss"),
-            metric(&result[0], users[u], "auc") - metric(&result[1], users[u], "auc"), metric(&result[0], users[u], "gauc") - metric(&result[1], users[u], "gauc"));
+        say("%-8s %-6s %10s %+10.4f %+10.4f %+10.4f", "", "gain", "",
+            metric(&result[1], users[u], "log_loss") - metric(&result[0], users[u], "log_loss"),
+            metric(&result[0], users[u], "auc") - metric(&result[1], users[u], "auc"),
+            metric(&result[0], users[u], "gauc") - metric(&result[1], users[u], "gauc"));
     }
-    say("\n%-15s %10.0f examples/s with MAIL, %.0f without", "learned at", (double)result[0].examples / result[0].seconds, (double)result[1].examples / result[1].seconds);
+    say("\n%-15s %10.0f examples/s with MAIL, %.0f without", "learned at",
+        (double)result[0].examples / result[0].seconds, (double)result[1].examples / result[1].seconds);
     say("Each prediction was made before its example was learned (progressive validation, since the start).");
 }
 
@@ -811,21 +851,26 @@ static void print_table(const struct result result[RUNS])
 
 static int usage(FILE *out, int code)
 {
-    fprintf(out, "usage: demo [--events N] [--seed N] [--keep] [--programs DIR]\n"
-                 "       demo --broker HOST:PORT --impressions FILE --clicks FILE --config FILE\n\n"
-                 "Learns a generated day of traffic through an embedded broker, with the zero-shot tower and without, publishes,\n"
-                 "serves, and prints a table. With --broker: the same of events in files, through a real Kafka whose topics\n"
-                 "`impressions` and `clicks` exist and are empty; FILE of --config is the model's part, with `kind: mail` in it.\n"
-                 "  --keep        leave configurations, logs and checkpoints for reading\n"
-                 "  --programs    where coldstreamd and coldstream-serve are [beside this program]\n");
+    fprintf(
+        out,
+        "usage: demo [--events N] [--seed N] [--keep] [--programs DIR]\n"
+        "       demo --broker HOST:PORT --impressions FILE --clicks FILE --config FILE\n\n"
+        "Learns a generated day of traffic through an embedded broker, with the zero-shot tower and without, "
+        "publishes,\n"
+        "serves, and prints a table. With --broker: the same of events in files, through a real Kafka whose topics\n"
+        "`impressions` and `clicks` exist and are empty; FILE of --config is the model's part, with `kind: mail` in "
+        "it.\n"
+        "  --keep        leave configurations, logs and checkpoints for reading\n"
+        "  --programs    where coldstreamd and coldstream-serve are [beside this program]\n");
     return code;
 }
 
 static bool read_arguments(struct demo *demo, int argc, char **argv)
 {
-    const struct { const char *name; const char **value; } texts[] = {
-        { "--impressions", &demo->impressions }, { "--clicks", &demo->clicks }, { "--config", &demo->config }, { "--broker", &demo->broker },
-        { "--programs", &demo->programs },
+    const struct { const char *name; const char **value;
+    } texts[] = {
+        { "--impressions", &demo->impressions }, { "--clicks", &demo->clicks },     { "--config", &demo->config },
+        { "--broker", &demo->broker },           { "--programs", &demo->programs },
     };
 
     for (int i = 1; i < argc; i++) {
@@ -847,8 +892,8 @@ static bool read_arguments(struct demo *demo, int argc, char **argv)
         }
         i++;
     }
-    return (demo->broker != NULL) == (demo->impressions != NULL) && (demo->impressions != NULL) == (demo->clicks != NULL) &&
-           (demo->config != NULL || !demo->broker);
+    return (demo->broker != NULL) == (demo->impressions != NULL) &&
+           (demo->impressions != NULL) == (demo->clicks != NULL) && (demo->config != NULL || !demo->broker);
 }
 
 static void remove_tree(const char *directory)
@@ -887,9 +932,12 @@ int main(int argc, char **argv)
         return 1;
     }
     if (!demo.broker)
-        say("A generated day: %" PRIu64 " events, %" PRIu64 " users, %" PRIu64 " items, %.0f %% of the sessions new users'; %d + %d partitions in an embedded broker.\n"
-            "Towers are smaller than the defaults (encoder 128, 64, 64 instead of 1024, 512, 512; rows of 16), so that two runs take minutes.",
-            demo.settings.events, demo.settings.users, demo.settings.items, 100 * demo.settings.new_share, PARTITIONS, PARTITIONS);
+        say("A generated day: %" PRIu64 " events, %" PRIu64 " users, %" PRIu64
+            " items, %.0f %% of the sessions new users'; %d + %d partitions in an embedded broker.\n"
+            "Towers are smaller than the defaults (encoder 128, 64, 64 instead of 1024, 512, 512; rows of 16), so that "
+            "two runs take minutes.",
+            demo.settings.events, demo.settings.users, demo.settings.items, 100 * demo.settings.new_share, PARTITIONS,
+            PARTITIONS);
     for (int run = 0; run < RUNS; run++) {
         if (!run_daemon(&demo, run, &result[run], &err)) goto out;
         if (run == 0) snprintf(checkpoints, sizeof checkpoints, "%s", demo.checkpoints);

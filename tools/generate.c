@@ -16,9 +16,15 @@ enum { TASTE = 8, ATTRIBUTES = 8, CHOICE = 6, VALUE_MAX = 24, CANDIDATES_MAX = 1
 const char *const generated_topic_name[GENERATED_TOPICS] = { "impressions", "clicks", "conversions", "examples" };
 
 /* The attributes of a user in order: name, how many values, and how much of the taste it tells. Numbers are ages. */
-static const struct attribute { const char *name; const char *prefix; unsigned values; float weight; } attribute_table[ATTRIBUTES] = {
-    { "age", NULL, 60, 1.2f },         { "gender", "g", 3, 0.8f },   { "city", "city", 120, 1.0f },   { "device", "d", 12, 0.5f },
-    { "language", "l", 16, 0.8f },     { "plan", "p", 4, 0.2f },     { "occupation", "o", 24, 0.3f }, { "channel", "ch", 10, 0.2f },
+static const struct attribute {
+    const char *name;
+    const char *prefix;
+    unsigned values;
+    float weight;
+} attribute_table[ATTRIBUTES] = {
+    { "age", NULL, 60, 1.2f },       { "gender", "g", 3, 0.8f },    { "city", "city", 120, 1.0f },
+    { "device", "d", 12, 0.5f },     { "language", "l", 16, 0.8f }, { "plan", "p", 4, 0.2f },
+    { "occupation", "o", 24, 0.3f }, { "channel", "ch", 10, 0.2f },
 };
 
 #define COUNT(field, name, min, max, doc)    { name, 'u', offsetof(struct generate_settings, field), min, max, doc }
@@ -56,10 +62,27 @@ const struct generate_setting generate_setting_table[] = {
 /* --------------------------------------------------------------------------------------------------- settings */
 
 static const struct generate_settings day = {
-    .events = 300000, .seed = 1, .users = 30000, .items = 1000, .categories = 16, .attributes = 8, .new_share = 0.4,
-    .attributes_say = 0.8, .strength = 3, .click_bias = -1.6, .zipf = 0.6, .behavior_mean = 20, .behavior_max = 50, .session_mean = 8,
-    .start = 1700006400000, .span = 86400000, .click_delay = 45000, .window = 600000,
-    .late_share = 0.01, .duplicate_share = 0.002, .disorder_share = 0.01,
+    .events = 300000,
+    .seed = 1,
+    .users = 30000,
+    .items = 1000,
+    .categories = 16,
+    .attributes = 8,
+    .new_share = 0.4,
+    .attributes_say = 0.8,
+    .strength = 3,
+    .click_bias = -1.6,
+    .zipf = 0.6,
+    .behavior_mean = 20,
+    .behavior_max = 50,
+    .session_mean = 8,
+    .start = 1700006400000,
+    .span = 86400000,
+    .click_delay = 45000,
+    .window = 600000,
+    .late_share = 0.01,
+    .duplicate_share = 0.002,
+    .disorder_share = 0.01,
 };
 
 const char *const generate_profile_name[] = { "day", "bench", "small", NULL };
@@ -120,7 +143,8 @@ bool generate_set(struct generate_settings *settings, const char *name, const ch
 
         if (strcmp(s->name, name) != 0) continue;
         if (s->type == 'b') {
-            bool yes = strcmp(value, "true") == 0 || strcmp(value, "yes") == 0, no = strcmp(value, "false") == 0 || strcmp(value, "no") == 0;
+            bool yes = strcmp(value, "true") == 0 || strcmp(value, "yes") == 0,
+                 no = strcmp(value, "false") == 0 || strcmp(value, "no") == 0;
             if (!yes && !no) return cs_fail(err, CS_USAGE, "%s: found \"%s\", allowed are yes and no", name, value);
             *(bool *)field = yes;
             return true;
@@ -150,7 +174,9 @@ bool generate_profile(struct generate_settings *settings, const char *name_or_fi
         }
     file = fopen(name_or_file, "r");
     if (!file)
-        return cs_fail(err, CS_USAGE, "no profile \"%s\": it is neither one of day, bench, small nor a file that can be read", name_or_file);
+        return cs_fail(err, CS_USAGE,
+                       "no profile \"%s\": it is neither one of day, bench, small nor a file that can be read",
+                       name_or_file);
     for (int64_t number = 1; ok && fgets(line, sizeof line, file); number++) {
         char *name = line + strspn(line, " \t"), *value, *end;
 
@@ -163,7 +189,8 @@ bool generate_profile(struct generate_settings *settings, const char *name_or_fi
             for (end = value + strlen(value); end > value && (end[-1] == ' ' || end[-1] == '\t'); ) *--end = '\0';
             for (char *c = name; *c; c++) if (*c == '_') *c = '-';
             if (strcmp(name, "profile") != 0) ok = generate_set(settings, name, value, err);
-            else if (strcmp(value, "day") == 0 || strcmp(value, "bench") == 0 || strcmp(value, "small") == 0) built_in(settings, value);
+            else if (strcmp(value, "day") == 0 || strcmp(value, "bench") == 0 || strcmp(value, "small") == 0)
+                built_in(settings, value);
             else ok = cs_fail(err, CS_CONFIG, "profile: found \"%s\", allowed are day, bench, small", value);
         } else {
             ok = cs_fail(err, CS_CONFIG, "found \"%s\", allowed is a line \"name: value\"", name);
@@ -309,7 +336,8 @@ static void make_attributes(struct generator *g)
     for (size_t a = 0; a < g->settings.attributes; a++)
         for (size_t v = 0; v < attribute_table[a].values; v++) {
             /* Ages tell by the decade, so that bucketize has something to find. */
-            uint64_t stream = random_stream(g->settings.seed, attribute_table[a].name, attribute_table[a].prefix ? v : v / 10);
+            uint64_t stream =
+                random_stream(g->settings.seed, attribute_table[a].name, attribute_table[a].prefix ? v : v / 10);
             for (size_t k = 0; k < TASTE; k++)
                 (*g->effect)[a][v][k] = attribute_table[a].weight / sqrtf(scale) * random_normal(stream, k);
             if (attribute_table[a].prefix)
@@ -372,10 +400,11 @@ static void remember_click(struct generator *g, struct user *user, uint32_t item
     user->behavior[user->behavior_count++] = item;
 }
 
-static double click_probability(const struct generator *g, const struct user *user, const struct item *item, int hour, uint64_t position)
+static double click_probability(const struct generator *g, const struct user *user, const struct item *item, int hour,
+                                uint64_t position)
 {
-    double logit = g->settings.click_bias + g->settings.strength * (double)dot(user->taste, item->vector) + (double)item->appeal
-                 + (double)g->hour_effect[item->category][hour] - 0.08 * (double)position;
+    double logit = g->settings.click_bias + g->settings.strength * (double)dot(user->taste, item->vector) +
+                   (double)item->appeal + (double)g->hour_effect[item->category][hour] - 0.08 * (double)position;
     return 1 / (1 + exp(-logit));
 }
 
@@ -414,8 +443,8 @@ static struct record *heap_pop(struct generator *g)
     return top;
 }
 
-static void send_record(struct generator *g, enum generated_topic topic, int64_t send, int64_t time, const char *key, size_t key_length,
-                        const char *value, size_t value_length, bool is_new)
+static void send_record(struct generator *g, enum generated_topic topic, int64_t send, int64_t time, const char *key,
+                        size_t key_length, const char *value, size_t value_length, bool is_new)
 {
     struct record *record = malloc(sizeof *record + key_length + value_length);
 
@@ -471,7 +500,8 @@ static char *put_item(char *at, const struct item *item)
     return put(at, "\"}");
 }
 
-static void send_click(struct generator *g, const char *kind, enum generated_topic topic, int64_t time, const char *id, size_t id_length)
+static void send_click(struct generator *g, const char *kind, enum generated_topic topic, int64_t time, const char *id,
+                       size_t id_length)
 {
     char value[200], *at = value;
     int64_t send = time;
@@ -499,7 +529,8 @@ static void make_session(struct generator *g)
     uint64_t shown = 1 + draw_below(d, 2 * s->session_mean - 1);
     char user_id[32], id[48], *value, *after_user;
     uint32_t clicked_item[200];
-    size_t clicked_count = 0, user_id_length = (size_t)snprintf(user_id, sizeof user_id, "u%llu", (unsigned long long)index);
+    size_t clicked_count = 0,
+           user_id_length = (size_t)snprintf(user_id, sizeof user_id, "u%llu", (unsigned long long)index);
     char *user_text = g->text;
     int64_t time = (int64_t)(s->start + g->clock);
     int hour = (int)(time / 3600000 % 24);
@@ -515,8 +546,10 @@ static void make_session(struct generator *g)
         size_t id_length;
         char *at = value;
 
-        id_length = (size_t)snprintf(id, sizeof id, "r%llu-%llu", (unsigned long long)g->session, (unsigned long long)position);
-        at = put(at, s->joined ? "{\"event\":\"example\",\"impression_id\":\"" : "{\"event\":\"impression\",\"impression_id\":\"");
+        id_length =
+            (size_t)snprintf(id, sizeof id, "r%llu-%llu", (unsigned long long)g->session, (unsigned long long)position);
+        at = put(at, s->joined ? "{\"event\":\"example\",\"impression_id\":\""
+                               : "{\"event\":\"impression\",\"impression_id\":\"");
         at = put_bytes(at, id, id_length);
         at = put(at, "\",\"ts\":");
         at = put_number(at, (uint64_t)at_time);
@@ -542,14 +575,16 @@ static void make_session(struct generator *g)
         send_record(g, topic, send, at_time, key, key_length, value, (size_t)(at - value), !user->behavior);
         if (!s->joined && draw_uniform(d) < s->duplicate_share)
             send_record(g, topic, send + 500, at_time, key, key_length, value, (size_t)(at - value), !user->behavior);
-        if (clicked && clicked_count < sizeof clicked_item / sizeof *clicked_item) clicked_item[clicked_count++] = shown_item;
+        if (clicked && clicked_count < sizeof clicked_item / sizeof *clicked_item)
+            clicked_item[clicked_count++] = shown_item;
         if (clicked && !s->joined) {
             double delay = draw_exponential(d, s->click_delay);
             if (delay > s->window) delay = s->window;
             if (draw_uniform(d) < s->late_share) delay = s->window * (1 + draw_uniform(d));
             send_click(g, "click", GENERATED_CLICK, at_time + 1 + (int64_t)delay, id, id_length);
             if (converted)
-                send_click(g, "conversion", GENERATED_CONVERSION, at_time + 2 + (int64_t)(delay + (s->window - delay) * draw_uniform(d) / 2), id, id_length);
+                send_click(g, "conversion", GENERATED_CONVERSION,
+                           at_time + 2 + (int64_t)(delay + (s->window - delay) * draw_uniform(d) / 2), id, id_length);
         }
     }
     for (size_t i = 0; i < clicked_count; i++) remember_click(g, user, clicked_item[i]);
@@ -567,7 +602,8 @@ struct generator *generator_create(const struct generate_settings *settings, str
     /* New users come back less often than old ones in the same number of sessions: half of all users are new. */
     g->new_users = settings->new_share > 0 ? (settings->users + 1) / 2 : 0;
     if (settings->new_share >= 1) g->new_users = settings->users;
-    /* An impression brings about 1.25 events (itself and its click): the span fits the events roughly, never exactly. */
+    /* An impression brings about 1.25 events (itself and its click): the span fits the events roughly, never exactly.
+     */
     g->step = settings->span / (double)settings->events * (settings->joined ? 1 : 1.25);
     g->text_room = 4096 + settings->behavior_max * 20 + CANDIDATES_MAX * 64;
     g->user = calloc(settings->users, sizeof *g->user);
@@ -577,13 +613,16 @@ struct generator *generator_create(const struct generate_settings *settings, str
     g->effect = calloc(1, sizeof *g->effect);
     g->hour_effect = malloc(settings->categories * sizeof *g->hour_effect);
     g->text = malloc(2 * g->text_room);
-    if (!g->user || !g->item || !g->alias || !g->keep || !g->effect || !g->hour_effect || !g->text || !make_popularity(g)) goto out_of_memory;
+    if (!g->user || !g->item || !g->alias || !g->keep || !g->effect || !g->hour_effect || !g->text ||
+        !make_popularity(g))
+        goto out_of_memory;
     make_items(g);
     make_attributes(g);
     return g;
 out_of_memory:
     generator_destroy(g);
-    cs_fail(err, CS_FAILED, "out of memory for %llu users and %llu items", (unsigned long long)settings->users, (unsigned long long)settings->items);
+    cs_fail(err, CS_FAILED, "out of memory for %llu users and %llu items", (unsigned long long)settings->users,
+            (unsigned long long)settings->items);
     return NULL;
 }
 

@@ -1,8 +1,8 @@
 /* A synthetic world that can be learned, as a stream of events: for load, for the demo and for tests.
  *
- *   user    attributes -> taste (a latent vector: what the attributes say, plus what they don't); past clicks follow taste
- *   item    category -> latent vector, plus its own; popularity by Zipf's law
- *   session one user, one moment, several items shown; clicked by a hidden model of taste x item + item + position + hour
+ *   user    attributes -> taste (a latent vector: what the attributes say, plus what they don't); past clicks follow
+ * taste item    category -> latent vector, plus its own; popularity by Zipf's law session one user, one moment, several
+ * items shown; clicked by a hidden model of taste x item + item + position + hour
  *
  * A share of the users is new: behaviors are [], the attributes are all that is known of them. Clicks come as events of
  * their own, delayed, some too late, some twice, some records out of order; or joined, as `example` events.
@@ -16,8 +16,15 @@
 
 #include "core/error.h"
 
-enum generated_topic { GENERATED_IMPRESSION, GENERATED_CLICK, GENERATED_CONVERSION, GENERATED_EXAMPLE, GENERATED_TOPICS };
-extern const char *const generated_topic_name[GENERATED_TOPICS];    /* "impressions", "clicks", "conversions", "examples" */
+enum generated_topic {
+    GENERATED_IMPRESSION,
+    GENERATED_CLICK,
+    GENERATED_CONVERSION,
+    GENERATED_EXAMPLE,
+    GENERATED_TOPICS
+};
+extern const char
+    *const generated_topic_name[GENERATED_TOPICS]; /* "impressions", "clicks", "conversions", "examples" */
 
 struct generate_settings {
     uint64_t events;            /* events to give in all, clicks included */
@@ -55,7 +62,8 @@ extern const struct generate_setting generate_setting_table[];      /* name NULL
 
 /* Names of the built-in profiles, NULL at the end: day, bench, small. */
 extern const char *const generate_profile_name[];
-/* A built-in profile, or a file of "name: value" lines (which may start from one by "profile: NAME"). CS_USAGE or CS_CONFIG. */
+/* A built-in profile, or a file of "name: value" lines (which may start from one by "profile: NAME"). CS_USAGE or
+ * CS_CONFIG. */
 bool generate_profile(struct generate_settings *settings, const char *name_or_file, struct cs_error *err);
 /* Sets one by its name; durations as 500ms 10s 5m 1h 30d. CS_USAGE says what is allowed. */
 bool generate_set(struct generate_settings *settings, const char *name, const char *value, struct cs_error *err);
@@ -66,10 +74,12 @@ void generator_destroy(struct generator *generator);
 /* False: all events were given. */
 bool generator_next(struct generator *generator, struct generated *out);
 
-/* What the hidden model says of a user and an item at the first position: for tests and for judging what was learned. */
+/* What the hidden model says of a user and an item at the first position: for tests and for judging what was learned.
+ */
 double generator_click_probability(struct generator *generator, uint64_t user, uint64_t item, int hour);
-/* The user and context part of a request to coldstream-serve for a user, as JSON text (malloc'd): {"user_id":...,"user":{...},
- * "behaviors":[...],"context":{...}, "candidates":[...]}; candidates are `count` different items drawn by popularity. */
+/* The user and context part of a request to coldstream-serve for a user, as JSON text (malloc'd):
+ * {"user_id":...,"user":{...}, "behaviors":[...],"context":{...}, "candidates":[...]}; candidates are `count` different
+ * items drawn by popularity. */
 char *generator_request(struct generator *generator, uint64_t user, size_t count, int hour);
 /* Sessions of new users draw from users [0, n), those of old users from [n, users). */
 uint64_t generator_new_users(const struct generator *generator);

@@ -45,18 +45,25 @@ static bool set_properties(rd_kafka_conf_t *conf, const char *properties, struct
     return ok;
 }
 
-struct generate_kafka *generate_kafka_create(const char *brokers, const char *properties, const char *topics, struct cs_error *err)
+struct generate_kafka *generate_kafka_create(const char *brokers, const char *properties, const char *topics,
+                                             struct cs_error *err)
 {
     struct generate_kafka *kafka = calloc(1, sizeof *kafka);
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     char message[256];
     static const char *const preset[][2] = {
-        { "client.id", "coldstreamctl-generate" }, { "acks", "all" }, { "enable.idempotence", "true" }, { "linger.ms", "20" },
-        { "batch.size", "262144" }, { "queue.buffering.max.messages", "200000" }, { "compression.codec", "lz4" },
+        { "client.id", "coldstreamctl-generate" },
+        { "acks", "all" },
+        { "enable.idempotence", "true" },
+        { "linger.ms", "20" },
+        { "batch.size", "262144" },
+        { "queue.buffering.max.messages", "200000" },
+        { "compression.codec", "lz4" },
     };
 
     if (!kafka) goto fail;
-    for (size_t i = 0; i < GENERATED_TOPICS; i++) snprintf(kafka->name[i], sizeof kafka->name[i], "%s", generated_topic_name[i]);
+    for (size_t i = 0; i < GENERATED_TOPICS; i++)
+        snprintf(kafka->name[i], sizeof kafka->name[i], "%s", generated_topic_name[i]);
     for (size_t i = 0; topics && *topics; i++) {
         size_t length = strcspn(topics, ",");
         if (i == GENERATED_TOPICS || length >= sizeof kafka->name[0]) {
@@ -105,7 +112,8 @@ uint64_t generate_kafka_delivered(struct generate_kafka *kafka) { return kafka->
 
 static bool none_failed(const struct generate_kafka *kafka, struct cs_error *err)
 {
-    return !kafka->failed || cs_fail(err, CS_FAILED, "Kafka did not take a record: %s", rd_kafka_err2str(kafka->failed));
+    return !kafka->failed ||
+           cs_fail(err, CS_FAILED, "Kafka did not take a record: %s", rd_kafka_err2str(kafka->failed));
 }
 
 bool generate_kafka_send(struct generate_kafka *kafka, const struct generated *event, struct cs_error *err)
@@ -113,11 +121,14 @@ bool generate_kafka_send(struct generate_kafka *kafka, const struct generated *e
     rd_kafka_topic_t **topic = &kafka->topic[event->topic];
 
     if (!*topic) *topic = rd_kafka_topic_new(kafka->producer, kafka->name[event->topic], NULL);
-    if (!*topic) return cs_fail(err, CS_FAILED, "Kafka topic %s: %s", kafka->name[event->topic], rd_kafka_err2str(rd_kafka_last_error()));
-    while (rd_kafka_produce(*topic, RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_COPY, (void *)event->value, event->value_length, event->key,
-                            event->key_length, NULL) != 0) {
+    if (!*topic)
+        return cs_fail(err, CS_FAILED, "Kafka topic %s: %s", kafka->name[event->topic],
+                       rd_kafka_err2str(rd_kafka_last_error()));
+    while (rd_kafka_produce(*topic, RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_COPY, (void *)event->value,
+                            event->value_length, event->key, event->key_length, NULL) != 0) {
         if (rd_kafka_last_error() != RD_KAFKA_RESP_ERR__QUEUE_FULL)
-            return cs_fail(err, CS_FAILED, "Kafka topic %s: %s", kafka->name[event->topic], rd_kafka_err2str(rd_kafka_last_error()));
+            return cs_fail(err, CS_FAILED, "Kafka topic %s: %s", kafka->name[event->topic],
+                           rd_kafka_err2str(rd_kafka_last_error()));
         rd_kafka_poll(kafka->producer, 50);
         if (!none_failed(kafka, err)) return false;
     }
@@ -128,6 +139,7 @@ bool generate_kafka_send(struct generate_kafka *kafka, const struct generated *e
 bool generate_kafka_flush(struct generate_kafka *kafka, struct cs_error *err)
 {
     if (rd_kafka_flush(kafka->producer, FLUSH_MS) != RD_KAFKA_RESP_ERR_NO_ERROR)
-        return cs_fail(err, CS_FAILED, "Kafka: %d records were not taken within %d s", rd_kafka_outq_len(kafka->producer), FLUSH_MS / 1000);
+        return cs_fail(err, CS_FAILED, "Kafka: %d records were not taken within %d s",
+                       rd_kafka_outq_len(kafka->producer), FLUSH_MS / 1000);
     return none_failed(kafka, err);
 }

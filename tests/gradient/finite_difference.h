@@ -1,4 +1,5 @@
-/* Central differences against a gradient: each element of a tensor is moved both ways and the loss is asked for again. */
+/* Central differences against a gradient: each element of a tensor is moved both ways and the loss is asked for again.
+ */
 #ifndef TESTS_GRADIENT_FINITE_DIFFERENCE_H
 #define TESTS_GRADIENT_FINITE_DIFFERENCE_H
 
@@ -26,10 +27,11 @@ static inline double slope_at(float *value, float h, loss_of *loss, void *argume
     return slope;
 }
 
-/* value [n] is moved, gradient [n] is what backward said. Losses are float sums of a few hundred terms, so a difference is
- * good to about 1e-3 of the tensor's largest gradient; a wrong term shows as far more. A step that crosses a LeakyReLU's kink
- * is off by itself: a shorter one, that does not, may speak for the element. */
-static inline void check_gradient(const char *name, float *value, const float *gradient, size_t n, loss_of *loss, void *argument)
+/* value [n] is moved, gradient [n] is what backward said. Losses are float sums of a few hundred terms, so a difference
+ * is good to about 1e-3 of the tensor's largest gradient; a wrong term shows as far more. A step that crosses a
+ * LeakyReLU's kink is off by itself: a shorter one, that does not, may speak for the element. */
+static inline void check_gradient(const char *name, float *value, const float *gradient, size_t n, loss_of *loss,
+                                  void *argument)
 {
     static const float step[] = { 4e-3f, 1e-3f, 3e-4f };
     float *claimed = malloc((n + 1) * sizeof *claimed);
@@ -45,7 +47,8 @@ static inline void check_gradient(const char *name, float *value, const float *g
         }
         if (best <= 0.02 * largest + 2e-4) continue;
         wrong++;
-        print_error("%s[%zu]: backward says %g, the difference %g (largest %g)\n", name, i, (double)claimed[i], slope, largest);
+        print_error("%s[%zu]: backward says %g, the difference %g (largest %g)\n", name, i, (double)claimed[i], slope,
+                    largest);
     }
     loss(argument);
     assert_int_equal(wrong, 0);

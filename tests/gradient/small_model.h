@@ -1,5 +1,5 @@
-/* A small model and batch for tests: attributes with absent and multiple values, dense features in every group, old and new
- * users, rows that are not there. After cmocka.h. */
+/* A small model and batch for tests: attributes with absent and multiple values, dense features in every group, old and
+ * new users, rows that are not there. After cmocka.h. */
 #ifndef TESTS_GRADIENT_SMALL_MODEL_H
 #define TESTS_GRADIENT_SMALL_MODEL_H
 
@@ -22,7 +22,8 @@ static const struct feature_options small_feature[] = {
 static inline struct features *small_features(void)
 {
     struct features_options options = { .feature = (struct feature_options *)small_feature,
-                                        .feature_count = sizeof small_feature / sizeof *small_feature, .behavior_table = "item",
+                                        .feature_count = sizeof small_feature / sizeof *small_feature,
+                                        .behavior_table = "item",
                                         .behavior_max_length = SMALL_BEHAVIORS };
     struct features *features = features_create(&options, NULL);
     assert_non_null(features);
@@ -31,12 +32,24 @@ static inline struct features *small_features(void)
 
 static inline struct model_options small_options(enum ranking_kind tower, enum zero_shot_kind kind)
 {
-    struct optimizer_options adam = { .kind = OPTIMIZER_ADAM, .learning_rate = 1e-2, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8 };
+    struct optimizer_options adam = {
+        .kind = OPTIMIZER_ADAM, .learning_rate = 1e-2, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8
+    };
     return (struct model_options){
         .ranking = { .tower = tower, .hidden = { 6, 5 }, .hidden_count = 2 },
-        .zero_shot = { .kind = kind, .losses = LOSSES_FULL, .target = TARGET_POOLED, .attention = 3, .encoder = { 7, 6, 5 },
-                       .encoder_count = 3, .decoder = { 6, 7 }, .decoder_count = 2, .bandwidth = 1.0, .sample = 1.0 },
-        .ranking_optimizer = adam, .zero_shot_optimizer = adam, .embedding_optimizer = adam,
+        .zero_shot = { .kind = kind,
+                       .losses = LOSSES_FULL,
+                       .target = TARGET_POOLED,
+                       .attention = 3,
+                       .encoder = { 7, 6, 5 },
+                       .encoder_count = 3,
+                       .decoder = { 6, 7 },
+                       .decoder_count = 2,
+                       .bandwidth = 1.0,
+                       .sample = 1.0 },
+        .ranking_optimizer = adam,
+        .zero_shot_optimizer = adam,
+        .embedding_optimizer = adam,
     };
 }
 
@@ -54,7 +67,8 @@ static inline struct batch *small_batch(const struct features *features, uint64_
         uint64_t *key = example_keys(e);
         for (size_t j = 0; j < age + tags + 2; j++) key[j] = 1 + random_bits(stream, 10 + j) % 5;
         for (size_t j = 0; j < behaviors; j++) example_behaviors(e)[j] = 1 + random_bits(stream, 20 + j) % 5;
-        for (size_t j = 0; j < 3; j++) example_dense(e)[j] = i == 5 ? NAN : 4.0f * random_uniform(stream, 30 + j) - 2.0f;
+        for (size_t j = 0; j < 3; j++)
+            example_dense(e)[j] = i == 5 ? NAN : 4.0f * random_uniform(stream, 30 + j) - 2.0f;
         e->clicked = random_bits(stream, 40) & 1;
         e->user = e->item = i;
         e->time = e->released = (int64_t)i;

@@ -57,7 +57,8 @@ static double dense_loss(void *argument)
     float dy[N * OUT];
     dense_forward(&compute, b->weight, b->bias, ACTIVATION_LEAKY_RELU, N, b->x, IN, b->y, OUT);
     memcpy(dy, b->c, sizeof dy);
-    dense_backward(&compute, b->weight, b->bias, ACTIVATION_LEAKY_RELU, N, b->x, IN, b->y, OUT, dy, OUT, 0.0f, b->dx, IN);
+    dense_backward(&compute, b->weight, b->bias, ACTIVATION_LEAKY_RELU, N, b->x, IN, b->y, OUT, dy, OUT, 0.0f, b->dx,
+                   IN);
     return weighted(b->y, b->c, N * OUT);
 }
 
@@ -253,8 +254,9 @@ static void test_cross_entropy(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dense), cmocka_unit_test(test_batch_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_block),
-        cmocka_unit_test(test_mmd), cmocka_unit_test(test_reconstruction), cmocka_unit_test(test_cross_entropy),
+        cmocka_unit_test(test_dense),         cmocka_unit_test(test_batch_norm), cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_block),         cmocka_unit_test(test_mmd),        cmocka_unit_test(test_reconstruction),
+        cmocka_unit_test(test_cross_entropy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* Finite differences end to end: the ranking loss and the zero-shot loss by every parameter and every row that they depend
- * on, through pooling, attention, encoders, decoders, norms, with dropout's masks held. */
+/* Finite differences end to end: the ranking loss and the zero-shot loss by every parameter and every row that they
+ * depend on, through pooling, attention, encoders, decoders, norms, with dropout's masks held. */
 #include "tests/gradient/finite_difference.h"
 
 #include "tests/gradient/small_model.h"
@@ -27,7 +27,7 @@ static struct bench *bench_create(const struct model_options *options)
     assert_non_null(b->model);
     struct parameter_set *set = model_parameters(b->model);
     assert_true(parameter_set_gradients(set, &err));
-    for (size_t i = 0; i < set->count; i++)      /* biases and betas that do nothing would hide what goes through them */
+    for (size_t i = 0; i < set->count; i++) /* biases and betas that do nothing would hide what goes through them */
         if (set->parameter[i].start == START_ZERO && set->parameter[i].group != PARAMETER_STATISTIC) {
             fill(set->parameter[i].value, set->parameter[i].size, 50 + i);
             for (size_t j = 0; j < set->parameter[i].size; j++) set->parameter[i].value[j] *= 0.3f;
@@ -75,7 +75,8 @@ static double ranking_loss(void *argument)
     model_changed(b->model);
     struct model_pass *pass = model_forward_score(b->model, b->batch, b->rows, b->scratch, probability);
     double loss = model_train_ranking(b->model, pass, 3, 4, b->scratch);
-    for (size_t t = 0; t < b->features->table_count; t++) model_row_gradient(b->model, pass, t, b->gradient[t], b->scratch);
+    for (size_t t = 0; t < b->features->table_count; t++)
+        model_row_gradient(b->model, pass, t, b->gradient[t], b->scratch);
     return loss;
 }
 
@@ -95,7 +96,8 @@ static void check_group(struct bench *b, enum parameter_group group, loss_of *lo
     loss(b);
     for (size_t i = 0; i < set->count; i++)
         if (set->parameter[i].group == group)
-            check_gradient(set->parameter[i].name, set->parameter[i].value, set->parameter[i].gradient, set->parameter[i].size, loss, b);
+            check_gradient(set->parameter[i].name, set->parameter[i].value, set->parameter[i].gradient,
+                           set->parameter[i].size, loss, b);
 }
 
 static void check_rows(struct bench *b)
@@ -104,7 +106,8 @@ static void check_rows(struct bench *b)
     for (size_t t = 0; t < b->features->table_count; t++)
         for (size_t i = 0; i < b->batch->table[t].count; i++) {
             float *gradient = b->gradient[t] + i * SMALL_D;
-            if (b->present[t][i]) check_gradient(b->features->table[t], b->row[t] + i * SMALL_D, gradient, SMALL_D, ranking_loss, b);
+            if (b->present[t][i])
+                check_gradient(b->features->table[t], b->row[t] + i * SMALL_D, gradient, SMALL_D, ranking_loss, b);
             else for (size_t k = 0; k < SMALL_D; k++) assert_true(gradient[k] == 0.0f);
         }
 }

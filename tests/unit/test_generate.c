@@ -74,7 +74,8 @@ static void test_events_are_as_the_interface_says(void **state)
             assert_int_equal(json_object_size(json_object_get(json, "user")), settings.attributes);
             assert_true(json_is_integer(json_object_get(json_object_get(json, "user"), "age")));
             assert_true(json_is_string(json_object_get(json_object_get(json, "item"), "category")));
-            assert_true(json_is_string(json_object_get(json, "item_id")) && json_is_string(json_object_get(json, "user_id")));
+            assert_true(json_is_string(json_object_get(json, "item_id")) &&
+                        json_is_string(json_object_get(json, "user_id")));
             assert_true(json_is_integer(json_object_get(json_object_get(json, "context"), "hour")));
             impressions++;
             new_ones += event.is_new;

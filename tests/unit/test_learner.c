@@ -1,5 +1,5 @@
-/* What daemon and tools rely on: scoring makes nothing, a skipped batch changes nothing, a restored learner goes on exactly
- * as the saved one would, and the number of threads does not matter. */
+/* What daemon and tools rely on: scoring makes nothing, a skipped batch changes nothing, a restored learner goes on
+ * exactly as the saved one would, and the number of threads does not matter. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,13 +21,20 @@ static void run_in_three(struct parallel *self, parallel_task *task, void *argum
 
 static struct parallel three_parts = { .width = 3, .run = run_in_three };
 
-struct bench { struct features *features; struct learner_options options; struct learner *learner; struct arena *arena; };
+struct bench {
+    struct features *features;
+    struct learner_options options;
+    struct learner *learner;
+    struct arena *arena;
+};
 
 static struct bench bench_create(enum zero_shot_kind kind, struct parallel *parallel)
 {
     struct cs_error err = { 0 };
     struct bench b = { .features = small_features(), .arena = arena_create(1 << 14) };
-    b.options = (struct learner_options){ .dimension = SMALL_D, .init_std = 0.1, .seed = 7, .model = small_options(RANKING_BASE_DNN, kind) };
+    b.options = (struct learner_options){
+        .dimension = SMALL_D, .init_std = 0.1, .seed = 7, .model = small_options(RANKING_BASE_DNN, kind)
+    };
     b.learner = learner_create(b.features, &b.options, parallel, &err);
     assert_non_null(b.learner);
     return b;
@@ -77,7 +84,8 @@ static struct image image_of(struct bench *b)
 {
     struct image image = { 0 };
     assert_true(learner_tensors(b->learner, add_tensor, &image, NULL));
-    for (size_t t = 0; t < b->features->table_count; t++) assert_true(embedding_each(learner_table(b->learner, t), add_row, &image, NULL));
+    for (size_t t = 0; t < b->features->table_count; t++)
+        assert_true(embedding_each(learner_table(b->learner, t), add_row, &image, NULL));
     return image;
 }
 
@@ -139,8 +147,8 @@ static void test_learning_lowers_the_losses(void **state)
     bench_destroy(&b);
 }
 
-/* The rows that a batch brings take part in its own step: two learners, of which one had the rows before (by import), take
- * the same step. */
+/* The rows that a batch brings take part in its own step: two learners, of which one had the rows before (by import),
+ * take the same step. */
 static bool put_row(void *self, const struct embedding_row *row, struct cs_error *err)
 {
     struct embedding_row fresh = { .key = row->key, .row = row->row };
@@ -156,7 +164,8 @@ static void test_new_rows_take_part(void **state)
     struct batch *batch = small_batch(rows.features, 1, rows.arena);
     for (size_t t = 0; t < rows.features->table_count; t++) {        /* the rows as they start */
         uint32_t slot[64];
-        embedding_admit(learner_table(rows.learner, t), batch->table[t].key, batch->table[t].sightings, batch->table[t].count, 0, slot);
+        embedding_admit(learner_table(rows.learner, t), batch->table[t].key, batch->table[t].sightings,
+                        batch->table[t].count, 0, slot);
         assert_true(embedding_each(learner_table(rows.learner, t), put_row, learner_table(b.learner, t), NULL));
     }
     struct learner_losses one = step(&a, 1, unused), other = step(&b, 1, unused);
@@ -297,10 +306,10 @@ static void test_kinds_not_built_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scoring_makes_nothing), cmocka_unit_test(test_learning_lowers_the_losses),
-        cmocka_unit_test(test_new_rows_take_part), cmocka_unit_test(test_restored_goes_on_as_the_saved_one), cmocka_unit_test(test_threads_do_not_matter),
-        cmocka_unit_test(test_non_finite_batch_is_skipped_whole), cmocka_unit_test(test_fewer_than_two_old_users),
-        cmocka_unit_test(test_kinds_not_built_are_refused),
+        cmocka_unit_test(test_scoring_makes_nothing),    cmocka_unit_test(test_learning_lowers_the_losses),
+        cmocka_unit_test(test_new_rows_take_part),       cmocka_unit_test(test_restored_goes_on_as_the_saved_one),
+        cmocka_unit_test(test_threads_do_not_matter),    cmocka_unit_test(test_non_finite_batch_is_skipped_whole),
+        cmocka_unit_test(test_fewer_than_two_old_users), cmocka_unit_test(test_kinds_not_built_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

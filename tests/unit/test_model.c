@@ -1,5 +1,5 @@
-/* What serving relies on: candidates of one user score as they would one by one, and a model filled from another's tensors
- * scores the same, derived weights included. */
+/* What serving relies on: candidates of one user score as they would one by one, and a model filled from another's
+ * tensors scores the same, derived weights included. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -66,6 +66,7 @@ static void test_finite(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_exp), cmocka_unit_test(test_tanh), cmocka_unit_test(test_finite) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_exp), cmocka_unit_test(test_tanh),
+                                        cmocka_unit_test(test_finite) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
