@@ -77,7 +77,7 @@ $(BUILD)/coldstreamctl: $(patsubst %.c,$(BUILD)/%.o,tools/coldstreamctl.c $(wild
 	$(CC) $(LDFLAGS) $(program_flags) -pie $^ $(LDLIBS) -o $@
 $(BUILD)/bench: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/bench*.c) tools/ctl_checkpoint.c) $(archive) $(thrd_shim)
 	$(CC) $(LDFLAGS) $(program_flags) $^ $(LDLIBS) -o $@
-$(BUILD)/demo: $(BUILD)/%: $(BUILD)/tools/%.o $(archive) $(thrd_shim)
+$(BUILD)/demo: $(BUILD)/tools/demo.o $(BUILD)/tools/demo_serve.o $(archive) $(thrd_shim)
 	$(CC) $(LDFLAGS) $(program_flags) $^ $(LDLIBS) -o $@
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(archive) $(thrd_shim)
 	$(CC) $(LDFLAGS) $(program_flags) $(filter %.o,$^) $(archive) -lcmocka $(LDLIBS) -o $@

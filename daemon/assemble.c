@@ -16,8 +16,8 @@ struct decoder *assemble_decoder(const struct cs_config *config, const struct fe
     return decoder_create(features, &options, err);
 }
 
-struct learner *assemble_learner(const struct cs_config *config, const struct features *features, struct parallel *parallel,
-                                 struct cs_error *err)
+struct learner *assemble_learner(const struct cs_config *config, const struct features *features,
+                                 struct parallel *parallel, struct cs_error *err)
 {
     struct learner_options options = {
         .dimension = config->embedding.dimension,
@@ -30,7 +30,8 @@ struct learner *assemble_learner(const struct cs_config *config, const struct fe
     return learner_create(features, &options, parallel, err);
 }
 
-struct ingest *assemble_ingest(const struct cs_config *config, const struct features *features, int64_t max_delay, struct cs_error *err)
+struct ingest *assemble_ingest(const struct cs_config *config, const struct features *features, int64_t max_delay,
+                               struct cs_error *err)
 {
     struct ingest_options options = {
         .join = config->join,

@@ -10,8 +10,8 @@
 bool kafka_property_check(const char *name, const char *value, char *text, size_t size);
 
 #ifdef RD_KAFKA_VERSION
-/* What consumer and producer share: the operator's properties, names, and log lines that go through ours. CS_CONFIG where a
- * property is refused. rd_kafka_conf_set on one of our own settings. */
+/* What consumer and producer share: the operator's properties, names, and log lines that go through ours. CS_CONFIG
+ * where a property is refused. rd_kafka_conf_set on one of our own settings. */
 rd_kafka_conf_t *kafka_conf_create(const struct cs_config *config, struct cs_error *err);
 bool kafka_conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, struct cs_error *err);
 #endif

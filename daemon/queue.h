@@ -10,8 +10,9 @@ struct queue;
 struct queue *queue_create(size_t capacity);
 void queue_destroy(struct queue *queue);
 bool queue_push(struct queue *queue, void *item);                       /* waits for room; false: closed */
-void *queue_pop(struct queue *queue, int64_t wait_milliseconds);        /* NULL: closed and empty, or nothing came; < 0 waits for ever */
+void *queue_pop(struct queue *queue,
+                int64_t wait_milliseconds); /* NULL: closed and empty, or nothing came; < 0 waits for ever */
 size_t queue_length(struct queue *queue);
-void queue_close(struct queue *queue);                                  /* wakes both sides; what is in it can still be popped */
+void queue_close(struct queue *queue); /* wakes both sides; what is in it can still be popped */
 
 #endif

@@ -8,7 +8,6 @@
  * the last 5 MiB of a partition, so the producer stays behind what the daemon says it has read. With --broker the
  * stream comes from files and goes to a real Kafka, once; the second daemon reads it again from the beginning. */
 #include <ctype.h>
-#include <curl/curl.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -27,48 +26,25 @@
 #include <unistd.h>
 
 #include "daemon/control.h"
-#include "tools/generate.h"
+#include "tools/demo.h"
 
-enum { PARTITIONS = 4, PARTITIONS_MAX = 64, STREAMS = 2, RUNS = 2, CANDIDATES = 200, SHOWN = 8, WAIT_SECONDS = 240 };
 static const size_t in_flight_max = 3 << 20;       /* bytes a partition, of the mock's 5 MiB */
-
-struct demo {
-    const char *impressions, *clicks, *config, *broker;    /* NULL: generated, embedded */
-    const char *programs;                                   /* directory of coldstreamd and coldstream-serve */
-    uint64_t events;
-    bool keep;
-    char directory[64];
-    struct generate_settings settings;
-
-    rd_kafka_t *producer;
-    rd_kafka_mock_cluster_t *mock;
-    rd_kafka_topic_t *topic[STREAMS];
-    char brokers[256];
-    int32_t partitions[STREAMS];
-    atomic_llong failed;                                    /* records that were not delivered */
-    int64_t produced[STREAMS][PARTITIONS_MAX];              /* records */
-    size_t bytes[STREAMS][PARTITIONS_MAX];
-
-    pid_t daemon, serve;
-    char socket[128], checkpoints[128];
-};
 
 /* What one run gave: what the checkpoint's manifest says. */
 struct result { const char *name; double seconds; uint64_t examples, events; json_t *metrics; };
 
 static const char *const topic_name[STREAMS] = { "impressions", "clicks" };
 
-static double now(void)
+double demo_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static void sleep_ms(long ms) { nanosleep(&(struct timespec){ ms / 1000, ms % 1000 * 1000000 }, NULL); }
+void demo_sleep(long ms) { nanosleep(&(struct timespec){ ms / 1000, ms % 1000 * 1000000 }, NULL); }
 
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void say(const char *format, ...)
+void demo_say(const char *format, ...)
 {
     va_list list;
     if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
@@ -87,8 +63,8 @@ static void progress(const char *format, ...)
     bool terminal = isatty(STDERR_FILENO);
     va_list list;
 
-    if (now() - last < (terminal ? 0.2 : 10)) return;
-    last = now();
+    if (demo_now() - last < (terminal ? 0.2 : 10)) return;
+    last = demo_now();
     if (terminal) fprintf(stderr, "\r\033[K");
     va_start(list, format);
     vfprintf(stderr, format, list);
@@ -99,7 +75,7 @@ static void progress(const char *format, ...)
 
 /* ------------------------------------------------------------------------------------------------------- programs */
 
-static pid_t start_program(const struct demo *demo, const char *program, const char *log, const char *const *arguments)
+pid_t demo_start(const struct demo *demo, const char *program, const char *log, const char *const *arguments)
 {
     char path[4096], log_path[4096];
     pid_t parent = getpid(), pid;
@@ -116,7 +92,7 @@ static pid_t start_program(const struct demo *demo, const char *program, const c
     _exit(127);
 }
 
-static bool still_runs(pid_t *pid)
+bool demo_runs(pid_t *pid)
 {
     int status;
     if (*pid <= 0) return false;
@@ -126,21 +102,21 @@ static bool still_runs(pid_t *pid)
 }
 
 /* SIGTERM, and its exit status; SIGKILL after half a minute. */
-static bool stop_program(pid_t *pid, const char *name, struct cs_error *err)
+bool demo_stop(pid_t *pid, const char *name, struct cs_error *err)
 {
-    double began = now();
+    double began = demo_now();
     int status = 0;
 
     if (*pid <= 0) return true;
     kill(*pid, SIGTERM);
     while (waitpid(*pid, &status, WNOHANG) == 0) {
-        if (now() - began > 30) {
+        if (demo_now() - began > 30) {
             kill(*pid, SIGKILL);
             waitpid(*pid, &status, 0);
             *pid = 0;
             return cs_fail(err, CS_FAILED, "%s did not stop within 30 s", name);
         }
-        sleep_ms(20);
+        demo_sleep(20);
     }
     *pid = 0;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return true;
@@ -148,7 +124,7 @@ static bool stop_program(pid_t *pid, const char *name, struct cs_error *err)
                    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
-static void show_log(const struct demo *demo, const char *log)
+void demo_show_log(const struct demo *demo, const char *log)
 {
     char path[4096], line[1024];
     FILE *file;
@@ -364,7 +340,7 @@ static bool ask_positions(struct demo *demo, int64_t next[STREAMS][PARTITIONS_MA
     json_t *status;
 
     memset(next, 0, sizeof(int64_t) * STREAMS * PARTITIONS_MAX);
-    if (!still_runs(&demo->daemon)) return cs_fail(err, CS_FAILED, "coldstreamd has ended by itself");
+    if (!demo_runs(&demo->daemon)) return cs_fail(err, CS_FAILED, "coldstreamd has ended by itself");
     status = control_request(demo->socket, "status", NULL, err);
     if (!status) return false;
     read_positions(status, next);
@@ -374,13 +350,13 @@ static bool ask_positions(struct demo *demo, int64_t next[STREAMS][PARTITIONS_MA
 
 static bool wait_for_daemon(struct demo *demo, struct cs_error *err)
 {
-    double began = now();
+    double began = demo_now();
     json_t *status;
 
     while (!(status = control_request(demo->socket, "status", NULL, err))) {
-        if (!still_runs(&demo->daemon)) return cs_fail(err, CS_FAILED, "coldstreamd did not start");
-        if (now() - began > 30) return cs_error_prefix(err, "coldstreamd does not answer");
-        sleep_ms(50);
+        if (!demo_runs(&demo->daemon)) return cs_fail(err, CS_FAILED, "coldstreamd did not start");
+        if (demo_now() - began > 30) return cs_error_prefix(err, "coldstreamd does not answer");
+        demo_sleep(50);
     }
     json_decref(status);
     return true;
@@ -459,7 +435,7 @@ static bool write_config(struct demo *demo, int run, char *path, size_t size, st
 static bool hold_back(struct demo *demo, struct cs_error *err)
 {
     int64_t next[STREAMS][PARTITIONS_MAX];
-    double began = now();
+    double began = demo_now();
 
     for (;;) {
         bool full = false;
@@ -470,7 +446,7 @@ static bool hold_back(struct demo *demo, struct cs_error *err)
                 full = full || (double)(demo->produced[i][p] - next[i][p]) * mean > (double)in_flight_max;
             }
         if (!full) return true;
-        if (now() - began > WAIT_SECONDS) return cs_fail(err, CS_FAILED, "the daemon does not read on");
+        if (demo_now() - began > WAIT_SECONDS) return cs_fail(err, CS_FAILED, "the daemon does not read on");
         rd_kafka_poll(demo->producer, 20);
     }
 }
@@ -497,7 +473,7 @@ static bool send_stream(struct demo *demo, uint64_t *sent, struct cs_error *err)
     struct stream stream;
     struct generated event;
     size_t since = 0;
-    double began = now();
+    double began = demo_now();
     bool ok = stream_open(&stream, demo, err);
 
     *sent = 0;
@@ -514,7 +490,7 @@ static bool send_stream(struct demo *demo, uint64_t *sent, struct cs_error *err)
             ok = hold_back(demo, err);
         }
         if ((*sent & 255) == 0)
-            progress("  %" PRIu64 " events sent, %.0f a second", *sent, (double)*sent / (now() - began));
+            progress("  %" PRIu64 " events sent, %.0f a second", *sent, (double)*sent / (demo_now() - began));
     }
     ok = ok && send_end(demo, stream.last_time, err);
     stream_close(&stream);
@@ -528,7 +504,7 @@ static bool send_stream(struct demo *demo, uint64_t *sent, struct cs_error *err)
 static bool wait_until_read(struct demo *demo, struct cs_error *err)
 {
     int64_t next[STREAMS][PARTITIONS_MAX], missing, before = -1;
-    double moved = now();
+    double moved = demo_now();
 
     for (;;) {
         if (!ask_positions(demo, next, err)) return false;
@@ -537,12 +513,12 @@ static bool wait_until_read(struct demo *demo, struct cs_error *err)
             for (int p = 0; p < demo->partitions[i]; p++)
                 missing += demo->produced[i][p] > next[i][p] ? demo->produced[i][p] - next[i][p] : 0;
         if (missing == 0) return true;
-        if (missing != before) moved = now();
+        if (missing != before) moved = demo_now();
         before = missing;
-        if (now() - moved > WAIT_SECONDS)
+        if (demo_now() - moved > WAIT_SECONDS)
             return cs_fail(err, CS_FAILED, "the daemon does not read on: %" PRId64 " records left", missing);
         progress("  %" PRId64 " records left to read", missing);
-        sleep_ms(100);
+        demo_sleep(100);
     }
 }
 
@@ -576,10 +552,10 @@ static bool run_daemon(struct demo *demo, int run, struct result *result, struct
         if (mkdir(directory, 0750) != 0 && errno != EEXIST)
             return cs_fail_errno(err, errno, "cannot make %s", directory);
     }
-    demo->daemon = start_program(demo, "coldstreamd", log, (const char *[]){ "coldstreamd", "--config", config, NULL });
+    demo->daemon = demo_start(demo, "coldstreamd", log, (const char *[]){ "coldstreamd", "--config", config, NULL });
     if (demo->daemon < 0) return cs_fail_errno(err, errno, "cannot start coldstreamd");
     if (!wait_for_daemon(demo, err)) goto fail;
-    began = now();
+    began = demo_now();
     if (run == 0 || !demo->broker) {
         if (!send_stream(demo, &result->events, err)) goto fail;
     }
@@ -589,233 +565,16 @@ static bool run_daemon(struct demo *demo, int run, struct result *result, struct
         control_request(demo->socket, "publish", NULL, err); /* behind all that was read: it is learned by then */
     if (!published) goto fail;
     json_decref(published);
-    result->seconds = now() - began;
-    if (!read_manifest(demo, result, err) || !stop_program(&demo->daemon, "coldstreamd", err)) goto fail;
+    result->seconds = demo_now() - began;
+    if (!read_manifest(demo, result, err) || !demo_stop(&demo->daemon, "coldstreamd", err)) goto fail;
     if (!demo->broker) broker_stop(demo);
-    say("%-22s %" PRIu64 " examples learned in %.1f s, %.0f a second; checkpoint published", result->name,
+    demo_say("%-22s %" PRIu64 " examples learned in %.1f s, %.0f a second; checkpoint published", result->name,
         result->examples, result->seconds, (double)result->examples / result->seconds);
     return true;
 fail:
     fprintf(stderr, "\n");
-    show_log(demo, log);
+    demo_show_log(demo, log);
     return false;
-}
-
-/* -------------------------------------------------------------------------------------------------------- serving */
-
-struct answer { char *text; size_t length; };
-
-static size_t collect(char *bytes, size_t size, size_t count, void *self)
-{
-    struct answer *answer = self;
-    char *more = realloc(answer->text, answer->length + size * count + 1);
-
-    if (!more) return 0;
-    answer->text = more;
-    memcpy(answer->text + answer->length, bytes, size * count);
-    answer->length += size * count;
-    answer->text[answer->length] = '\0';
-    return size * count;
-}
-
-/* POST where body is given, GET otherwise. NULL: no answer, or not 200. */
-static char *http(const char *url, const char *body)
-{
-    struct answer answer = { 0 };
-    CURL *curl = curl_easy_init();
-    long code = 0;
-
-    if (!curl) return NULL;
-    curl_easy_setopt(curl, CURLOPT_URL, url);
-    curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
-    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, 10000L);
-    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, collect);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, &answer);
-    if (body) curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
-    if (curl_easy_perform(curl) == CURLE_OK) curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &code);
-    curl_easy_cleanup(curl);
-    if (code == 200) return answer.text;
-    free(answer.text);
-    return NULL;
-}
-
-struct shown { size_t index; double score; };
-
-static int by_score(const void *a, const void *b)
-{
-    double x = ((const struct shown *)a)->score, y = ((const struct shown *)b)->score;
-    return (x < y) - (x > y);
-}
-
-/* Rank correlation of what was served with what the hidden model knows. */
-static double agreement(const double *served, const double *hidden, size_t n)
-{
-    double concordant = 0, pairs = 0;
-
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < i; j++) {
-            double product = (served[i] - served[j]) * (hidden[i] - hidden[j]);
-            pairs++;
-            concordant += product > 0 ? 1 : product == 0 ? 0.5 : 0;
-        }
-    return pairs > 0 ? concordant / pairs : NAN;
-}
-
-static bool print_answer(struct demo *demo, const char *request, const char *response, uint64_t user, int hour,
-                         struct cs_error *err)
-{
-    json_t *asked = json_loads(request, 0, NULL), *answer = json_loads(response, 0, NULL),
-           *scores = json_object_get(answer, "scores");
-    json_t *one = json_array_get(json_object_get(asked, "requests"), 0),
-           *candidates = json_object_get(one, "candidates");
-    struct generator *generator = demo->impressions ? NULL : generator_create(&demo->settings, err);
-    size_t n = json_array_size(candidates);
-    struct shown shown[CANDIDATES];
-    double served[CANDIDATES], hidden[CANDIDATES];
-    bool ok =
-        n > 0 && n <= CANDIDATES && (json_array_size(scores) == n || json_array_size(json_array_get(scores, 0)) == n);
-    char *attributes = json_dumps(json_object_get(one, "user"), JSON_COMPACT);
-
-    if (!ok) {
-        cs_fail(err, CS_FAILED, "coldstream-serve answered %.300s", response);
-        goto out;
-    }
-    if (json_is_array(json_array_get(scores, 0))) scores = json_array_get(scores, 0);
-    say("\nA new user, asked of coldstream-serve (checkpoint %" JSON_INTEGER_FORMAT "): %s",
-        json_integer_value(json_object_get(answer, "version")), attributes);
-    for (size_t i = 0; i < n; i++) {
-        const char *item = json_string_value(json_object_get(json_array_get(candidates, i), "item_id"));
-        served[i] = json_number_value(json_array_get(scores, i));
-        hidden[i] = generator ? generator_click_probability(generator, user, strtoull(item + 1, NULL, 10), hour) : NAN;
-        shown[i] = (struct shown){ i, served[i] };
-    }
-    qsort(shown, n, sizeof *shown, by_score);
-    say("  rank  item      category   served%s", generator ? "   in truth" : "");
-    for (size_t i = 0; i < SHOWN && i < n; i++) {
-        const json_t *candidate = json_array_get(candidates, shown[i].index);
-        char truth[32] = "";
-        if (generator) snprintf(truth, sizeof truth, "   %.3f", hidden[shown[i].index]);
-        say("  %4zu  %-8s  %-8s   %.3f%s", i + 1, json_string_value(json_object_get(candidate, "item_id")),
-            json_string_value(json_object_get(json_object_get(candidate, "item"), "category")), shown[i].score, truth);
-    }
-    if (generator) {
-        double mean = 0, top = 0;
-        for (size_t i = 0; i < n; i++) mean += hidden[i] / (double)n;
-        for (size_t i = 0; i < SHOWN && i < n; i++) top += hidden[shown[i].index] / SHOWN;
-        say("  Of %zu candidates; true click probability of the first %d: %.3f, of all: %.3f. Pairs in the right "
-            "order: %.0f %%.",
-            n, SHOWN, top, mean, 100 * agreement(served, hidden, n));
-    }
-out:
-    generator_destroy(generator);
-    free(attributes);
-    json_decref(asked);
-    json_decref(answer);
-    return ok;
-}
-
-/* The first impression of a new user in the file, asked again with as many items as are seen before CANDIDATES are
- * found. */
-static char *request_from_file(const struct demo *demo, struct cs_error *err)
-{
-    FILE *file = fopen(demo->impressions, "r");
-    char *line = NULL, *text = NULL;
-    size_t room = 0;
-    json_t *request = NULL, *candidates = json_array();
-
-    while (file && json_array_size(candidates) < CANDIDATES && getline(&line, &room, file) > 0) {
-        json_t *event = json_loads(line, 0, NULL);
-        json_t *item = json_object_get(event, "item");
-        json_array_append_new(candidates, json_pack("{s:O,s:o}", "item_id", json_object_get(event, "item_id"), "item",
-                                                    item ? json_incref(item) : json_object()));
-        if (!request) {
-            request =
-                json_pack("{s:O,s:O?,s:[],s:O?}", "user_id", json_object_get(event, "user_id"), "user",
-                          json_object_get(event, "user"), "behaviors", "context", json_object_get(event, "context"));
-        }
-        json_decref(event);
-    }
-    if (file) fclose(file);
-    free(line);
-    if (request && json_array_size(candidates)) {
-        json_t *root;
-        json_object_set(request, "candidates", candidates);
-        root = json_pack("{s:[O]}", "requests", request);
-        text = json_dumps(root, JSON_COMPACT);
-        json_decref(root);
-    } else {
-        cs_fail(err, CS_FAILED, "%s has no impressions", demo->impressions);
-    }
-    json_decref(request);
-    json_decref(candidates);
-    return text;
-}
-
-/* The port that coldstream-serve was given stands in its log. */
-static bool find_port(struct demo *demo, int *port, struct cs_error *err)
-{
-    char path[4096], line[1024];
-    const char *at;
-    double began = now();
-    FILE *file;
-
-    snprintf(path, sizeof path, "%s/serve.log", demo->directory);
-    for (;;) {
-        file = fopen(path, "r");
-        while (file && fgets(line, sizeof line, file))
-            if ((at = strstr(line, "port="))) {
-                *port = atoi(at + 5);
-                fclose(file);
-                return true;
-            }
-        if (file) fclose(file);
-        if (!still_runs(&demo->serve)) return cs_fail(err, CS_FAILED, "coldstream-serve did not start");
-        if (now() - began > 30) return cs_fail(err, CS_FAILED, "coldstream-serve does not say where it listens");
-        sleep_ms(50);
-    }
-}
-
-static bool serve(struct demo *demo, const char *checkpoints, struct cs_error *err)
-{
-    char url[128], *request = NULL, *response = NULL, *ready = NULL;
-    uint64_t user = 7;
-    int port = 0, hour = 20;
-    bool ok = false;
-    double began = now();
-
-    demo->serve = start_program(
-        demo, "coldstream-serve", "serve.log",
-        (const char *[]){ "coldstream-serve", "--checkpoint", checkpoints, "--listen", "127.0.0.1:0", NULL });
-    if (!find_port(demo, &port, err)) goto out;
-    snprintf(url, sizeof url, "http://127.0.0.1:%d/readyz", port);
-    while (!(ready = http(url, NULL))) {
-        if (!still_runs(&demo->serve) || now() - began > 30) {
-            cs_fail(err, CS_FAILED, "coldstream-serve is not ready");
-            goto out;
-        }
-        sleep_ms(50);
-    }
-    if (demo->impressions) {
-        request = request_from_file(demo, err);
-    } else {
-        struct generator *generator = generator_create(&demo->settings, err);
-        request = generator ? generator_request(generator, user, CANDIDATES, hour) : NULL;
-        generator_destroy(generator);
-    }
-    if (!request) goto out;
-    snprintf(url, sizeof url, "http://127.0.0.1:%d/v1/score", port);
-    response = http(url, request);
-    if (!response) {
-        cs_fail(err, CS_FAILED, "coldstream-serve did not score the request");
-        goto out;
-    }
-    ok = print_answer(demo, request, response, user, hour, err) && stop_program(&demo->serve, "coldstream-serve", err);
-out:
-    if (!ok) show_log(demo, "serve.log");
-    free(ready);
-    free(request);
-    free(response);
-    return ok;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- table */
@@ -830,21 +589,22 @@ static void print_table(const struct result result[RUNS])
 {
     static const char *const users[] = { "all", "new", "old" };
 
-    say("\n%-8s %-6s %10s %10s %10s %10s %12s", "users", "tower", "examples", "log loss", "AUC", "GAUC", "calibration");
+    demo_say("\n%-8s %-6s %10s %10s %10s %10s %12s", "users", "tower", "examples", "log loss", "AUC", "GAUC",
+             "calibration");
     for (size_t u = 0; u < 3; u++) {
         for (int r = 0; r < RUNS; r++)
-            say("%-8s %-6s %10.0f %10.4f %10.4f %10.4f %12.3f", users[u], r ? "none" : "MAIL",
+            demo_say("%-8s %-6s %10.0f %10.4f %10.4f %10.4f %12.3f", users[u], r ? "none" : "MAIL",
                 metric(&result[r], users[u], "examples"), metric(&result[r], users[u], "log_loss"),
                 metric(&result[r], users[u], "auc"), metric(&result[r], users[u], "gauc"),
                 metric(&result[r], users[u], "calibration"));
-        say("%-8s %-6s %10s %+10.4f %+10.4f %+10.4f", "", "gain", "",
+        demo_say("%-8s %-6s %10s %+10.4f %+10.4f %+10.4f", "", "gain", "",
             metric(&result[1], users[u], "log_loss") - metric(&result[0], users[u], "log_loss"),
             metric(&result[0], users[u], "auc") - metric(&result[1], users[u], "auc"),
             metric(&result[0], users[u], "gauc") - metric(&result[1], users[u], "gauc"));
     }
-    say("\n%-15s %10.0f examples/s with MAIL, %.0f without", "learned at",
+    demo_say("\n%-15s %10.0f examples/s with MAIL, %.0f without", "learned at",
         (double)result[0].examples / result[0].seconds, (double)result[1].examples / result[1].seconds);
-    say("Each prediction was made before its example was learned (progressive validation, since the start).");
+    demo_say("Each prediction was made before its example was learned (progressive validation, since the start).");
 }
 
 /* ----------------------------------------------------------------------------------------------------------- main */
@@ -912,7 +672,7 @@ int main(int argc, char **argv)
     struct cs_error err = { 0 };
     struct result result[RUNS] = { { .name = "with MAIL" }, { .name = "without zero-shot" } };
     char checkpoints[128], programs[4096];
-    double began = now();
+    double began = demo_now();
     bool ok = false;
 
     signal(SIGPIPE, SIG_IGN);
@@ -932,7 +692,7 @@ int main(int argc, char **argv)
         return 1;
     }
     if (!demo.broker)
-        say("A generated day: %" PRIu64 " events, %" PRIu64 " users, %" PRIu64
+        demo_say("A generated day: %" PRIu64 " events, %" PRIu64 " users, %" PRIu64
             " items, %.0f %% of the sessions new users'; %d + %d partitions in an embedded broker.\n"
             "Towers are smaller than the defaults (encoder 128, 64, 64 instead of 1024, 512, 512; rows of 16), so that "
             "two runs take minutes.",
@@ -942,17 +702,17 @@ int main(int argc, char **argv)
         if (!run_daemon(&demo, run, &result[run], &err)) goto out;
         if (run == 0) snprintf(checkpoints, sizeof checkpoints, "%s", demo.checkpoints);
     }
-    if (!serve(&demo, checkpoints, &err)) goto out;
+    if (!demo_serve(&demo, checkpoints, &err)) goto out;
     print_table(result);
-    say("%.0f s in all.", now() - began);
+    demo_say("%.0f s in all.", demo_now() - began);
     ok = true;
 out:
     if (!ok) fprintf(stderr, "\ndemo: %s\n", err.message);
-    stop_program(&demo.serve, "coldstream-serve", NULL);
-    stop_program(&demo.daemon, "coldstreamd", NULL);
+    demo_stop(&demo.serve, "coldstream-serve", NULL);
+    demo_stop(&demo.daemon, "coldstreamd", NULL);
     broker_stop(&demo);
     for (int run = 0; run < RUNS; run++) json_decref(result[run].metrics);
-    if (demo.keep) say("kept in %s", demo.directory);
+    if (demo.keep) demo_say("kept in %s", demo.directory);
     else remove_tree(demo.directory);
     return ok ? 0 : 1;
 }
