@@ -32,7 +32,13 @@ struct kafka_partition {
     struct kafka_partition *found;  /* next in the list of those not yet handed out */
 };
 
-struct topic { char *name; int kind; rd_kafka_topic_t *handle; int32_t partitions; };
+struct topic {
+    char *name;
+    int kind;
+    bool is_optional;               /* reading starts without it; it is read from its beginning once it exists */
+    rd_kafka_topic_t *handle;
+    int32_t partitions;
+};
 
 struct kafka_source {
     rd_kafka_t *rk;
@@ -273,7 +279,7 @@ static bool ask_partitions(struct kafka_source *source, int32_t count[TOPICS_MAX
             metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
         count[i] = topic_error ? 0 : metadata->topics[0].partition_cnt;
         rd_kafka_metadata_destroy(metadata);
-        if (count[i] == 0 && !atomic_load(&source->assigned)) {
+        if (count[i] == 0 && !source->topic[i].is_optional && !atomic_load(&source->assigned)) {
             char text[160];
             snprintf(text, sizeof text, "topic %.80s (%s)", source->topic[i].name, rd_kafka_err2str(topic_error));
             set_waiting(source, text);
@@ -292,7 +298,11 @@ static bool discover(struct kafka_source *source)
     bool grown = atomic_load(&source->assigned);
     size_t new_count = 0, planned = 0;
     for (size_t i = 0; i < source->topic_count; i++) {
-        if (!grown && count[i] == 0) return false;      /* all topics first: the merge's order needs every partition */
+        /* All topics first: the merge's order needs every partition, and without clicks all would be negative. */
+        if (!grown && count[i] == 0 && !source->topic[i].is_optional) return false;
+        if (!grown && count[i] == 0)
+            log_notice("topic does not exist: read from its beginning once it does",
+                       LOG_S("topic", source->topic[i].name));
         if (count[i] > source->topic[i].partitions) new_count += (size_t)(count[i] - source->topic[i].partitions);
     }
     if (!new_count) return true;
@@ -344,12 +354,13 @@ static void add_topic(struct kafka_source *source, const char *name, int kind)
         int order = strcmp(source->topic[at].name, name);
         if (order == 0) {
             source->topic[at].kind = DECODE_KIND_UNSAID;
+            source->topic[at].is_optional = false;
             return;
         }
         if (order > 0) break;
     }
     memmove(&source->topic[at + 1], &source->topic[at], (source->topic_count - at) * sizeof source->topic[0]);
-    source->topic[at] = (struct topic){ .name = strdup(name), .kind = kind };
+    source->topic[at] = (struct topic){ .name = strdup(name), .kind = kind, .is_optional = kind == EVENT_CONVERSION };
     source->topic_count++;
 }
 

@@ -38,7 +38,7 @@ bool kafka_source_connected(struct kafka_source *source);
 /* What is being waited for before reading starts, e.g. "topic clicks does not exist"; "" once reading. */
 void kafka_source_waiting(struct kafka_source *source, char *text, size_t size);
 /* Each partition once, in order of (topic, partition) as far as found together; NULL: no more for now. The first ones
- * appear only when all configured topics are there. Belongs to the source. */
+ * appear only when all configured topics but that of conversions are there. Belongs to the source. */
 struct kafka_partition *kafka_source_next_partition(struct kafka_source *source);
 
 const char *kafka_partition_topic(const struct kafka_partition *partition);

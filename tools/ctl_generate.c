@@ -119,7 +119,7 @@ int ctl_generate(const struct ctl_arguments *arguments)
     struct ctl_progress progress;
     uint64_t rate, done = 0;
     bool ok = false, to_files = false;
-    double started;
+    double started = ctl_seconds();
 
     if (!ctl_count(arguments, "rate", 0, 100000000, 0, &rate, &err)) return ctl_fail(arguments, &err);
     if (!generate_profile(&settings, ctl_value(arguments, "profile") ? ctl_value(arguments, "profile") : "day", &err))
