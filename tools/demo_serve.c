@@ -98,13 +98,14 @@ static bool print_answer(struct demo *demo, const char *request, const char *res
         shown[i] = (struct shown){ i, served[i] };
     }
     qsort(shown, n, sizeof *shown, by_score);
-    demo_say("  rank  item      category   served%s", generator ? "   in truth" : "");
+    demo_say("  rank  item      served%s   about it", generator ? "   in truth" : "");
     for (size_t i = 0; i < SHOWN && i < n; i++) {
         const json_t *candidate = json_array_get(candidates, shown[i].index);
-        char truth[32] = "";
-        if (generator) snprintf(truth, sizeof truth, "   %.3f", hidden[shown[i].index]);
-        demo_say("  %4zu  %-8s  %-8s   %.3f%s", i + 1, json_string_value(json_object_get(candidate, "item_id")),
-            json_string_value(json_object_get(json_object_get(candidate, "item"), "category")), shown[i].score, truth);
+        char truth[32] = "", *about = json_dumps(json_object_get(candidate, "item"), JSON_COMPACT);
+        if (generator) snprintf(truth, sizeof truth, "      %.3f", hidden[shown[i].index]);
+        demo_say("  %4zu  %-8s   %.3f%s   %s", i + 1, json_string_value(json_object_get(candidate, "item_id")),
+                 shown[i].score, truth, about ? about : "");
+        free(about);
     }
     if (generator) {
         double mean = 0, top = 0;
@@ -122,6 +123,13 @@ out:
     return ok;
 }
 
+static bool is_candidate(const json_t *candidates, const json_t *id)
+{
+    for (size_t i = 0; i < json_array_size(candidates); i++)
+        if (json_equal(json_object_get(json_array_get(candidates, i), "item_id"), id)) return true;
+    return false;
+}
+
 /* The first impression of a new user in the file, asked again with as many items as are seen before CANDIDATES are
  * found. */
 static char *request_from_file(const struct demo *demo, struct cs_error *err)
@@ -132,10 +140,10 @@ static char *request_from_file(const struct demo *demo, struct cs_error *err)
     json_t *request = NULL, *candidates = json_array();
 
     while (file && json_array_size(candidates) < CANDIDATES && getline(&line, &room, file) > 0) {
-        json_t *event = json_loads(line, 0, NULL);
-        json_t *item = json_object_get(event, "item");
-        json_array_append_new(candidates, json_pack("{s:O,s:o}", "item_id", json_object_get(event, "item_id"), "item",
-                                                    item ? json_incref(item) : json_object()));
+        json_t *event = json_loads(line, 0, NULL), *id = json_object_get(event, "item_id");
+        if (!is_candidate(candidates, id))
+            json_array_append_new(candidates,
+                                  json_pack("{s:O,s:O*}", "item_id", id, "item", json_object_get(event, "item")));
         if (!request) {
             request =
                 json_pack("{s:O,s:O?,s:[],s:O?}", "user_id", json_object_get(event, "user_id"), "user",
