@@ -154,7 +154,7 @@ void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, 
     FILE *file = fopen(run->config, "w");
     if (!file) die("configuration not written");
     fprintf(file,
-            "source:\n  kafka:\n    topics: {impressions: impressions, clicks: clicks}\n    "
+            "source:\n  kafka:\n    topics: {impressions: impressions, clicks: clicks, conversions: ~}\n    "
             "idle_after: %s\n    discover: 1s\n"
             "    properties: {bootstrap.servers: \"%s\"%s%s}\n"
             "join: {window: %s}\n"

@@ -125,7 +125,7 @@ class Daemon:
             file.write(f"""
 source:
   kafka:
-    topics: {{impressions: {impressions}, clicks: {clicks}, conversions: ~, examples: ~}}
+    topics: {{impressions: {impressions}, clicks: {clicks}}}
     group: {name}
     idle_after: 1s
     properties: {{bootstrap.servers: "{broker.address}", reconnect.backoff.max.ms: 500}}

@@ -16,7 +16,7 @@ state = {}      # what later tests take from earlier ones
 
 def topics(tests, name):
     impressions, clicks = f"{name}.impressions", f"{name}.clicks"
-    tests.broker.create(f"{impressions}:{PARTITIONS}", f"{clicks}:{PARTITIONS}", f"{impressions}.dlq:1", f"{clicks}.dlq:1")
+    tests.broker.create(f"{impressions}:{PARTITIONS}", f"{clicks}:{PARTITIONS}")
     return impressions, clicks
 
 
