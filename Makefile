@@ -143,8 +143,8 @@ wrap: ## wraps the source lines that are past 120 columns, and touches no other 
 # ---- to look at
 
 bench: ## measures training, decoding, rows, snapshots and scoring, each beside its ideal
-	@tools/setup.sh build
-	$(again) $(BUILD)/bench all
+	@tools/setup.sh build kafka
+	$(again) $(BUILD)/bench all helpers
 	@$(BUILD)/bench $(BENCH)
 
 demo: ## a generated day of traffic through an embedded broker: learn, publish, serve; prints the table

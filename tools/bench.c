@@ -1,6 +1,6 @@
 /* bench: how fast this build is on this machine, each line beside the best that the machine could do.
  *
- *     bench [--only rows|decode|train|snapshot|score] */
+ *     bench [--only rows|decode|train|score|kafka|snapshot] */
 #include "tools/bench.h"
 
 #include <cblas.h>
@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *const part_name[] = { "rows", "decode", "train", "snapshot", "score" };
+static const char *const part_name[] = { "rows", "decode", "train", "score", "kafka", "snapshot" };
 enum { PARTS = sizeof part_name / sizeof *part_name };
 
 double bench_seconds(void)
@@ -125,23 +125,26 @@ int main(int count, char **arguments)
     for (int option; (option = getopt_long(count, arguments, "", options, NULL)) != -1;) {
         if (option == 'o') bench.only = optarg;
         else {
-            fprintf(option == 'h' ? stdout : stderr, "usage: bench [--only rows|decode|train|snapshot|score]\n");
+            fprintf(option == 'h' ? stdout : stderr, "usage: bench [--only rows|decode|train|score|kafka|snapshot]\n");
             return option == 'h' ? 0 : cs_exit_code(CS_USAGE);
         }
     }
     for (size_t i = 0; i < PARTS; i++) known |= bench_wants(&bench, part_name[i]);
     if (!known) {
-        fprintf(stderr, "bench: no part \"%s\": allowed are rows, decode, train, snapshot, score\n", bench.only);
+        fprintf(stderr, "bench: no part \"%s\": allowed are rows, decode, train, score, kafka, snapshot\n", bench.only);
         return cs_exit_code(CS_USAGE);
     }
+    snprintf(bench.programs, sizeof bench.programs, "%s", arguments[0]);
+    if (strrchr(bench.programs, '/')) *strrchr(bench.programs, '/') = '\0';
     openblas_set_num_threads(1);
     bench.pool = worker_pool_create(0, &err);
     if (!bench.pool) goto out;
     bench.parallel = worker_pool_parallel(bench.pool);
     if (!scratch(&bench, &err)) goto out;
     if (bench_wants(&bench, "rows") && !bench_rows(&bench, &err)) goto out;
-    if ((bench_wants(&bench, "decode") || bench_wants(&bench, "train") || bench_wants(&bench, "score"))
-        && !bench_stream(&bench, &err)) goto out;
+    bool stream = bench_wants(&bench, "decode") || bench_wants(&bench, "train") || bench_wants(&bench, "score");
+    if ((stream || bench_wants(&bench, "kafka")) && !bench_stream(&bench, &err)) goto out;
+    if (bench_wants(&bench, "kafka") && !bench_kafka(&bench, &err)) goto out;
     if (bench_wants(&bench, "snapshot") && !bench_snapshot(&bench, &err)) goto out;
     ok = true;
 out:

@@ -1,6 +1,5 @@
 /* What the parts of the bench share: a clock, medians, lines of the table. A part measures something and, in the
- * same run,
- * what the machine could do at best: the ideal. */
+ * same run, what the machine could do at best: the ideal. */
 #ifndef TOOLS_BENCH_H
 #define TOOLS_BENCH_H
 
@@ -11,8 +10,16 @@ enum { BENCH_LINES_MAX = 64, BENCH_REPEAT = 5 };
 
 struct bench_line { char what[64], unit[16], ideal[64]; double value, best; bool less_is_better; };
 
+/* The models that are measured: settings is all but zero_shot, which ends the text. */
+struct bench_system { const char *name, *zero_shot; bool scored; };
+enum { BENCH_SYSTEMS = 3 };
+extern const struct bench_system bench_system[BENCH_SYSTEMS];
+extern const char bench_model_settings[];
+
 struct bench {
     const char *only;               /* NULL: all parts */
+    char programs[256];             /* the folder of coldstreamd */
+    double bare_rate[BENCH_SYSTEMS];    /* examples/s of the bare matrix products of a step; set by bench_stream */
     char directory[256];            /* scratch, removed at the end */
     struct worker_pool *pool;
     struct parallel *parallel;
@@ -33,6 +40,8 @@ double bench_memcpy(size_t bytes);
 bool bench_rows(struct bench *bench, struct cs_error *err);
 /* decode, train, and what is trained: snapshot, score */
 bool bench_stream(struct bench *bench, struct cs_error *err);
+/* After bench_stream. */
+bool bench_kafka(struct bench *bench, struct cs_error *err);
 bool bench_snapshot(struct bench *bench, struct cs_error *err);
 
 struct learner;
