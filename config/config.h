@@ -37,6 +37,7 @@ struct cs_config {
         struct config_pair *field;          /* field name -> path */
         size_t field_count;
         uint64_t max_bytes;
+        int64_t max_ahead;                  /* ms that ts may be ahead of the wall clock; 0: no bound */
     } events;
     struct join_options join;
     struct history_options history;

@@ -156,6 +156,10 @@ const struct setting settings[] = {
     { .key = "events.max_bytes", .type = SETTING_SIZE, AT(events.max_bytes), .preset = "1048576", .min = "64",
       .max = "64MiB",
       .doc = "A record larger than this goes to the dead letters." },
+    { .key = "events.max_ahead", .type = SETTING_DURATION, AT(events.max_ahead), .preset = "1d", .min = "0",
+      .max = "3650d",
+      .doc = "A record whose ts is further ahead of the wall clock than this goes to the dead letters: it would move "
+             "event time along and end the wait of all that is pending. 0: no bound. `train` has none." },
 
     { .key = "join.window", .type = SETTING_DURATION, AT(join.window), .preset = "10m", .min = "1ms", .max = "30d",
       .live = true,

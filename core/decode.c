@@ -437,6 +437,8 @@ fail:
     return NULL;
 }
 
+void decoder_set_max_time(struct decoder *decoder, int64_t max_time) { decoder->fields.max_time = max_time; }
+
 void decoder_destroy(struct decoder *decoder)
 {
     if (!decoder) return;

@@ -37,6 +37,9 @@ struct decoder;
 struct decoder *decoder_create(const struct features *features, const struct decode_options *options,
                                struct cs_error *err);
 void decoder_destroy(struct decoder *decoder);
+/* Times after this are out of bounds from now on: for an owner that has a clock. A record from the future would move
+ * the event clock, and with it end the wait of all that is pending. */
+void decoder_set_max_time(struct decoder *decoder, int64_t max_time);
 
 /* On DECODE_OK fills *event, which the caller releases. Otherwise *event is empty and err says what was found, what is
  * allowed and, in at.minor, the byte. expected: an enum event_kind or DECODE_KIND_UNSAID. */

@@ -181,7 +181,6 @@ struct batch *ingest_pop(struct ingest *ingest, struct arena *arena)
     return batch;
 }
 
-bool ingest_full(const struct ingest *ingest) { return ingest->closed_begin < ingest->closed_end; }
 struct join_counts ingest_counts(const struct ingest *ingest) { return joiner_counts(ingest->joiner); }
 size_t ingest_pending(const struct ingest *ingest) { return joiner_pending(ingest->joiner); }
 size_t ingest_open(const struct ingest *ingest) { return ingest->open_count; }

@@ -36,7 +36,6 @@ int64_t ingest_clock(const struct ingest *ingest);                 /* INT64_MIN 
 struct batch *ingest_pop(struct ingest *ingest, struct arena *arena);
 /* Closed batches wait: pop before pushing more. Never because of pending joins: those only resolve by further events,
  * so a joiner at max_pending lets its oldest go early instead (join_counts.forced). */
-bool ingest_full(const struct ingest *ingest);
 struct join_counts ingest_counts(const struct ingest *ingest);
 size_t ingest_pending(const struct ingest *ingest);
 size_t ingest_open(const struct ingest *ingest);                   /* examples in the open batch */

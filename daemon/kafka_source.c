@@ -587,13 +587,6 @@ bool kafka_partition_take(struct kafka_partition *partition, struct kafka_record
     return false;
 }
 
-void kafka_record_of(void *message, struct kafka_record *record)
-{
-    const rd_kafka_message_t *from = message;
-    *record =
-        (struct kafka_record){ .value = from->payload, .size = from->len, .offset = from->offset, .message = message };
-}
-
 void kafka_record_release(void *message)
 {
     if (message) rd_kafka_message_destroy(message);

@@ -51,7 +51,6 @@ struct kafka_record { const void *value; size_t size; int64_t offset; void *mess
 /* The next record, if there is one already. Release it. */
 bool kafka_partition_take(struct kafka_partition *partition, struct kafka_record *record);
 void kafka_record_release(void *message);
-void kafka_record_of(void *message, struct kafka_record *record);    /* what it was taken as */
 /* Its end was reached, nothing came for idle_after, and the brokers can be reached. now: monotonic ms. */
 bool kafka_partition_idle(const struct kafka_partition *partition, int64_t now);
 bool kafka_partition_at_end(const struct kafka_partition *partition);

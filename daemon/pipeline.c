@@ -35,6 +35,9 @@ struct work {
     struct pipeline_live live;
 };
 
+/* A record that can't be used, until it is its partition's head: its bytes, and why. */
+struct bad_record { void *message; enum decode_result result; char text[sizeof ((struct cs_error *)0)->message]; };
+
 struct source {
     struct kafka_partition *partition;
     int64_t next;                   /* first offset not applied */
@@ -124,6 +127,22 @@ static void add_partitions(struct pipeline *pipeline)
     }
 }
 
+static struct bad_record *bad_record(void *message, enum decode_result result, const char *text)
+{
+    struct bad_record *bad = malloc(sizeof *bad);
+    if (!bad) abort();
+    *bad = (struct bad_record){ .message = message, .result = result };
+    snprintf(bad->text, sizeof bad->text, "%s", text);
+    return bad;
+}
+
+static void bad_record_release(struct bad_record *bad)
+{
+    if (!bad) return;
+    kafka_record_release(bad->message);
+    free(bad);
+}
+
 /* Decodes up to FILL records of the source into the merge. */
 static bool fill(struct pipeline *pipeline, size_t index)
 {
@@ -137,9 +156,8 @@ static bool fill(struct pipeline *pipeline, size_t index)
         enum decode_result result = decode(pipeline->parts.decoder, record.value, record.size,
                                            kafka_partition_kind(source->partition), &entry.event, &err);
         entry.has_event = result == DECODE_OK;
-        /* What can't be used keeps its bytes until it is its partition's head; why is found out again then. */
         if (result == DECODE_OK || result == DECODE_EMPTY) kafka_record_release(record.message);
-        else entry.record = record.message;
+        else entry.record = bad_record(record.message, result, err.message);
         source->counted[result]++;
         merge_set_idle(pipeline->merge, index, false);
         merge_push(pipeline->merge, index, &entry);
@@ -172,26 +190,20 @@ static void send_batches(struct pipeline *pipeline)
 
 static void dead_letter(struct pipeline *pipeline, const struct source *source, const struct merge_entry *entry)
 {
-    struct kafka_record record;
-    struct event event;
-    struct cs_error err = { 0 };
-    kafka_record_of(entry->record, &record);
-    enum decode_result result = decode(pipeline->parts.decoder, record.value, record.size,
-                                       kafka_partition_kind(source->partition), &event, &err);
-    assert(result != DECODE_OK && result != DECODE_EMPTY);
-    const char *reason = decode_result_name[result], *topic = kafka_partition_topic(source->partition);
+    struct bad_record *bad = entry->record;
+    const char *reason = decode_result_name[bad->result], *topic = kafka_partition_topic(source->partition);
     telemetry_add(pipeline->parts.telemetry, METRIC_DEAD_LETTERS, TELEMETRY_LABELS(topic, reason), 1);
     log_debug("record can't be used", LOG_S("topic", topic),
               LOG_I("partition", kafka_partition_number(source->partition)), LOG_I("offset", entry->offset),
-              LOG_S("reason", reason), LOG_S("text", err.message));
-    if (!kafka_sink_dead_letter(pipeline->parts.sink, entry->record, reason, err.message)) {
+              LOG_S("reason", reason), LOG_S("text", bad->text));
+    if (!kafka_sink_dead_letter(pipeline->parts.sink, bad->message, reason, bad->text)) {
         pthread_mutex_lock(&pipeline->lock);
         if (!pipeline->failed && !atomic_load(&pipeline->stopping))
             cs_fail(&pipeline->error, CS_FAILED, "dead letters can't be sent: the Kafka producer is broken");
         pipeline->failed |= !atomic_load(&pipeline->stopping);
         pthread_mutex_unlock(&pipeline->lock);
     }
-    kafka_record_release(entry->record);
+    bad_record_release(bad);
 }
 
 static void apply(struct pipeline *pipeline, size_t index, struct merge_entry *entry)
@@ -246,6 +258,13 @@ static const char *held_by(struct pipeline *pipeline)
     return publisher_stuck(pipeline->parts.publisher) ? "snapshots fail: nothing is read until one succeeds" : "";
 }
 
+/* The wall clock moves on, and with it what counts as the future. */
+static void bound_time(struct pipeline *pipeline)
+{
+    int64_t max_ahead = pipeline->parts.config->events.max_ahead;
+    if (max_ahead) decoder_set_max_time(pipeline->parts.decoder, clock_wall() + max_ahead);
+}
+
 /* True where something moved. */
 static bool join_step(struct pipeline *pipeline)
 {
@@ -253,6 +272,7 @@ static bool join_step(struct pipeline *pipeline)
         pipeline->all_idle = false;
         return false;
     }
+    bound_time(pipeline);
     bool moved = fill_all(pipeline);
     advance_idle(pipeline);
     return drain(pipeline) || moved;
@@ -359,6 +379,7 @@ static void tell_telemetry(struct pipeline *pipeline, const struct join_counts *
     }
     for (int result = 0; result < JOIN_RESULTS; result++)
         telemetry_set(telemetry, METRIC_JOIN, TELEMETRY_LABELS(join_result_name[result]), (double)join->result[result]);
+    telemetry_set(telemetry, METRIC_JOIN_FORCED, NULL, (double)join->forced);
     telemetry_set(telemetry, METRIC_JOIN_PENDING, NULL, (double)ingest_pending(pipeline->parts.ingest));
     int64_t clock = ingest_clock(pipeline->parts.ingest);
     if (clock != INT64_MIN) telemetry_set(telemetry, METRIC_EVENT_LAG, NULL, (double)(clock_wall() - clock) / 1000);
@@ -642,7 +663,7 @@ void pipeline_destroy(struct pipeline *pipeline)
     size_t source, waiting_for;
     for (size_t i = 0; i < pipeline->source_count; i++) merge_set_idle(pipeline->merge, i, true);
     while (merge_pop(pipeline->merge, &entry, &source, &waiting_for)) {     /* read, not applied: will be read again */
-        kafka_record_release(entry.record);
+        bad_record_release(entry.record);
         if (entry.has_event) event_release(&entry.event);
     }
     kafka_source_destroy(pipeline->kafka);

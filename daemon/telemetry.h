@@ -9,6 +9,7 @@ enum telemetry_metric {
     METRIC_EVENTS,              /* events_total{topic,result} */
     METRIC_EVENT_LAG,           /* event_lag_seconds: wall clock less event time of the newest event joined */
     METRIC_CONSUMER_LAG,        /* consumer_lag{topic,partition} */
+    METRIC_JOIN_FORCED,         /* join_forced_total: left early, as max_pending were held */
     METRIC_JOIN_PENDING, METRIC_JOIN,                       /* join_pending, join_total{result} */
     METRIC_EXAMPLES,            /* examples_total{users} */
     METRIC_STEPS, METRIC_STEP_SECONDS,                      /* steps_total, step_seconds (histogram) */

@@ -16,6 +16,8 @@ const struct telemetry_row telemetry_table[METRICS] = {
     GAUGE(METRIC_EVENT_LAG, "event_lag_seconds", "Wall clock less the event time of the newest event joined."),
     GAUGE(METRIC_CONSUMER_LAG, "consumer_lag", "Records between the next offset to be read and the partition's end.",
           "topic", "partition"),
+    COUNTER(METRIC_JOIN_FORCED, "join_forced_total",
+            "Impressions and early clicks that left before their time, as join.max_pending were held."),
     GAUGE(METRIC_JOIN_PENDING, "join_pending", "Impressions and early clicks that the joiner holds."),
     COUNTER(METRIC_JOIN, "join_total", "Outcomes of the join: matched, expired, late, duplicate, orphan.", "result"),
     COUNTER(METRIC_EXAMPLES, "examples_total", "Examples learned.", "users"),

@@ -153,14 +153,6 @@ static bool read_events(struct training *t, struct cs_error *err)
             continue;
         }
         t->events_used++;
-        if (ingest_full(t->ingest)) {
-            event_release(&event);
-            ok = cs_fail(
-                err, CS_FAILED,
-                "join.max_pending: %zu impressions and clicks wait for each other; raise it or shorten join.window",
-                ingest_pending(t->ingest));
-            continue;
-        }
         ingest_push(t->ingest, &event);
         learn_closed(t);
         if ((t->lines & 255) == 0) show_progress(t);

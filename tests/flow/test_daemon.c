@@ -193,6 +193,9 @@ static void test_garbage_goes_to_dead_letters(void **state)
     mock_broker_produce(world->broker, "impressions", 1, "no JSON at all", 14);
     mock_broker_produce(world->broker, "impressions", 1, NULL, -1);
     mock_broker_produce(world->broker, "clicks", 0, "{\"event\":\"click\",\"ts\":5}", 24);
+    /* From the year 2100: were it believed, everything that waits for its click would be too old. */
+    static const char future[] = "{\"event\":\"click\",\"impression_id\":\"r1\",\"ts\":4102444800000}";
+    mock_broker_produce(world->broker, "clicks", 0, future, (int)sizeof future - 1);
     produce_events(world->broker, 100, IMPRESSIONS);
     daemon_configure(&world->run, world->broker, &(struct daemon_settings){ 0 });
     daemon_start(&world->run);
@@ -215,6 +218,8 @@ static void test_garbage_goes_to_dead_letters(void **state)
     assert_int_equal(status_number(status, "events.empty"), 1);
     assert_int_equal(status_number(status, "events.not_json"), 1);
     assert_int_equal(status_number(status, "events.missing"), 1);
+    assert_int_equal(status_number(status, "events.time_out_of_bounds"), 1);
+    assert_int_equal(status_number(status, "join.late"), 0);
     json_decref(status);
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
 }

@@ -499,6 +499,8 @@ static void test_time_bounds(void **state)
     struct event event =
         decode_ok(decoder, "{\"event\":\"click\",\"impression_id\":1,\"ts\":2000}", DECODE_KIND_UNSAID);
     event_release(&event);
+    decoder_set_max_time(decoder, 1999);
+    decode_fails(decoder, "{\"event\":\"click\",\"impression_id\":1,\"ts\":2000}", DECODE_TIME_OUT_OF_BOUNDS);
     decoder_destroy(decoder);
 }
 
