@@ -101,7 +101,7 @@ static json_t *features_of(const struct cs_config *config)
     return array;
 }
 
-static char *manifest_text(const struct cs_config *config, const char *fingerprint, const struct cut *cut)
+char *manifest_text(const struct cs_config *config, const char *fingerprint, const struct cut *cut)
 {
     json_t *metrics = json_object();
     for (int users = 0; users < USERS_GROUPS; users++) {

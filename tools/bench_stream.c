@@ -347,8 +347,7 @@ static bool run_system(struct bench *bench, const struct bench_system *system, c
     if (!train_from_file(learner, metrics, config, features, file, batches, &counted, &rate, err)) goto out;
     if (system->scored && bench_wants(bench, "score")) {
         snprintf(directory, sizeof directory, "%s/checkpoints", bench->directory);
-        if (!checkpoint_from_learner(learner, features, config, metrics, 0, learner_steps(learner), directory,
-                                     &version, err)) goto out;
+        if (!checkpoint_from_learner(learner, features, config, metrics, 0, directory, &version, err)) goto out;
     }
     if (!train_alone(bench, learner, metrics, config, features, file, system->name, &products, err)) goto out;
     bench->bare_rate[system - bench_system] = (double)config->batch.size / products;

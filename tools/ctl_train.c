@@ -367,7 +367,7 @@ int ctl_train(const struct ctl_arguments *arguments)
         && !exchange_from_learner(t.learner, t.features, ctl_value(arguments, "export"), EXCHANGE_SAFETENSORS, &err))
         goto out;
     if (ctl_value(arguments, "checkpoint") &&
-        !checkpoint_from_learner(t.learner, t.features, t.config, t.metrics, ingest_clock(t.ingest), t.examples,
+        !checkpoint_from_learner(t.learner, t.features, t.config, t.metrics, ingest_clock(t.ingest),
                                  ctl_value(arguments, "checkpoint"), &version, &err))
         goto out;
     if (ctl_flag(arguments, "json")) print_summary_json(&t, seconds, version);
