@@ -15,10 +15,13 @@
 #include "daemon/notify.h"
 #include "daemon/serve_http.h"
 #include "daemon/version.h"
+#include "storage/checkpoint.h"
 
 static const char usage[] =
     "usage: coldstream-serve --checkpoint DIR [--listen ADDRESS:PORT] [--poll 1s]\n"
-    "Scores with the current checkpoint of DIR, and moves to the next one without a pause.\n\n"
+    "Scores with the current checkpoint of DIR, and moves to the next one without a pause. Where there is none yet, "
+    "it\n"
+    "waits for the first, alive but not ready.\n\n"
     "  -C, --checkpoint DIR     directory of versions, or of one version\n"
     "  -l, --listen ADDRESS     where to answer (default 127.0.0.1:9465; port 0 takes a free one and logs it)\n"
     "  -p, --poll DURATION      how often `current` is looked at, 10ms to 1h (default 1s)\n"
@@ -151,18 +154,54 @@ static void on_swap(void *argument, uint64_t version, const char *error)
     telemetry_set(serving->telemetry, METRIC_SERVING_VERSION, NULL, (double)version);
 }
 
-static void await_signal(struct serving *serving, const sigset_t *set)
+/* The directory is a version itself. */
+static bool holds_data(const char *directory)
+{
+    char path[4096];
+    int length = snprintf(path, sizeof path, "%s/data.mdb", directory);
+    return length > 0 && (size_t)length < sizeof path && access(path, F_OK) == 0;
+}
+
+/* The directory is there and holds no version yet: the first one is waited for. */
+static bool is_empty(const char *directory)
+{
+    struct stat status;
+    return stat(directory, &status) == 0 && S_ISDIR(status.st_mode) && checkpoint_current(directory) == 0 &&
+           !holds_data(directory);
+}
+
+/* True where there is something to serve with by now. */
+static bool open_first(struct serving *serving, const struct arguments *arguments, struct cs_error *err)
+{
+    struct coldstream_options options = { .size = sizeof options,
+                                          .poll_milliseconds = (uint32_t)arguments->poll,
+                                          .follow = 1,
+                                          .verify = 1,
+                                          .on_swap = on_swap,
+                                          .argument = serving };
+    serving->cs = coldstream_open_explained(arguments->checkpoint, &options, err);
+    return serving->cs != NULL;
+}
+
+/* False: the first version, come at last, can't be served with. */
+static bool await_signal(struct serving *serving, const struct arguments *arguments, struct serve_http *server,
+                         const sigset_t *set, struct cs_error *err)
 {
     uint64_t seen = 0;
     for (;;) {
-        uint64_t version = coldstream_version(serving->cs);
+        if (!serving->cs && !is_empty(arguments->checkpoint)) {
+            if (!open_first(serving, arguments, err)) return false;
+            serve_http_use(server, serving->cs);
+            log_notice("first version", LOG_U("version", coldstream_version(serving->cs)));
+        }
+        uint64_t version = serving->cs ? coldstream_version(serving->cs) : 0;
         if (version != seen) observe_freshness(serving);
         seen = version;
         notify_alive();
         int number = sigtimedwait(set, NULL, &(struct timespec){ .tv_nsec = 500000000 });
         if (number > 0) {
             log_notice("stopping: running requests are finished first", LOG_S("signal", strsignal(number)));
-            return;
+            return true;
         }
     }
 }
@@ -181,24 +220,18 @@ static int serve(const struct arguments *arguments)
     signal(SIGPIPE, SIG_IGN);
     telemetry_set(serving.telemetry, METRIC_BUILD_INFO, TELEMETRY_LABELS(version_number, version_commit), 1);
     telemetry_set(serving.telemetry, METRIC_START_TIME, NULL, (double)clock_wall() / 1000);
-    struct coldstream_options options = { .size = sizeof options,
-                                          .poll_milliseconds = (uint32_t)arguments->poll,
-                                          .follow = 1,
-                                          .verify = 1,
-                                          .on_swap = on_swap,
-                                          .argument = &serving };
-    serving.cs = coldstream_open_explained(arguments->checkpoint, &options, &err);
-    if (!serving.cs) goto out;
+    bool wait = is_empty(arguments->checkpoint);
+    if (!wait && !open_first(&serving, arguments, &err)) goto out;
     struct serve_options pages = { .listen = arguments->listen,
                                    .threads = (unsigned)arguments->threads,
                                    .max_body = arguments->max_body };
     server = serve_http_start(serving.cs, &pages, serving.telemetry, &err);
     if (!server) goto out;
-    log_notice("serving", LOG_U("version", coldstream_version(serving.cs)), LOG_S("checkpoint", arguments->checkpoint),
+    log_notice(wait ? "waiting for a first version" : "serving",
+               LOG_U("version", wait ? 0 : coldstream_version(serving.cs)), LOG_S("checkpoint", arguments->checkpoint),
                LOG_S("listen", arguments->listen), LOG_I("port", serve_http_port(server)));
-    notify_ready("serving");
-    await_signal(&serving, &set);
-    notify_stopping();
+    notify_ready(wait ? "waiting for a first version" : "serving");
+    if (await_signal(&serving, arguments, server, &set, &err)) notify_stopping();
 out:
     if (err.code) log_error("coldstream-serve can't serve", LOG_S("error", err.message));
     serve_http_stop(server, DRAIN_MILLISECONDS);

@@ -19,7 +19,7 @@
 enum { CONNECTIONS = 1024, TIMEOUT_SECONDS = 30, CONNECTION_MEMORY = 64 * 1024, BODY_START = 16 * 1024 };
 
 struct serve_http {
-    struct coldstream *cs;
+    _Atomic(struct coldstream *) cs;    /* NULL: there is no checkpoint yet */
     struct serve_options options;
     struct telemetry *telemetry;
     struct MHD_Daemon *daemon;
@@ -65,7 +65,9 @@ static struct answer score(struct serve_http *server, const struct request *requ
         snprintf(text, sizeof text, "the request is larger than %zu bytes", server->options.max_body);
         return failure(MHD_HTTP_CONTENT_TOO_LARGE, text);
     }
-    if (!coldstream_score_explained(server->cs, request->body ? request->body : "", request->used, &response, &scores,
+    struct coldstream *cs = atomic_load(&server->cs);
+    if (!cs) return failure(MHD_HTTP_SERVICE_UNAVAILABLE, "no checkpoint yet");
+    if (!coldstream_score_explained(cs, request->body ? request->body : "", request->used, &response, &scores,
                                     &err))
         return failure(err.code == CS_USAGE ? MHD_HTTP_BAD_REQUEST : MHD_HTTP_INTERNAL_SERVER_ERROR, err.message);
     telemetry_add(server->telemetry, METRIC_SCORES, NULL, (double)scores);
@@ -81,16 +83,19 @@ static struct answer page_live(struct serve_http *server)
 static struct answer page_ready(struct serve_http *server)
 {
     char *text = NULL;
-    bool ready = !atomic_load(&server->stopping);
-    if (asprintf(&text, "{\"ready\":%s,\"reasons\":[%s],\"version\":%llu}\n", ready ? "true" : "false",
-                 ready ? "" : "\"stopping\"", (unsigned long long)coldstream_version(server->cs)) < 0)
+    struct coldstream *cs = atomic_load(&server->cs);
+    bool stopping = atomic_load(&server->stopping), ready = cs && !stopping;
+    const char *reason = stopping ? "\"stopping\"" : cs ? "" : "\"no checkpoint yet\"";
+    if (asprintf(&text, "{\"ready\":%s,\"reasons\":[%s],\"version\":%llu}\n", ready ? "true" : "false", reason,
+                 cs ? (unsigned long long)coldstream_version(cs) : 0) < 0)
         abort();
     return (struct answer){ ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, text, "application/json", NULL };
 }
 
 static struct answer page_metrics(struct serve_http *server)
 {
-    telemetry_set(server->telemetry, METRIC_SERVING_VERSION, NULL, (double)coldstream_version(server->cs));
+    struct coldstream *cs = atomic_load(&server->cs);
+    if (cs) telemetry_set(server->telemetry, METRIC_SERVING_VERSION, NULL, (double)coldstream_version(cs));
     return (struct answer){ MHD_HTTP_OK, telemetry_text(server->telemetry), "text/plain; version=0.0.4; charset=utf-8",
                             NULL };
 }
@@ -229,7 +234,7 @@ struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_op
 {
     struct serve_http *server = calloc(1, sizeof *server);
     if (!server) abort();
-    server->cs = cs;
+    atomic_init(&server->cs, cs);
     server->options = *options;
     server->telemetry = telemetry;
     int fd = bind_socket(options->listen, &server->port, err);
@@ -246,6 +251,11 @@ struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_op
 fail:
     free(server);
     return NULL;
+}
+
+void serve_http_use(struct serve_http *server, struct coldstream *cs)
+{
+    atomic_store(&server->cs, cs);
 }
 
 int serve_http_port(const struct serve_http *server)

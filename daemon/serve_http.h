@@ -17,8 +17,10 @@ struct serve_options {
 };
 
 struct serve_http;
+/* cs NULL: there is no checkpoint yet; scoring and readiness are answered 503 until serve_http_use gives one. */
 struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_options *options,
                                     struct telemetry *telemetry, struct cs_error *err);
+void serve_http_use(struct serve_http *server, struct coldstream *cs);
 int serve_http_port(const struct serve_http *server);
 /* Takes no new connection, lets running requests finish for up to `wait` milliseconds, then ends. */
 void serve_http_stop(struct serve_http *server, int64_t wait);

@@ -77,6 +77,30 @@ static long ask(CURL *curl, const char *path, const char *body, size_t size, str
     return code;
 }
 
+static void without_a_checkpoint_it_lives_and_is_not_ready(void **state)
+{
+    (void)state;
+    struct cs_error err = { 0 };
+    struct serve_http *serving = server;
+    static const char body[] = "{\"requests\":[]}";
+    CURL *curl = curl_easy_init();
+    struct reply reply;
+    server = serve_http_start(NULL, &(struct serve_options){ "127.0.0.1:0", 2, MAX_BODY }, telemetry, &err);
+    assert_non_null(server);
+    assert_int_equal(ask(curl, "/livez", NULL, 0, &reply), 200);
+    assert_int_equal(ask(curl, "/metrics", NULL, 0, &reply), 200);
+    assert_int_equal(ask(curl, "/readyz", NULL, 0, &reply), 503);
+    assert_non_null(strstr(reply.text, "no checkpoint yet"));
+    assert_int_equal(ask(curl, "/v1/score", body, sizeof body - 1, &reply), 503);
+    assert_non_null(strstr(reply.text, "no checkpoint yet"));
+    serve_http_use(server, cs);
+    assert_int_equal(ask(curl, "/readyz", NULL, 0, &reply), 200);
+    assert_int_equal(ask(curl, "/v1/score", body, sizeof body - 1, &reply), 200);
+    curl_easy_cleanup(curl);
+    serve_http_stop(server, 5000);
+    server = serving;
+}
+
 static void pages_answer_and_wrong_requests_are_told(void **state)
 {
     (void)state;
@@ -181,6 +205,7 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
+        TEST(without_a_checkpoint_it_lives_and_is_not_ready),
         TEST(pages_answer_and_wrong_requests_are_told),
         TEST(large_bodies_are_refused),
         TEST(swaps_fail_no_request_and_mix_no_answer),
