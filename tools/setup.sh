@@ -9,7 +9,7 @@ packages() {
                 libmicrohttpd-dev libsystemd-dev libcurl4-openssl-dev libssl-dev libyajl-dev libprotobuf-c-dev protobuf-c-compiler \
                 libopenblas-pthread-dev ;;
     test)  echo libcmocka-dev python3 python3-numpy curl ;;
-    fuzz)  echo clang llvm ;;
+    fuzz)  echo clang llvm libclang-rt-14-dev ;;
     kafka) echo openjdk-17-jre-headless maven kcat ;;
     data)  echo python3 python3-pip unzip ;;
     *)     echo "setup.sh: unknown group $1: one of build test fuzz kafka data" >&2; exit 2 ;;
