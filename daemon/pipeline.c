@@ -23,6 +23,8 @@ enum {
     NAP = 50,               /* ms: longest wait of the join thread; records and requests end it earlier */
     TELL = 100,             /* ms between two accounts of itself */
     MINUTE = 60000,
+    SMALL = 8,              /* examples: batch normalisation learns badly from fewer, and from one nothing */
+    SMALL_MANY = 100,       /* such batches in a row are worth a warning */
 };
 
 const char *const pipeline_state_name[] = { "waiting for brokers", "running", "paused", "held", "stopping" };
@@ -69,6 +71,8 @@ struct pipeline {
     int64_t judged;                 /* monotonic ms of the last report of metrics */
     int64_t judging;                /* ms it took */
     bool unjudged;                  /* learned since */
+    size_t small_batches;           /* in a row */
+    int64_t warned;                 /* of them: monotonic ms, 0: never */
     struct learner_losses losses;
 
     atomic_bool stopping, paused, ended, live_due;
@@ -453,6 +457,19 @@ static void *join_loop(void *argument)
 
 /* ---- the learn thread: batches to a better model */
 
+/* A stream too thin for batch.max_delay: an operator would only see scores that drift to 0 and 1. */
+static void warn_of_small_batches(struct pipeline *pipeline, size_t size)
+{
+    if (pipeline->parts.config->model.ranking.tower == RANKING_EMB_LR) return;     /* has no normalisation */
+    pipeline->small_batches = size < SMALL ? pipeline->small_batches + 1 : 0;
+    int64_t now = clock_monotonic();
+    if (pipeline->small_batches < SMALL_MANY || (pipeline->warned && now - pipeline->warned < MINUTE)) return;
+    pipeline->warned = now;
+    log_warning("batches are too small for batch normalisation: raise batch.max_delay, so that tens of examples come "
+                "in it",
+                LOG_U("examples", size), LOG_U("batches_in_a_row", pipeline->small_batches));
+}
+
 static void learn_step(struct pipeline *pipeline, const struct batch *batch)
 {
     double begin = clock_seconds();
@@ -460,6 +477,7 @@ static void learn_step(struct pipeline *pipeline, const struct batch *batch)
     metrics_observe(pipeline->parts.metrics, batch, click_probability); /* judged before it is learned */
     pipeline->losses = learner_learn(pipeline->parts.learner, batch);
     pipeline->unjudged = true;
+    warn_of_small_batches(pipeline, batch->size);
 
     struct telemetry *telemetry = pipeline->parts.telemetry;
     size_t new_users = 0;
