@@ -95,6 +95,16 @@ bool environment_check_size(MDB_env *env, const char *file, struct cs_error *err
     return true;
 }
 
+/* LMDB takes an empty file for a new one: a snapshot that was cut to nothing would silently begin anew. */
+static bool check_file(const char *file, struct stat *status, struct cs_error *err)
+{
+    if (stat(file, status)) return cs_fail_errno(err, errno, "opening %s", file);
+    if (!S_ISREG(status->st_mode)) return cs_fail(err, CS_REFUSED, "%s is not a file", file);
+    if (status->st_size == 0)
+        return cs_fail(err, CS_REFUSED, "%s is damaged: it is empty. To begin anew, remove it", file);
+    return true;
+}
+
 /* mdb_env_open with less and less address space: a limit (ulimit -v) may forbid the generous start. */
 static int open_mapped(MDB_env **env, const char *path, unsigned flags, unsigned max, size_t map_bytes)
 {
@@ -135,16 +145,21 @@ static bool open_fresh(struct environment *environment, size_t map_bytes, struct
     bool created = access(file, F_OK) != 0;
     if (created && !environment->writable)
         return cs_fail(err, CS_REFUSED, "%s holds no snapshot", environment->directory);
+    struct stat status;
+    if (!created && !check_file(file, &status, err)) return false;
     unsigned flags = MDB_NOTLS | (environment->writable ? 0 : MDB_RDONLY);
     int code =
         open_mapped(&environment->env, environment->directory, flags, DATABASES, map_bytes ? map_bytes : default_map);
-    if (code) return environment_fail(err, code, environment->directory, 0, "opening the snapshot");
+    if (code) {
+        /* What a full disk leaves of a first start must not look like damage to the next. */
+        if (created && stat(file, &status) == 0 && status.st_size == 0) unlink(file);
+        return environment_fail(err, code, environment->directory, 0, "opening the snapshot");
+    }
     if (!environment_check_size(environment->env, file, err)) return false;
     int cleared;
     mdb_reader_check(environment->env, &cleared);       /* slots of readers that died: they would make the file grow */
     if (!open_databases(environment, err)) return false;
     if (created && !environment_sync_directory(environment->directory, err)) return false;
-    struct stat status;
     if (stat(file, &status)) return cs_fail_errno(err, errno, "looking at %s", file);
     environment->device = status.st_dev;
     environment->inode = status.st_ino;
@@ -300,10 +315,7 @@ MDB_env *environment_open_file(const char *file, unsigned max, struct cs_error *
 {
     MDB_env *env = NULL;
     struct stat status;
-    if (stat(file, &status)) {
-        cs_fail_errno(err, errno, "opening %s", file);
-        return NULL;
-    }
+    if (!check_file(file, &status, err)) return NULL;
     /* The map is the file: whatever size its meta page speaks of, no more is mapped than LMDB says it uses. */
     size_t bytes = ((size_t)status.st_size + 4095) / 4096 * 4096;
     int code = open_mapped(&env, file, MDB_RDONLY | MDB_NOLOCK | MDB_NOSUBDIR | MDB_NOTLS, max, bytes ? bytes : 4096);

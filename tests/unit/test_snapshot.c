@@ -289,7 +289,7 @@ static void truncated_files_are_refused_not_read(void **state)
     fill(*state);
     snprintf(path, sizeof path, "%s/data.mdb", (char *)*state);
     assert_int_equal(stat(path, &status), 0);
-    const off_t cuts[] = { status.st_size / 4096 * 4096 - 4096, status.st_size * 3 / 4, 8192, 4096, 100 };
+    const off_t cuts[] = { status.st_size / 4096 * 4096 - 4096, status.st_size * 3 / 4, 8192, 4096, 100, 0 };
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         struct cs_error err = { 0 };
         assert_int_equal(truncate(path, cuts[i]), 0);
@@ -299,6 +299,19 @@ static void truncated_files_are_refused_not_read(void **state)
         assert_null(snapshot_open(*state, &err));
         assert_int_equal(err.code, CS_REFUSED);
     }
+}
+
+static void what_is_no_file_is_refused(void **state)
+{
+    char path[300];
+    struct cs_error err = { 0 };
+    assert_int_equal(mkdir(*state, 0750), 0);
+    snprintf(path, sizeof path, "%s/data.mdb", (char *)*state);
+    assert_int_equal(mkdir(path, 0750), 0);
+    assert_null(snapshot_view_open_directory(*state, &err));
+    assert_int_equal(err.code, CS_REFUSED);
+    assert_null(snapshot_open(*state, &err));
+    assert_int_equal(err.code, CS_REFUSED);
 }
 
 static void a_flipped_bit_in_a_block_is_found(void **state)
@@ -451,6 +464,7 @@ int main(void)
         TEST(views_by_directory_share_the_open_environment),
         TEST(modes_are_for_the_group_alone),
         TEST(truncated_files_are_refused_not_read),
+        TEST(what_is_no_file_is_refused),
         TEST(a_flipped_bit_in_a_block_is_found),
         TEST(another_format_is_refused_with_both_named),
         TEST(a_killed_writer_leaves_a_whole_cut),
