@@ -74,7 +74,7 @@ int ctl_export(const struct ctl_arguments *arguments)
         cs_fail(&err, CS_USAGE, "--format: found \"%s\", allowed are safetensors and npz", format);
         return ctl_fail(arguments, &err);
     }
-    if (!source_open(&source, ctl_value(arguments, "from"), true, &err)) return ctl_fail(arguments, &err);
+    if (!source_open(&source, ctl_value(arguments, "from"), &err)) return ctl_fail(arguments, &err);
     x.writer = exchange_create(file, kind, &err);
     if (!x.writer) goto out;
     for (int pass = 0; pass < 2; pass++) {

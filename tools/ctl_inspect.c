@@ -237,7 +237,7 @@ int ctl_inspect(const struct ctl_arguments *arguments)
         cs_fail(&err, CS_USAGE, "--key wants --table as well");
         return ctl_fail(arguments, &err);
     }
-    if (!source_open(&source, arguments->position[0], false, &err)) return ctl_fail(arguments, &err);
+    if (!source_open(&source, arguments->position[0], &err)) return ctl_fail(arguments, &err);
     if (table) {
         ok = show_table(&source, table, key, json, &err);
     } else {
@@ -303,7 +303,7 @@ int ctl_verify(const struct ctl_arguments *arguments)
     uint64_t blocks = 0, bytes = 0;
     bool ok;
 
-    if (!source_open(&source, arguments->position[0], true, &err)) return ctl_fail(arguments, &err);
+    if (!source_open(&source, arguments->position[0], &err)) return ctl_fail(arguments, &err);
     ok = (source.checkpoint || snapshot_view_verify(source.snapshot, &blocks, &bytes, &err)) &&
          source_tables(&source, count_table, &tally, &err) && source_tensors(&source, count_tensor, &tally, &err);
     if (ok && ctl_flag(arguments, "json"))

@@ -31,7 +31,7 @@ static bool read_dimension(struct source *source, struct cs_error *err)
     return true;
 }
 
-bool source_open(struct source *source, const char *path, bool verify, struct cs_error *err)
+bool source_open(struct source *source, const char *path, struct cs_error *err)
 {
     char name[PATH_MAX];
     bool is_checkpoint;
@@ -42,7 +42,7 @@ bool source_open(struct source *source, const char *path, bool verify, struct cs
     is_checkpoint = access(name, F_OK) == 0;
     snprintf(name, sizeof name, "%s/current", path);
     is_checkpoint = is_checkpoint || access(name, F_OK) == 0;
-    if (is_checkpoint) source->checkpoint = checkpoint_open(path, verify, err);
+    if (is_checkpoint) source->checkpoint = checkpoint_open(path, true, err);
     else source->snapshot = snapshot_view_open_directory(path, err);
     if (!source->checkpoint && !source->snapshot) return false;
     if (read_dimension(source, err)) return true;

@@ -22,7 +22,8 @@ struct source {
     size_t dimension;                   /* of all rows */
 };
 
-bool source_open(struct source *source, const char *path, bool verify, struct cs_error *err);
+/* A checkpoint is first read against its manifest's SHA-256: LMDB trusts its pages, and crashes on damaged ones. */
+bool source_open(struct source *source, const char *path, struct cs_error *err);
 void source_close(struct source *source);
 typedef bool source_table_visitor(void *self, const char *table, struct cs_error *err);
 bool source_tables(struct source *source, source_table_visitor *visit, void *self, struct cs_error *err);
