@@ -261,9 +261,12 @@ static bool assign(struct kafka_source *source, const struct plan *plan, size_t 
     return true;
 }
 
-/* How many partitions each topic has; 0: does not exist (yet). False: brokers did not answer. */
+/* How many partitions each topic has; 0: does not exist (yet). False: brokers did not answer, or reading has not
+ * started and a topic that it must not start without is not there. */
 static bool ask_partitions(struct kafka_source *source, int32_t count[TOPICS_MAX])
 {
+    bool starting = !atomic_load(&source->assigned);
+    char missing[160] = "";         /* the first of them: all in turn would be a new message each time */
     for (size_t i = 0; i < source->topic_count; i++) {
         const struct rd_kafka_metadata *metadata;
         rd_kafka_resp_err_t error =
@@ -272,39 +275,33 @@ static bool ask_partitions(struct kafka_source *source, int32_t count[TOPICS_MAX
             char text[160];
             snprintf(text, sizeof text, "brokers (%s)", rd_kafka_err2str(error));
             atomic_store(&source->connected, false);
-            if (!atomic_load(&source->assigned)) set_waiting(source, text);
+            if (starting) set_waiting(source, text);
             return false;
         }
-        rd_kafka_resp_err_t topic_error =
-            metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
-        count[i] = topic_error ? 0 : metadata->topics[0].partition_cnt;
+        error = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+        count[i] = error ? 0 : metadata->topics[0].partition_cnt;
         rd_kafka_metadata_destroy(metadata);
-        if (count[i] == 0 && !source->topic[i].is_optional && !atomic_load(&source->assigned)) {
-            char text[160];
-            snprintf(text, sizeof text, "topic %.80s (%s)", source->topic[i].name, rd_kafka_err2str(topic_error));
-            set_waiting(source, text);
-        }
+        /* An optional topic that is there, but without a leader or not for us, is waited for like any other. */
+        bool is_absent = error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || error == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+        if (count[i] == 0 && !(source->topic[i].is_optional && is_absent) && !*missing)
+            snprintf(missing, sizeof missing, "topic %.80s (%s)", source->topic[i].name, rd_kafka_err2str(error));
     }
-    if (!atomic_exchange(&source->connected, true) && atomic_load(&source->assigned))
-        log_notice("brokers answer again");
-    return true;
+    if (!atomic_exchange(&source->connected, true) && !starting) log_notice("brokers answer again");
+    if (!starting || !*missing) return true;
+    set_waiting(source, missing);
+    return false;
 }
 
 /* True where all is known; false: look again soon. */
 static bool discover(struct kafka_source *source)
 {
     int32_t count[TOPICS_MAX] = { 0 };
+    /* All topics first: the merge's order needs every partition, and without clicks all would be negative. */
     if (!ask_partitions(source, count)) return false;
     bool grown = atomic_load(&source->assigned);
     size_t new_count = 0, planned = 0;
-    for (size_t i = 0; i < source->topic_count; i++) {
-        /* All topics first: the merge's order needs every partition, and without clicks all would be negative. */
-        if (!grown && count[i] == 0 && !source->topic[i].is_optional) return false;
-        if (!grown && count[i] == 0)
-            log_notice("topic does not exist: read from its beginning once it does",
-                       LOG_S("topic", source->topic[i].name));
+    for (size_t i = 0; i < source->topic_count; i++)
         if (count[i] > source->topic[i].partitions) new_count += (size_t)(count[i] - source->topic[i].partitions);
-    }
     if (!new_count) return true;
     struct plan *plan = calloc(new_count, sizeof *plan);
     if (!plan) abort();
@@ -315,8 +312,12 @@ static bool discover(struct kafka_source *source)
             fine = start_offset(source, source->topic[i].name, number, grown, &plan[planned++].offset);
         }
     if (fine) fine = assign(source, plan, planned);
-    for (size_t i = 0; i < source->topic_count && fine; i++)
+    for (size_t i = 0; i < source->topic_count && fine; i++) {
         if (count[i] > source->topic[i].partitions) source->topic[i].partitions = count[i];
+        if (!grown && count[i] == 0)
+            log_notice("topic does not exist: read from its beginning once it does",
+                       LOG_S("topic", source->topic[i].name));
+    }
     free(plan);
     if (fine) set_waiting(source, "");
     return fine;
