@@ -65,6 +65,8 @@ struct pipeline {
     bool all_idle;
     int64_t idle_since, idle_clock; /* monotonic ms, event time then */
     int64_t told;
+    uint64_t forced;                /* of the join, as last warned of */
+    int64_t forced_warned;          /* monotonic ms */
     uint64_t events[DECODE_RESULTS];
 
     /* the learn thread's own */
@@ -389,6 +391,16 @@ static void tell_telemetry(struct pipeline *pipeline, const struct join_counts *
     if (clock != INT64_MIN) telemetry_set(telemetry, METRIC_EVENT_LAG, NULL, (double)(clock_wall() - clock) / 1000);
 }
 
+/* Labels are wrong where an impression did not wait its window: worth a line, once a minute at most. */
+static void warn_of_forced(struct pipeline *pipeline, uint64_t forced, int64_t now)
+{
+    if (forced <= pipeline->forced || (pipeline->forced_warned && now - pipeline->forced_warned < MINUTE)) return;
+    log_warning("impressions leave before their window ends: raise join.max_pending or shorten join.window",
+                LOG_U("early", forced - pipeline->forced));
+    pipeline->forced = forced;
+    pipeline->forced_warned = now;
+}
+
 static void tell(struct pipeline *pipeline, bool now)
 {
     int64_t time = clock_monotonic();
@@ -397,6 +409,7 @@ static void tell(struct pipeline *pipeline, bool now)
     pipeline->told = time;
     struct join_counts join = ingest_counts(pipeline->parts.ingest);
     tell_telemetry(pipeline, &join);
+    warn_of_forced(pipeline, join.forced, time);
     struct source_view *source = calloc(pipeline->source_count + 1, sizeof *source);
     if (!source) abort();
     for (size_t i = 0; i < pipeline->source_count; i++) {
@@ -614,6 +627,7 @@ struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct
     pipeline->parts = *parts;
     pipeline->end.kind = WORK_END;
     pipeline->view.clock = ingest_clock(parts->ingest);
+    pipeline->forced = ingest_counts(parts->ingest).forced; /* of earlier runs */
     pipeline->unjudged = true;
     pthread_mutex_init(&pipeline->lock, NULL);
     pthread_mutex_init(&pipeline->wake_lock, NULL);
