@@ -463,7 +463,8 @@ static void *join_loop(void *argument)
     }
     atomic_store(&pipeline->stopping, true);
     tell(pipeline, true);
-    if (pipeline->changed) send_cut(pipeline, publisher_begin_final(pipeline->parts.publisher));
+    if (pipeline->changed || publisher_stuck(pipeline->parts.publisher))
+        send_cut(pipeline, publisher_begin_final(pipeline->parts.publisher));
     queue_push(pipeline->batches, &pipeline->end);
     return NULL;
 }

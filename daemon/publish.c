@@ -235,7 +235,9 @@ struct cut *publisher_begin_if_due(struct publisher *publisher, bool changed)
 {
     struct cut *cut = NULL;
     pthread_mutex_lock(&publisher->lock);
-    bool over = changed && clock_monotonic() - publisher->last_cut >= publisher->snapshot_interval;
+    /* What a failed commit held is owed again, also where nothing has changed since: reading may be held up by it. */
+    bool owed = changed || publisher->view.failures_in_row > 0;
+    bool over = owed && clock_monotonic() - publisher->last_cut >= publisher->snapshot_interval;
     if (!publisher->under_way && (publisher->asked > publisher->finished || over)) cut = begin(publisher);
     pthread_mutex_unlock(&publisher->lock);
     return cut ? open_cut(publisher, cut) : NULL;
