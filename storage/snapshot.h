@@ -1,13 +1,24 @@
-/* All that a restart needs, in one LMDB environment: each cut is one transaction. Knows blocks and tensors, never a
- * tower.
+/* All that a restart needs, of one directory: each cut becomes visible by one LMDB transaction. Knows records and
+ * tensors, never a tower.
  *
- * Two halves, so that learning need not wait for the disk:
- *   1. snapshot_begin gives a state_writer that copies what it is given into memory (in the threads that own the
- * state);
- *   2. snapshot_commit writes all of it in one transaction, with meta, and fsyncs (in the snapshot thread).
- * A failed commit keeps the old snapshot whole; the next snapshot_begin is then full.
- * One process at a time: `LOCK` in the directory is held by flock for life; CS_FENCED names the holder's pid.
- * Every stored block carries a checksum, verified on read (CS_REFUSED names section and id). */
+ *   <directory>/data.mdb, lock.mdb    the root: the manifest of the newest cut and of the one before it, small
+ *   <directory>/segments/<20 digits>  what cuts wrote: each cut one file, never written again (storage/segment.h)
+ *   <directory>/LOCK                  held by flock for life
+ *
+ *   cut  ->  new segment: changed records, tensors, copies of what lives on in segments that are to go
+ *        ->  fsync of the file and its folder  ->  LMDB transaction: manifest n in, manifest n - 2 out (the commit)
+ *        ->  segments that neither manifest names are unlinked
+ *
+ * A record's newest copy is the one that counts; which segment has it is kept in memory, 4 bytes a slot (and 4 for its
+ * size). A segment whose records have mostly newer copies elsewhere is emptied: what still lives in it is given again by
+ * its owner in the next cut. So space stays below 2 x what lives, and bytes written below 2 x the bytes changed.
+ *
+ * Two halves, so that learning never waits for the disk:
+ *   1. snapshot_begin gives a state_writer that takes note of what changed (in the threads that own the state);
+ *   2. snapshot_commit reads it and writes it (in the snapshot thread), at the pace of snapshot_set_pace.
+ * A failed commit keeps the old snapshot whole; what it held is owed to the next cut, which is no larger for it.
+ * One process at a time: CS_FENCED names the holder's pid. Everything that is read is compared with a checksum first:
+ * CS_REFUSED names file, section and what was found. */
 #ifndef STORAGE_SNAPSHOT_H
 #define STORAGE_SNAPSHOT_H
 
@@ -16,27 +27,46 @@
 struct snapshot_store;
 struct snapshot_cut;
 
-/* Creates the directory and its files where there are none. */
-struct snapshot_store *snapshot_open(const char *directory, struct cs_error *err);
-/* The same, with so many bytes of address space to begin with; it grows by itself. */
-struct snapshot_store *snapshot_open_sized(const char *directory, size_t map_bytes, struct cs_error *err);
+struct snapshot_options {
+    size_t map_bytes;       /* of the root's address space to begin with; it grows by itself; 0: default */
+    bool previous;          /* where the newest cut is damaged, begin from the one before it, if that is intact */
+};
+
+/* Creates the directory and its files where there are none. Checks the root and every segment's size and footer; with
+ * options->previous every block too. *damage, where not NULL, is set to what was wrong with the newest cut when the one
+ * before it was taken (code CS_OK otherwise). options NULL: defaults. */
+struct snapshot_store *snapshot_open(const char *directory, const struct snapshot_options *options,
+                                     struct cs_error *damage, struct cs_error *err);
 void snapshot_close(struct snapshot_store *store);
 bool snapshot_exists(const struct snapshot_store *store);       /* at least one committed cut */
 const char *snapshot_directory(const struct snapshot_store *store);
 
-/* Any thread may put into a cut, one at a time. */
+/* The share of one core that writing takes, 0 < share <= 1; 1 at first. Any thread, also while a commit is under way.
+ * While the learner works, less leaves it its cores; a last snapshot wants 1. */
+void snapshot_set_pace(struct snapshot_store *store, double share);
+
+struct snapshot_stats {
+    uint64_t cut;               /* number of the newest, 0: none; rising by one */
+    uint64_t changed_bytes;     /* of the last commit: what owners gave because it changed */
+    uint64_t written_bytes;     /* of the last commit: all bytes written to segments and root */
+    uint64_t live_bytes;        /* what a compact copy would take */
+    uint64_t disk_bytes;        /* of all segments and the root, as they are now */
+    uint64_t segments;
+    uint64_t peak_bytes;        /* of disk, while the last commit was under way */
+};
+struct snapshot_stats snapshot_stats(const struct snapshot_store *store);
+
+/* Any thread may give to a cut, one at a time. One cut at a time. */
 struct snapshot_cut *snapshot_begin(struct snapshot_store *store);
 struct state_writer *snapshot_writer(struct snapshot_cut *cut);
-size_t snapshot_cut_bytes(const struct snapshot_cut *cut);
-/* The name "format" is the store's own. */
+/* The name "format" is the store's own. A cut's meta is whole: what it does not name is gone. */
 bool snapshot_meta(struct snapshot_cut *cut, const char *name, const char *text, struct cs_error *err);
-/* Ends the cut either way. A full cut replaces everything: what was not put into it is gone. An incremental cut begun
- * before another one failed is refused: what it builds on was never written. Waits for this process's views when the
- * map has to grow. */
+/* Ends the cut either way, and calls every records' end. */
 bool snapshot_commit(struct snapshot_cut *cut, struct cs_error *err);
-void snapshot_abandon(struct snapshot_cut *cut);                /* the next cut is full */
+void snapshot_abandon(struct snapshot_cut *cut);                /* as a commit that failed */
 
-/* A view of the last committed cut; stays the same while others commit. Read-only, any thread, short-lived. */
+/* A view of the last committed cut; stays the same while others commit (its files stay open). Read-only, any one
+ * thread. */
 struct snapshot_view;
 struct snapshot_view *snapshot_view_open(struct snapshot_store *store, struct cs_error *err);
 /* The same for tools, without the lock, on a directory that may be in use. */
@@ -48,13 +78,18 @@ const char *snapshot_view_meta(struct snapshot_view *view, const char *name);   
 typedef bool snapshot_meta_visitor(void *self, const char *name, const char *text, struct cs_error *err);
 bool snapshot_view_each_meta(struct snapshot_view *view, snapshot_meta_visitor *visit, void *self,
                              struct cs_error *err);
+/* Ascending by name; tensors are not sections. records: living; bytes: of them. */
 bool snapshot_view_sections(struct snapshot_view *view,
-                            bool (*visit)(void *self, const char *section, uint64_t blocks, uint64_t bytes,
+                            bool (*visit)(void *self, const char *section, uint64_t records, uint64_t bytes,
                                           struct cs_error *err),
                             void *self, struct cs_error *err);
-/* Every stored tensor, data borrowed. */
+/* Every stored tensor by name, ascending, data borrowed until the callback returns. */
 bool snapshot_view_tensors(struct snapshot_view *view, tensor_visitor *visit, void *self, struct cs_error *err);
-/* Every block and tensor read and its checksum compared. */
-bool snapshot_view_verify(struct snapshot_view *view, uint64_t *blocks, uint64_t *bytes, struct cs_error *err);
+/* Everything read and its checksum compared, living counts too. progress may be NULL. */
+bool snapshot_view_verify(struct snapshot_view *view, uint64_t *records, uint64_t *bytes, struct cs_error *err);
+
+/* A compact copy of the newest cut of a directory that may be in use, made under a temporary name beside `to`, read
+ * back and verified, then renamed: `to` must not exist. */
+bool snapshot_backup(const char *directory, const char *to, struct cs_error *err);
 
 #endif
