@@ -22,6 +22,8 @@
 /* How the owner's records look. unit runs in the owner's thread at begin; size and write run in either thread, only on
  * frozen records: of `self` they may read what never changes, and of the record all. */
 struct freeze_ops {
+    /* Units that may hold a record now. In the owner's thread, at begin. */
+    size_t (*units)(const void *self);
     /* base: handed to size and write. living: bits of the unit's slots that hold a record, [2^shift / 64] words.
      * A unit without any record may give NULL for both. */
     void (*unit)(const void *self, size_t unit, const void **base, const uint64_t **living);
@@ -41,8 +43,6 @@ uint64_t freeze_set_aside(const struct freeze *freeze);
 /* Before every change of the record. Slots may come in any order; memory grows with the highest. Aborts when out of
  * memory, as the arena does. */
 void freeze_touch(struct freeze *freeze, uint32_t slot);
-/* Marks as changed without being about to change: on import. Same as touch, for the reader of the code. */
-static inline void freeze_mark(struct freeze *freeze, uint32_t slot) { freeze_touch(freeze, slot); }
 /* All is as the state has it: after a load. */
 void freeze_clear(struct freeze *freeze);
 /* True where a record changed since the last begin. */
