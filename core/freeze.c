@@ -29,6 +29,7 @@ struct frozen {
 struct unit {
     uint64_t *changed;              /* [words]; NULL: never touched */
     struct frozen *frozen;          /* NULL: no part of the cut */
+    bool any;                       /* of `changed` is set */
 };
 
 struct aside {
@@ -220,14 +221,17 @@ void freeze_touch(struct freeze *freeze, uint32_t slot)
     if (unit->frozen && atomic_load_explicit(&freeze->stage, memory_order_acquire) == READING)
         take_back(freeze, unit->frozen, slot, place);
     unit->changed[place / 64] |= UINT64_C(1) << place % 64;
+    unit->any = true;
     freeze->changed = true;
 }
 
 void freeze_clear(struct freeze *freeze)
 {
     assert(atomic_load(&freeze->stage) == IDLE);
-    for (size_t i = 0; i < freeze->units; i++)
-        if (freeze->unit[i].changed) memset(freeze->unit[i].changed, 0, freeze->words * 8);
+    for (size_t i = 0; i < freeze->units; i++) {
+        if (freeze->unit[i].any) memset(freeze->unit[i].changed, 0, freeze->words * 8);
+        freeze->unit[i].any = false;
+    }
     freeze->changed = false;
 }
 
@@ -247,7 +251,9 @@ static void take_in_last(struct freeze *freeze)
         const struct frozen *frozen = &freeze->frozen[i];
         struct unit *unit = &freeze->unit[frozen->number];
         unit->frozen = NULL;
-        for (size_t w = 0; stage == FAILED && w < freeze->words; w++) unit->changed[w] |= frozen->bits[w];
+        if (stage != FAILED) continue;
+        for (size_t w = 0; w < freeze->words; w++) unit->changed[w] |= frozen->bits[w];
+        unit->any = true;
     }
     freeze->frozen_count = 0;
     freeze->spill_size = 0;
@@ -264,10 +270,18 @@ static void make_room(struct freeze *freeze)
     freeze->bits = need(malloc(freeze->room * 3 * freeze->words * sizeof *freeze->bits));
 }
 
-/* What of the unit goes into the cut; false: nothing. Its bits since the last cut are taken. */
-static bool freeze_unit(struct freeze *freeze, size_t number, bool full, const uint64_t *again, size_t again_words)
+static bool asked_for(const struct freeze *freeze, size_t number, const uint64_t *again, size_t again_words)
+{
+    for (size_t w = number * freeze->words; w < again_words && w < (number + 1) * freeze->words; w++)
+        if (again[w]) return true;
+    return false;
+}
+
+/* What of the unit goes into the cut. Its bits since the last cut are taken. */
+static void freeze_unit(struct freeze *freeze, size_t number, bool full, const uint64_t *again, size_t again_words)
 {
     struct unit *unit = &freeze->unit[number];
+    if (!full && !unit->any && !asked_for(freeze, number, again, again_words)) return;
     size_t words = freeze->words, first = number * words;
     struct frozen *frozen = &freeze->frozen[freeze->frozen_count];
     uint64_t *bits = freeze->bits + freeze->frozen_count * 3 * words, any = 0;
@@ -277,17 +291,17 @@ static bool freeze_unit(struct freeze *freeze, size_t number, bool full, const u
     freeze->ops.unit(freeze->self, number, &frozen->base, &living);
     for (size_t w = 0; w < words; w++) {
         uint64_t lives = living ? living[w] : 0, asked = first + w < again_words ? again[first + w] : 0;
-        uint64_t changed = unit->changed ? unit->changed[w] : 0;
+        uint64_t changed = unit->any ? unit->changed[w] : 0;
         frozen->living[w] = lives;
         bits[w] = full ? lives : changed | (asked & lives);
         any |= bits[w];
         atomic_init(&frozen->pending[w], bits[w]);
     }
-    if (unit->changed) memset(unit->changed, 0, words * sizeof *unit->changed);
-    if (!any) return false;
+    if (unit->any) memset(unit->changed, 0, words * sizeof *unit->changed);
+    unit->any = false;
+    if (!any) return;
     unit_of(freeze, number)->frozen = frozen;
     freeze->frozen_count++;
-    return true;
 }
 
 static void begin(void *self, bool full, const uint64_t *again, size_t again_words)

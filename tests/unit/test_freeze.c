@@ -103,7 +103,8 @@ static struct image *image_of(const struct owner *owner)
 {
     struct image *image = calloc(1, sizeof *image);
     for (uint32_t slot = 0; slot < SLOTS; slot++)
-        image_put(image, slot, owner->unit[slot / UNIT].record[slot % UNIT], owner->unit[slot / UNIT].size[slot % UNIT]);
+        image_put(image, slot, owner->unit[slot / UNIT].record[slot % UNIT],
+                  owner->unit[slot / UNIT].size[slot % UNIT]);
     return image;
 }
 
