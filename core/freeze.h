@@ -12,8 +12,9 @@
  * the kernel, but for that one record. What is set aside goes through a queue of one producer and one consumer.
  *
  * Memory: 4 bits a slot of units that ever changed, and what is set aside until it is read (at most the changed
- * records). A touch costs a bit, and during a cut, for a frozen record, the copy of its bytes. begin costs
- * half a microsecond a unit with changes, next to nothing for the others. One owner thread and one reading thread at a time; cuts do not overlap. */
+ * records). A touch costs a bit, and during a cut, for a frozen record, the copy of its bytes. begin costs half a
+ * microsecond a unit with changes, next to nothing for the others. One owner thread and one reading thread at a time;
+ * cuts do not overlap. */
 #ifndef CORE_FREEZE_H
 #define CORE_FREEZE_H
 
