@@ -13,6 +13,9 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "storage/format.h"
+#include "storage/root_check.h"
+
 /* Address space, not memory and not disk: the file grows only by what is written. */
 static const size_t default_map = (size_t)64 << 30;
 static const size_t smallest_map = (size_t)1 << 20;
@@ -37,7 +40,8 @@ struct environment {
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct environment *registry;
 
-static const char *const database_name[DATABASES] = { "meta", "dense", "blocks" };
+static const char *const database_name[DATABASES] = { "cuts" };
+enum { DATABASES_OPEN = DATABASES + 1 };        /* and format 1's meta, to know it by */
 
 bool environment_fail(struct cs_error *err, int code, const char *directory, size_t wanted, const char *doing)
 {
@@ -121,9 +125,32 @@ static int open_mapped(MDB_env **env, const char *path, unsigned flags, unsigned
     }
 }
 
+/* Format 1 kept all in LMDB, its version under meta's "format". */
+static bool refuse_format_1(struct environment *environment, struct cs_error *err)
+{
+    MDB_txn *txn;
+    MDB_dbi meta;
+    MDB_val key = { .mv_size = strlen("format"), .mv_data = (void *)(uintptr_t)"format" }, value;
+    char version[32] = "1";
+    int code = mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &txn);
+    if (code) return environment_fail(err, code, environment->directory, 0, "opening the snapshot");
+    code = mdb_dbi_open(txn, "meta", 0, &meta);
+    if (!code && !mdb_get(txn, meta, &key, &value) && value.mv_size < sizeof version) {
+        memcpy(version, value.mv_data, value.mv_size);
+        version[value.mv_size] = 0;
+    }
+    mdb_txn_abort(txn);
+    if (code == MDB_NOTFOUND) return true;
+    if (code) return environment_fail(err, code, environment->directory, 0, "opening the snapshot");
+    return cs_fail(err, CS_REFUSED, "%s has snapshot format %s, this program reads %d: take another directory, and the "
+                   "events from their beginning or weights by import", environment->directory, version,
+                   FORMAT_SNAPSHOT_VERSION);
+}
+
 static bool open_databases(struct environment *environment, struct cs_error *err)
 {
     MDB_txn *txn = NULL;
+    if (!refuse_format_1(environment, err)) return false;
     int code = mdb_txn_begin(environment->env, NULL, environment->writable ? 0 : MDB_RDONLY, &txn);
     for (int i = 0; !code && i < DATABASES; i++)
         code = mdb_dbi_open(txn, database_name[i], environment->writable ? MDB_CREATE : 0, &environment->database[i]);
@@ -146,10 +173,10 @@ static bool open_fresh(struct environment *environment, size_t map_bytes, struct
     if (created && !environment->writable)
         return cs_fail(err, CS_REFUSED, "%s holds no snapshot", environment->directory);
     struct stat status;
-    if (!created && !check_file(file, &status, err)) return false;
+    if (!created && (!check_file(file, &status, err) || !root_check(file, err))) return false;
     unsigned flags = MDB_NOTLS | (environment->writable ? 0 : MDB_RDONLY);
     int code =
-        open_mapped(&environment->env, environment->directory, flags, DATABASES, map_bytes ? map_bytes : default_map);
+        open_mapped(&environment->env, environment->directory, flags, DATABASES_OPEN, map_bytes ? map_bytes : default_map);
     if (code) {
         /* What a full disk leaves of a first start must not look like damage to the next. */
         if (created && stat(file, &status) == 0 && status.st_size == 0) unlink(file);
@@ -277,7 +304,8 @@ MDB_txn *environment_read_begin(struct environment *environment, struct cs_error
         while (environment->growing) pthread_cond_wait(&environment->changed, &environment->lock);
         environment->readers++;
         pthread_mutex_unlock(&environment->lock);
-        int code = mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &txn);
+        /* env is NULL where reopening failed: the next write tries it again. */
+        int code = environment->env ? mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &txn) : MDB_PANIC;
         if (!code) {
             if (environment_check_size(environment->env, environment->directory, err)) return txn;
             environment_read_end(environment, txn);
@@ -309,6 +337,24 @@ bool environment_grow(struct environment *environment, struct cs_error *err)
     if (!code) code = mdb_env_set_mapsize(environment->env, info.me_mapsize * 2);
     resize_end(environment);
     return code ? environment_fail(err, code, environment->directory, 0, "growing the snapshot's map") : true;
+}
+
+bool environment_reopen(struct environment *environment, struct cs_error *err)
+{
+    MDB_envinfo info;
+    pthread_mutex_lock(&registry_lock);     /* nobody shares what is closed */
+    resize_begin(environment);
+    size_t map_bytes = !environment->env || mdb_env_info(environment->env, &info) ? 0 : info.me_mapsize;
+    if (environment->env) mdb_env_close(environment->env);
+    environment->env = NULL;
+    bool ok = open_fresh(environment, map_bytes, err);
+    if (!ok && environment->env) {
+        mdb_env_close(environment->env);
+        environment->env = NULL;
+    }
+    resize_end(environment);
+    pthread_mutex_unlock(&registry_lock);
+    return ok;
 }
 
 MDB_env *environment_open_file(const char *file, unsigned max, struct cs_error *err)

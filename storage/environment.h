@@ -12,14 +12,15 @@
 
 #include "core/error.h"
 
-enum environment_database { DATABASE_META, DATABASE_DENSE, DATABASE_BLOCKS, DATABASES };
+enum environment_database { DATABASE_CUTS, DATABASES };
 
 struct environment;
 
 const char *environment_lmdb_version(void);     /* of the library that is linked */
 
-/* Opens, or shares what this process has open already. Writable: the three databases are made where they are missing.
- * Read-only: CS_REFUSED where there are none. map_bytes: at least this much address space, 0 for the default. */
+/* Opens, or shares what this process has open already; what is opened has its structure checked before LMDB reads it.
+ * Writable: the databases are made where they are missing. CS_REFUSED where there are none (read-only), where the
+ * structure is damaged, and where there are those of a snapshot of format 1. map_bytes: at least this much address space, 0 for the default. */
 struct environment *environment_open(const char *directory, bool writable, size_t map_bytes, struct cs_error *err);
 void environment_close(struct environment *environment);
 MDB_env *environment_handle(struct environment *environment);
@@ -31,6 +32,8 @@ MDB_txn *environment_read_begin(struct environment *environment, struct cs_error
 void environment_read_end(struct environment *environment, MDB_txn *txn);
 /* Doubles the map; waits until nobody reads. No write transaction may be open. */
 bool environment_grow(struct environment *environment, struct cs_error *err);
+/* After MDB_PANIC (writing a meta page failed): closes and opens the file anew; waits until nobody reads. */
+bool environment_reopen(struct environment *environment, struct cs_error *err);
 
 /* A file that nothing writes any more: no lock, no slot, any number of times. max: named databases. */
 MDB_env *environment_open_file(const char *file, unsigned max, struct cs_error *err);

@@ -1,0 +1,14 @@
+/* LMDB 0.9.24 trusts its file: a damaged page makes it crash, run in circles or give another page's bytes. Before it
+ * reads one, all that is in use is walked here: both meta pages, every tree, every overflow run, the list of free pages. */
+#ifndef STORAGE_ROOT_CHECK_H
+#define STORAGE_ROOT_CHECK_H
+
+#include <stdbool.h>
+
+#include "core/error.h"
+
+/* CS_REFUSED says which page is damaged, and how. The file may be written by another process meanwhile. A check costs a
+ * read of each page in use, but for the insides of overflow runs. */
+bool root_check(const char *file, struct cs_error *err);
+
+#endif

@@ -1,0 +1,189 @@
+/* A backup is a snapshot of its own: every living record of a view becomes the one full cut of a new directory. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "storage/snapshot_view.h"
+
+/* One section, handed out record by record as an owner would. */
+struct source {
+    struct snapshot_view *view;
+    const struct index_section *section;
+    size_t segment, block, at;
+    struct bytes payload;
+    bool loaded;
+    struct cs_error *err;               /* state_records can't say what went wrong: it is told here */
+    bool *failed;
+};
+
+static void source_begin(void *self, bool full, const uint64_t *again, size_t words)
+{
+    (void)self, (void)full, (void)again, (void)words;
+}
+
+static void source_end(void *self, bool written)
+{
+    (void)written;
+    bytes_free(&((struct source *)self)->payload);
+}
+
+/* The next block with anything living, read. */
+static bool load_block(struct source *source)
+{
+    struct snapshot_view *view = source->view;
+    for (; source->segment < view->manifest.segments; source->segment++, source->block = 0) {
+        const struct segment *segment = &view->segment[source->segment];
+        for (; source->block < segment->blocks; source->block++) {
+            if (!view_block_lives(view, source->section, segment, &segment->block[source->block])) continue;
+            source->at = 0;
+            source->loaded = segment_read(segment, source->block, &source->payload, source->err);
+            if (!source->loaded) *source->failed = true;
+            return source->loaded;
+        }
+    }
+    return false;
+}
+
+static enum state_read source_read(void *self, void *into, size_t room, size_t *size)
+{
+    struct source *source = self;
+    *size = 0;
+    for (;;) {
+        if (!source->loaded && !load_block(source)) return STATE_READ_END;
+        const struct segment *segment = &source->view->segment[source->segment];
+        size_t before = source->at;
+        const struct state_record *record =
+            view_next(source->view, source->section, segment, &source->payload, &source->at);
+        if (!record) {
+            source->loaded = false;
+            source->block++;
+            continue;
+        }
+        size_t bytes = segment_record_bytes(record->size);
+        if (bytes > room - *size) {
+            source->at = before;
+            if (*size) return STATE_READ_MORE;
+            *size = bytes;
+            return STATE_READ_ROOM;
+        }
+        memcpy((char *)into + *size, record, bytes);
+        *size += bytes;
+    }
+}
+
+static bool give_tensor(void *self, const struct tensor *tensor, struct cs_error *err)
+{
+    struct snapshot_cut *cut = self;
+    struct state_writer *writer = snapshot_writer(cut);
+    if (!writer->tensor(writer, tensor, err)) return false;
+    struct state_hold *hold = writer->hold(writer);
+    hold->settle(hold);         /* its bytes end with this visit */
+    return true;
+}
+
+static bool copy_cut(struct snapshot_view *view, struct snapshot_store *store, struct cs_error *err)
+{
+    bool ok = true, failed = false;
+    struct cs_error wrong = { 0 };
+    struct source *source = calloc(view->index.sections + 1, sizeof *source);
+    if (!source) abort();
+    store->last_number = view->manifest.cut - 1;        /* a copy of this cut, under its number */
+    struct snapshot_cut *cut = snapshot_begin(store);
+    struct state_writer *writer = snapshot_writer(cut);
+    for (size_t i = 0; ok && i < view->manifest.metas; i++)
+        if (strcmp(view->manifest.meta[i].name, "format"))
+            ok = snapshot_meta(cut, view->manifest.meta[i].name, view->manifest.meta[i].text, err);
+    ok = ok && snapshot_view_tensors(view, give_tensor, cut, err);
+    for (size_t i = 0; ok && i < view->index.sections; i++) {
+        const struct index_section *section = &view->index.section[i];
+        if (section->about.is_tensor || !section->living) continue;
+        source[i] = (struct source){ .view = view, .section = section, .err = &wrong, .failed = &failed };
+        ok = writer->records(writer, section->about.name,
+                             &(struct state_records){ &source[i], source_begin, source_read, source_end }, err);
+    }
+    if (ok) ok = snapshot_commit(cut, err);
+    else snapshot_abandon(cut);
+    if (failed) {
+        if (err) *err = wrong;
+        ok = false;
+    }
+    free(source);
+    return ok;
+}
+
+static bool compare(struct snapshot_view *view, const char *directory, struct cs_error *err)
+{
+    uint64_t records, bytes, records_there, bytes_there;
+    struct snapshot_view *copy = snapshot_view_open_directory(directory, err);
+    bool ok = copy && snapshot_view_verify(copy, &records_there, &bytes_there, err) &&
+              snapshot_view_verify(view, &records, &bytes, err);
+    if (ok && (records != records_there || bytes != bytes_there))
+        ok = cs_fail(err, CS_FAILED, "the copy has %" PRIu64 " records of %" PRIu64 " bytes, the snapshot %" PRIu64
+                     " of %" PRIu64, records_there, bytes_there, records, bytes);
+    snapshot_view_close(copy);
+    return ok;
+}
+
+/* What an attempt left: known names only. */
+static void remove_copy(const char *directory, uint32_t segments)
+{
+    static const char *const name[] = { "data.mdb", "lock.mdb", "LOCK" };
+    char path[PATH_MAX], folder[PATH_MAX];
+    snprintf(folder, sizeof folder, "%s/segments", directory);
+    for (uint32_t i = 1; i <= segments; i++) {
+        segment_path(path, sizeof path, folder, i);
+        unlink(path);
+    }
+    rmdir(folder);
+    for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, name[i]);
+        unlink(path);
+    }
+    rmdir(directory);
+}
+
+static bool sync_parent(const char *path, struct cs_error *err)
+{
+    char copy[PATH_MAX];
+    snprintf(copy, sizeof copy, "%s", path);
+    return environment_sync_directory(dirname(copy), err);
+}
+
+bool snapshot_backup(const char *directory, const char *to, struct cs_error *err)
+{
+    char temporary[PATH_MAX];
+    struct stat status;
+    struct snapshot_store *store = NULL;
+    bool ok = false, made = false;
+
+    size_t length = strlen(to);
+    while (length > 1 && to[length - 1] == '/') length--;
+    if (snprintf(temporary, sizeof temporary, "%.*s.new-%ld", (int)length, to, (long)getpid()) >=
+        (int)sizeof temporary - 64)
+        return cs_fail(err, CS_FAILED, "the path of %s is too long", to);
+    if (!lstat(to, &status))
+        return cs_fail(err, CS_FAILED, "%s exists: a backup goes to a place of its own, name another or move it", to);
+    struct snapshot_view *view = snapshot_view_open_directory(directory, err);
+    if (!view) return false;
+    if (mkdir(temporary, 0750)) {
+        environment_fail(err, errno, to, 0, "making the backup's directory");
+        goto out;
+    }
+    made = true;
+    if (!(store = snapshot_open(temporary, NULL, NULL, err))) goto out;
+    ok = copy_cut(view, store, err);
+    snapshot_close(store);
+    ok = ok && compare(view, temporary, err);
+    if (ok && renameat2(AT_FDCWD, temporary, AT_FDCWD, to, RENAME_NOREPLACE))
+        ok = environment_fail(err, errno, temporary, 0, "renaming the backup");
+    ok = ok && sync_parent(to, err);
+out:
+    if (!ok && made) remove_copy(temporary, 1024);
+    snapshot_view_close(view);
+    return ok;
+}

@@ -1,0 +1,28 @@
+/* A view from inside, for storage/snapshot_view.c and storage/snapshot_backup.c. */
+#ifndef STORAGE_SNAPSHOT_VIEW_H
+#define STORAGE_SNAPSHOT_VIEW_H
+
+#include "storage/snapshot_internal.h"
+
+struct kept { struct kept *next; uint64_t bytes[]; };
+
+struct snapshot_view {
+    struct state_reader reader;         /* first: the reader's self is the view */
+    struct manifest manifest;
+    struct index index;
+    struct segment *segment;            /* [manifest.segments], open: the view's files stay whatever others do */
+    struct bytes buffer;
+    struct kept *kept;                  /* what `get` gave */
+};
+
+/* The first record of a block from *at on that is the newest of its slot; NULL: none is left. */
+const struct state_record *view_next(const struct snapshot_view *view, const struct index_section *section,
+                                     const struct segment *segment, const struct bytes *payload, size_t *at);
+/* Whether a block holds any of the section's living records. */
+bool view_block_lives(const struct snapshot_view *view, const struct index_section *section,
+                      const struct segment *segment, const struct segment_block *block);
+/* A tensor's bytes into `into`, which has room for max(tensor_bytes, 8). */
+bool view_tensor_bytes(struct snapshot_view *view, const struct index_section *section, unsigned char *into,
+                       struct cs_error *err);
+
+#endif
