@@ -11,8 +11,8 @@
 #include "storage/environment.h"
 #include "storage/segment_format.h"
 
-/* A file ends once it holds an eighth of the cut, but is not smaller than this: some 45 files for 2 GB. */
-static const uint64_t smallest_part = 4 << 20;
+/* A file ends once it holds an eighth of the cut, but is not smaller than this: some 55 files for 2 GB. */
+static const uint64_t smallest_part = 2 << 20;
 static const uint64_t flush_ahead = 8 << 20;
 
 struct block { uint32_t section, records; uint64_t offset, size, checksum, index_size; };

@@ -153,7 +153,11 @@ void snapshot_prepare(struct snapshot_store *store, uint64_t changed)
     uint64_t kept = 0;
     for (size_t i = 0; i < store->before.segments; i++)
         if (!manifest_names(&store->newest, store->before.segment[i].number)) kept += store->before.segment[i].size;
-    index_choose_victims(&store->index, changed, kept);
+    /* A little less than what changes is copied besides, so that all writing stays below twice the change. What is not
+     * copied now may be copied later: a large file is emptied once enough has changed to pay for it. */
+    store->credit += changed - changed / 8;
+    if (store->credit > index_live_bytes(&store->index)) store->credit = index_live_bytes(&store->index);
+    index_choose_victims(&store->index, changed, kept, &store->credit);
     forget_again(store);
     if (!(store->again = calloc(store->index.sections + 1, sizeof *store->again))) abort();
     for (size_t i = 0; i < store->index.sections; i++) {
@@ -249,7 +253,11 @@ struct snapshot_store *snapshot_open(const char *directory, const struct snapsho
         goto fail;
     }
     snapshot_count(store);
-    snapshot_prepare(store, store->stats.live_bytes / 20);      /* how much will change is not known yet */
+    /* As much will change as last time: what the newest cut wrote, two thirds of it about. */
+    uint64_t wrote = 0;
+    for (size_t i = 0; i < store->newest.segments; i++)
+        if (!manifest_names(&store->before, store->newest.segment[i].number)) wrote += store->newest.segment[i].size;
+    snapshot_prepare(store, wrote / 3 * 2);
     return store;
 fail:
     snapshot_close(store);

@@ -19,6 +19,8 @@ struct writing {
     struct bits *given;                 /* by index section: slots that are in this cut already */
     size_t givens;
     uint64_t changed, work_began;       /* ns of this thread's time */
+    uint64_t *left;                     /* by index segment: living bytes that nothing in this cut replaces */
+    bool *emptied;                      /* by index segment: nothing is to be left */
 
     /* of the section under way */
     size_t section;
@@ -59,6 +61,16 @@ static bool is_given(const struct writing *writing, size_t section, uint32_t slo
     return writing->given[section].word[slot / 64] >> slot % 64 & 1;
 }
 
+/* One less that lives on in its old place. */
+static void leave(struct writing *writing, size_t section, uint32_t slot)
+{
+    const struct index *index = &writing->store->index;
+    if (!index_lives(&index->section[section], slot)) return;
+    size_t segment = index_find(index, index->section[section].home[slot]);
+    if (segment < index->segments)
+        writing->left[segment] -= segment_record_bytes(index_size(&index->section[section], slot));
+}
+
 /* False: it was already. */
 static bool give(struct writing *writing, size_t section, uint32_t slot)
 {
@@ -82,6 +94,7 @@ static bool give(struct writing *writing, size_t section, uint32_t slot)
     uint64_t bit = 1ull << slot % 64;
     if (bits->word[slot / 64] & bit) return false;
     bits->word[slot / 64] |= bit;
+    leave(writing, section, slot);
     return true;
 }
 
@@ -248,19 +261,18 @@ static bool move_graves(struct writing *writing, struct cs_error *err)
     bool *carried = calloc(index->segments + 1, sizeof *carried);
     if (!carried) abort();
     for (size_t i = 0; i < index->segments; i++) {
-        carried[i] = older && index->segment[i].victim && index->segment[i].graves;
+        carried[i] = older && writing->emptied[i] && index->segment[i].graves;
         any = any || carried[i];
-        older = older || !index->segment[i].victim;
+        older = older || !writing->emptied[i];
     }
     bool ok = true;
     for (size_t s = 0; ok && any && s < index->sections; s++) {
         bool begun = false;
-        for (size_t slot = 0, last = 0; ok && slot < index->section[s].slots; slot++) {
+        for (size_t slot = 0; ok && slot < index->section[s].slots; slot++) {
             uint32_t home = index->section[s].home[slot];
             if (!(home & grave) || is_given(writing, s, (uint32_t)slot)) continue;
-            if (index->segment[last].number != (home & ~grave))
-                for (last = 0; last + 1 < index->segments && index->segment[last].number != (home & ~grave);) last++;
-            if (index->segment[last].number != (home & ~grave) || !carried[last]) continue;
+            size_t segment = index_find(index, home & ~grave);
+            if (segment >= index->segments || !carried[segment]) continue;
             struct segment_section about = index->section[s].about;
             ok = (begun || segment_writer_section(writing->writer, &about, err)) &&
                  segment_writer_record(writing->writer, (uint32_t)slot, NULL, 0, err);
@@ -275,9 +287,21 @@ static bool empty_victims(struct writing *writing, struct cs_error *err)
 {
     struct index *index = &writing->store->index;
     struct bytes buffer = { 0 };
+    uint64_t late = 0;
     bool ok = true;
+    for (size_t i = 0; i < index->segments; i++) {
+        writing->emptied[i] = index->segment[i].victim;
+        /* Of some so little is left now that they can go at once. */
+        uint64_t rest_bytes = writing->left[i] + 8 * index->segment[i].graves;
+        if (writing->emptied[i] || rest_bytes > index->segment[i].size / 8 ||
+            late + rest_bytes > writing->changed / 4)
+            continue;
+        writing->emptied[i] = true;
+        late += rest_bytes;
+    }
+    writing->store->credit -= late < writing->store->credit ? late : writing->store->credit;
     for (size_t i = 0; ok && i < index->segments; i++)
-        if (index->segment[i].victim && index->segment[i].live) ok = move_victim(writing, &index->segment[i], &buffer, err);
+        if (writing->emptied[i] && writing->left[i]) ok = move_victim(writing, &index->segment[i], &buffer, err);
     bytes_free(&buffer);
     return ok && move_graves(writing, err);
 }
@@ -397,6 +421,10 @@ bool snapshot_commit(struct snapshot_cut *cut, struct cs_error *err)
                                                                              .number = store->next_segment,
                                                                              .pause = rest,
                                                                              .self = &writing });
+    writing.left = calloc(store->index.segments + 1, sizeof *writing.left);
+    writing.emptied = calloc(store->index.segments + 1, sizeof *writing.emptied);
+    if (!writing.left || !writing.emptied) abort();
+    for (size_t i = 0; i < store->index.segments; i++) writing.left[i] = store->index.segment[i].live;
     bool ok = write_cut(&writing, err);
     store->next_segment += (uint32_t)segment_writer_parts(writing.writer);
     if (ok) {
@@ -410,5 +438,7 @@ bool snapshot_commit(struct snapshot_cut *cut, struct cs_error *err)
     segment_writer_destroy(writing.writer);
     for (size_t i = 0; i < writing.givens; i++) free(writing.given[i].word);
     free(writing.given);
+    free(writing.left);
+    free(writing.emptied);
     return ok;
 }

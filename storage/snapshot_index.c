@@ -37,7 +37,7 @@ size_t index_section_add(struct index *index, const struct segment_section *abou
     return index->sections++;
 }
 
-static struct index_segment *find_segment(const struct index *index, uint32_t number)
+size_t index_find(const struct index *index, uint32_t number)
 {
     size_t low = 0, high = index->segments;
     while (low < high) {
@@ -45,7 +45,13 @@ static struct index_segment *find_segment(const struct index *index, uint32_t nu
         if (index->segment[middle].number < number) low = middle + 1;
         else high = middle;
     }
-    return low < index->segments && index->segment[low].number == number ? &index->segment[low] : NULL;
+    return low < index->segments && index->segment[low].number == number ? low : index->segments;
+}
+
+static struct index_segment *find_segment(const struct index *index, uint32_t number)
+{
+    size_t at = index_find(index, number);
+    return at < index->segments ? &index->segment[at] : NULL;
 }
 
 static bool grow(struct index_section *section, size_t slots)
@@ -257,18 +263,19 @@ static struct index_segment *next_victim(const struct index *index, bool by_shar
     return best;
 }
 
-void index_choose_victims(struct index *index, uint64_t changed, uint64_t kept)
+void index_choose_victims(struct index *index, uint64_t changed, uint64_t kept, uint64_t *credit)
 {
-    uint64_t live = index_live_bytes(index), disk = index_disk_bytes(index), copied = 0;
+    uint64_t live = index_live_bytes(index), disk = index_disk_bytes(index), copied = 0, budget = *credit;
     size_t segments = index->segments;
     for (size_t i = 0; i < index->segments; i++) index->segment[i].victim = false;
-    /* A little less than what changes is copied besides, so that all writing stays below twice the change; more only
-     * where space would run away. Nothing is won by moving what is nearly all alive. */
-    uint64_t budget = changed - changed / 8;
     if (disk + kept > live + live / 10 * 9) budget += changed / 2;
+    /* One file at least where the credit is enough for it, but no more in one cut than it writes anyhow. Nothing is won
+     * by moving what is nearly all alive. */
     while (disk + changed + copied > live + live * 3 / 10) {
         struct index_segment *victim = next_victim(index, true);
-        if (!victim || cost(victim) > victim->size - victim->size / 8 || copied + cost(victim) > budget) break;
+        if (!victim || cost(victim) > victim->size - victim->size / 8 || copied + cost(victim) > budget ||
+            (copied && copied + cost(victim) > changed))
+            break;
         victim->victim = true;
         copied += cost(victim);
         disk -= victim->size;
@@ -281,6 +288,7 @@ void index_choose_victims(struct index *index, uint64_t changed, uint64_t kept)
         copied += cost(victim);
         segments--;
     }
+    *credit -= copied < *credit ? copied : *credit;
 }
 
 uint64_t *index_again(const struct index *index, const struct index_section *section, size_t *words)

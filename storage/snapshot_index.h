@@ -44,6 +44,8 @@ static inline uint32_t index_size(const struct index_section *section, uint32_t 
     return section->size ? section->size[slot] : section->constant_size;
 }
 
+/* Where a segment is; index->segments: nowhere. */
+size_t index_find(const struct index *index, uint32_t number);
 /* Adds a segment newer than all. False: out of memory. */
 bool index_apply(struct index *index, const struct segment *segment);
 
@@ -58,9 +60,9 @@ void index_forecast_free(struct index_forecast *forecast);
 /* Forgets segments that are not named any more: named(number) false. */
 void index_keep(struct index *index, const uint32_t *number, size_t count);
 
-/* Chooses the segments that the next cut empties; changed: bytes that it is expected to write besides. kept: bytes of
- * files that only the cut before names. */
-void index_choose_victims(struct index *index, uint64_t changed, uint64_t kept);
+/* Chooses the segments that the next cut empties. changed: bytes that it is expected to write besides. kept: bytes of
+ * files that only the cut before names. credit: bytes that may be copied; what the choice will copy is taken from it. */
+void index_choose_victims(struct index *index, uint64_t changed, uint64_t kept, uint64_t *credit);
 /* The living slots of a section in victims, or NULL where there are none. *words of them. */
 uint64_t *index_again(const struct index *index, const struct index_section *section, size_t *words);
 uint64_t index_live_bytes(const struct index *index);

@@ -34,6 +34,7 @@ struct snapshot_store {
     struct index index;
     struct again *again;
     size_t agains;
+    uint64_t credit;                    /* bytes that may be copied: a little less than what changed, ever */
     struct puts owed;                   /* of cuts that failed */
 
     pthread_mutex_t mutex;              /* guards what follows */

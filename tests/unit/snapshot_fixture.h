@@ -15,7 +15,7 @@
 
 #include "storage/snapshot.h"
 
-static char root[] = "/tmp/test_snapshot.XXXXXX";
+static char root[64];
 static int serial;
 
 static inline int fresh_directory(void **state)
@@ -231,6 +231,13 @@ static inline void assert_toy(const struct toy *toy, struct snapshot_store *stor
     if (!toy_equals(toy, view, section, &refused, &err)) fail_msg("section %s differs: %s", section, err.message);
     if (!snapshot_view_verify(view, NULL, NULL, &err)) fail_msg("%s", err.message);
     snapshot_view_close(view);
+}
+
+/* in_memory: for thousands of trials, where no disk is to be waited for. */
+static inline bool make_root(bool in_memory)
+{
+    snprintf(root, sizeof root, "%s/test_snapshot.XXXXXX", in_memory && !access("/dev/shm", W_OK) ? "/dev/shm" : "/tmp");
+    return mkdtemp(root) != NULL;
 }
 
 static inline int run_and_clean(int failed)

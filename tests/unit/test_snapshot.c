@@ -704,6 +704,6 @@ int main(void)
         TEST(an_abandoned_cut_lets_its_owner_settle),
         TEST(lifting_the_pace_ends_a_rest),
     };
-    if (!mkdtemp(root)) return 1;
+    if (!make_root(false)) return 1;
     return run_and_clean(cmocka_run_group_tests(tests, NULL, NULL));
 }
