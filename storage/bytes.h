@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct bytes { unsigned char *data; size_t size, capacity; bool failed; };      /* failed: out of memory, once and for all */
+/* failed: out of memory, once and for all. */
+struct bytes { unsigned char *data; size_t size, capacity; bool failed; };
 
 static inline unsigned char *bytes_room(struct bytes *bytes, size_t size)
 {

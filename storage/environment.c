@@ -175,8 +175,8 @@ static bool open_fresh(struct environment *environment, size_t map_bytes, struct
     struct stat status;
     if (!created && (!check_file(file, &status, err) || !root_check(file, err))) return false;
     unsigned flags = MDB_NOTLS | (environment->writable ? 0 : MDB_RDONLY);
-    int code =
-        open_mapped(&environment->env, environment->directory, flags, DATABASES_OPEN, map_bytes ? map_bytes : default_map);
+    int code = open_mapped(&environment->env, environment->directory, flags, DATABASES_OPEN,
+                           map_bytes ? map_bytes : default_map);
     if (code) {
         /* What a full disk leaves of a first start must not look like damage to the next. */
         if (created && stat(file, &status) == 0 && status.st_size == 0) unlink(file);

@@ -20,7 +20,8 @@ const char *environment_lmdb_version(void);     /* of the library that is linked
 
 /* Opens, or shares what this process has open already; what is opened has its structure checked before LMDB reads it.
  * Writable: the databases are made where they are missing. CS_REFUSED where there are none (read-only), where the
- * structure is damaged, and where there are those of a snapshot of format 1. map_bytes: at least this much address space, 0 for the default. */
+ * structure is damaged, and where there are those of a snapshot of format 1. map_bytes: at least this much address
+ * space, 0 for the default. */
 struct environment *environment_open(const char *directory, bool writable, size_t map_bytes, struct cs_error *err);
 void environment_close(struct environment *environment);
 MDB_env *environment_handle(struct environment *environment);

@@ -1,9 +1,10 @@
 /* The structure of an LMDB 0.9 file, walked by pread alone. As far as it matters here:
  *
  *   page        number u64 | pad u16 | flags u16 | lower u16, upper u16 (overflow: pages u32) | offsets u16[] ... nodes
- *   node        leaf: data size u32 | flags u16 | key size u16 | key | data      branch: page number, 48 bits, in the first 6
+ *   node        data size u32 | flags u16 | key size u16 | key | data
+ *               in a branch the first 6 bytes are a page number
  *   database    pad u32 | flags u16 | depth u16 | branch, leaf, overflow pages, entries, root u64        48 bytes
- *   meta page   after 16 bytes: magic u32 | version u32 | address, map size u64 | free, main database | last page, txn u64
+ *   meta page   after 16 bytes: magic, version u32 | address, map size u64 | free, main database | last page, txn u64
  *
  * Transaction t writes meta page t % 2; so the other one has t - 1. */
 #include "storage/root_check.h"
@@ -28,8 +29,8 @@ struct database { uint32_t pad; uint16_t flags, depth; uint64_t branches, leaves
 struct meta { uint32_t magic, version; uint64_t address, map_bytes; struct database free, main; uint64_t last, txn; };
 struct page_header { uint64_t number; uint16_t pad, flags, lower, upper; };
 struct node_header { uint16_t low, high, flags, key_size; };
-_Static_assert(sizeof(struct database) == 48 && sizeof(struct meta) == 136 && sizeof(struct page_header) == PAGE_HEADER &&
-               sizeof(struct node_header) == NODE_HEADER, "as LMDB has it on 64 bits");
+_Static_assert(sizeof(struct database) == 48 && sizeof(struct meta) == 136, "as LMDB has it on 64 bits");
+_Static_assert(sizeof(struct page_header) == PAGE_HEADER && sizeof(struct node_header) == NODE_HEADER, "no padding");
 
 struct walk {
     const char *file;
@@ -179,7 +180,8 @@ static bool walk_page(struct walk *walk, uint64_t number, unsigned depth, bool m
     memcpy(&header, page, sizeof header);
     if (ok && (header.number != number || header.flags != (depth > 1 ? BRANCH : LEAF)))
         ok = bad(walk, number, "is not the one that is named");
-    if (ok && (header.lower < PAGE_HEADER || header.lower > header.upper || header.upper > walk->page_size || header.lower % 2))
+    if (ok && (header.lower < PAGE_HEADER || header.lower > header.upper || header.upper > walk->page_size ||
+               header.lower % 2))
         ok = bad(walk, number, "has impossible bounds");
     size_t nodes = ok ? (header.lower - PAGE_HEADER) / 2u : 0;
     if (ok && nodes < (depth > 1 ? 2 : 1)) ok = bad(walk, number, "has too few records");
@@ -199,7 +201,8 @@ static bool walk_page(struct walk *walk, uint64_t number, unsigned depth, bool m
         memcpy(&node, page + offset, sizeof node);
         if (node.key_size > walk->page_size - offset - NODE_HEADER || (!i && node.key_size))
             ok = bad(walk, number, "has a key past its end");
-        else ok = walk_page(walk, node.low | (uint64_t)node.high << 16 | (uint64_t)node.flags << 32, depth - 1, main_tree);
+        else ok = walk_page(walk, node.low | (uint64_t)node.high << 16 | (uint64_t)node.flags << 32, depth - 1,
+                            main_tree);
     }
     free(page);
     return ok;
@@ -279,7 +282,7 @@ bool root_check(const char *file, struct cs_error *err)
         }
         ok = walk_file(&walk, (uint64_t)status.st_size, &txn);
         if (ok || txn == before) break;
-        before = txn;           /* its writer may have gone on under us: damage is what stays with the same transaction */
+        before = txn;           /* its writer may have gone on under us: damage stays in one and the same transaction */
     }
     close(fd);
     return ok;

@@ -1,5 +1,5 @@
 /* LMDB 0.9.24 trusts its file: a damaged page makes it crash, run in circles or give another page's bytes. Before it
- * reads one, all that is in use is walked here: both meta pages, every tree, every overflow run, the list of free pages. */
+ * reads one, all that is in use is walked here: both meta pages, every tree, every overflow run, the free pages. */
 #ifndef STORAGE_ROOT_CHECK_H
 #define STORAGE_ROOT_CHECK_H
 

@@ -4,8 +4,8 @@
  *
  *   header    magic "CSSEG002" | store u64 | number u64 | 0 u64 | checksum u64
  *   block     magic u32 | section u32 | records u32 | 0 u32 | size u64 | checksum u64 | payload[size]     header: 32
- *   payload   slot u32 | size u32 | bytes, zeros up to a multiple of 8       one record after the other; size 0: the slot
- *             holds nothing any more
+ *   payload   records, one after the other: slot u32 | size u32 | bytes, zeros up to a multiple of 8
+ *             size 0: the slot holds nothing any more
  *   footer    sections u32 | each: kind, role, type, rank u8 | shape u64[3] | name (u32 length, text, NUL)
  *             blocks u32   | each: section u32 | records u32 | offset u64 | size u64 | checksum u64 | index u64
  *             and the blocks' indexes: for each record the change of slot and, where it changes, the size (varints)
@@ -45,7 +45,10 @@ struct segment {
 };
 
 /* What a record takes in a block. */
-static inline uint64_t segment_record_bytes(uint32_t size) { return sizeof(struct state_record) + (((uint64_t)size + 7) & ~7ull); }
+static inline uint64_t segment_record_bytes(uint32_t size)
+{
+    return sizeof(struct state_record) + (((uint64_t)size + 7) & ~7ull);
+}
 size_t segment_tensor_pieces(const struct tensor *tensor);
 /* Of a piece: where it begins, and how long it is in the file (a tensor without numbers is one piece of 8 bytes). */
 size_t segment_piece_size(const struct tensor *tensor, size_t piece);
@@ -91,13 +94,15 @@ struct segment_writer_options {
     const char *directory;
     uint64_t store;
     uint32_t number;                    /* of the first file; the others follow */
+    uint64_t part_bytes;                /* a file ends past this, or an eighth of the cut, whichever is more */
     void (*pause)(void *self);          /* after every SEGMENT_BUFFER or so; may sleep */
     void *self;
 };
 struct segment_writer *segment_writer_create(const struct segment_writer_options *options);
 /* What is added next belongs to this section. */
 bool segment_writer_section(struct segment_writer *writer, const struct segment_section *section, struct cs_error *err);
-/* Room for records of `need` bytes at least, in *room; NULL: err. What is put there counts from segment_writer_added on. */
+/* Room for records of `need` bytes at least, in *room; NULL: err. What is put there counts from segment_writer_added
+ * on. */
 void *segment_writer_room(struct segment_writer *writer, size_t need, size_t *room, struct cs_error *err);
 /* size bytes of whole records stand where segment_writer_room said. seen: called for each; false ends it. */
 bool segment_writer_added(struct segment_writer *writer, size_t size,

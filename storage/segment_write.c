@@ -1,5 +1,5 @@
-/* Segments, written: records go into one buffer, which is hashed and written whole; an index of them grows beside it and
- * becomes the footer. */
+/* Segments, written: records go into one buffer, which is hashed and written whole; an index of them grows beside it
+ * and becomes the footer. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +11,7 @@
 #include "storage/environment.h"
 #include "storage/segment_format.h"
 
-/* A file ends once it holds an eighth of the cut, but is not smaller than this: some 55 files for 2 GB. */
+/* A file ends once it holds an eighth of the cut so far, but is not smaller than this: some 55 files for 2 GB. */
 static const uint64_t smallest_part = 2 << 20;
 static const uint64_t flush_ahead = 8 << 20;
 
@@ -206,7 +206,8 @@ static void list_section(struct segment_writer *writer)
 
 static bool begin_block(struct segment_writer *writer, size_t need, struct cs_error *err)
 {
-    uint64_t limit = writer->total / 8 > smallest_part ? writer->total / 8 : smallest_part;
+    uint64_t limit = writer->options.part_bytes > smallest_part ? writer->options.part_bytes : smallest_part;
+    if (limit < writer->total / 8) limit = writer->total / 8;
     if (writer->open && writer->offset + writer->used >= limit && !end_part(writer, err)) return false;
     if (!writer->open && !begin_part(writer, err)) return false;
     if (writer->size - writer->used < need && !flush(writer, err)) return false;

@@ -2,16 +2,18 @@
  * tensors, never a tower.
  *
  *   <directory>/data.mdb, lock.mdb    the root: the manifest of the newest cut and of the one before it, small
- *   <directory>/segments/<20 digits>  what cuts wrote: each cut one file, never written again (storage/segment.h)
- *   <directory>/LOCK                  held by flock for life
+ *   <directory>/segments/<20 digits>  what cuts wrote, each once (storage/segment.h)
+ *   <directory>/LOCK                  held by flock for life; also says which cut was committed last
  *
- *   cut  ->  new segment: changed records, tensors, copies of what lives on in segments that are to go
- *        ->  fsync of the file and its folder  ->  LMDB transaction: manifest n in, manifest n - 2 out (the commit)
+ *   cut  ->  new segments: changed records, tensors, copies of what lives on in segments that are to go
+ *        ->  fsync of the files and their folder  ->  LMDB transaction: manifest n in, manifest n - 2 out (the commit)
  *        ->  segments that neither manifest names are unlinked
  *
- * A record's newest copy is the one that counts; which segment has it is kept in memory, 4 bytes a slot (and 4 for its
- * size). A segment whose records have mostly newer copies elsewhere is emptied: what still lives in it is given again by
- * its owner in the next cut. So space stays below 2 x what lives, and bytes written below 2 x the bytes changed.
+ * A record's newest copy is the one that counts; which segment has it is kept in memory, 4 bytes a slot (and 4 for
+ * its size, where a section's records differ in it). A segment whose records have mostly newer copies elsewhere is
+ * emptied: what still lives in it is given again by its owner in the next cut, or copied from it. So space stays
+ * below 2 x what lives, and bytes written below 2 x the bytes changed. A large cut makes several files, so that none
+ * is too large to be emptied beside what a cut writes anyhow.
  *
  * Two halves, so that learning never waits for the disk:
  *   1. snapshot_begin gives a state_writer that takes note of what changed (in the threads that own the state);

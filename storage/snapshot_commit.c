@@ -330,7 +330,8 @@ static void describe(struct writing *writing, const struct index_forecast *forec
         if (!count->live && !(count->graves && manifest->segments)) continue;
         const struct segment *part = old ? NULL : &segment_writer_part(writing->writer, i - index->segments)->segment;
         manifest->segment[manifest->segments++] =
-            old ? (struct manifest_segment){ index->segment[i].number, index->segment[i].size, index->segment[i].digest }
+            old ? (struct manifest_segment){ index->segment[i].number, index->segment[i].size,
+                                             index->segment[i].digest }
                 : (struct manifest_segment){ part->number, part->size, part->digest };
     }
     for (size_t i = 0; i < index->sections; i++) {
@@ -416,11 +417,13 @@ bool snapshot_commit(struct snapshot_cut *cut, struct cs_error *err)
 {
     struct snapshot_store *store = cut->store;
     struct writing writing = { .cut = cut, .store = store, .work_began = clock_ns(CLOCK_THREAD_CPUTIME_ID) };
-    writing.writer = segment_writer_create(&(struct segment_writer_options){ .directory = store->segments,
-                                                                             .store = store->newest.store,
-                                                                             .number = store->next_segment,
-                                                                             .pause = rest,
-                                                                             .self = &writing });
+    struct segment_writer_options options = { .directory = store->segments,
+                                              .store = store->newest.store,
+                                              .number = store->next_segment,
+                                              .part_bytes = index_live_bytes(&store->index) / 32,
+                                              .pause = rest,
+                                              .self = &writing };
+    writing.writer = segment_writer_create(&options);
     writing.left = calloc(store->index.segments + 1, sizeof *writing.left);
     writing.emptied = calloc(store->index.segments + 1, sizeof *writing.emptied);
     if (!writing.left || !writing.emptied) abort();

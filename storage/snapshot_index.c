@@ -202,7 +202,8 @@ struct index_forecast *index_forecast(struct index *index, const struct segment 
     forecast->section = calloc(index->sections + 1, sizeof *forecast->section);
     if (!forecast->segment || !forecast->part || !forecast->section) abort();
     for (size_t i = 0; i < index->segments; i++)
-        forecast->segment[i] = (struct forecast_count){ (int64_t)index->segment[i].live, (int64_t)index->segment[i].graves };
+        forecast->segment[i] =
+            (struct forecast_count){ (int64_t)index->segment[i].live, (int64_t)index->segment[i].graves };
     for (size_t i = 0; i < index->sections; i++) {
         const struct index_section *section = &index->section[i];
         forecast->section[i] =
@@ -256,9 +257,9 @@ static struct index_segment *next_victim(const struct index *index, bool by_shar
     for (size_t i = 0; i < index->segments; i++) {
         struct index_segment *segment = &index->segment[i];
         if (segment->victim) continue;
-        bool better = !best || (by_share ? (double)cost(segment) * (double)best->size < (double)cost(best) * (double)segment->size
-                                         : cost(segment) < cost(best));
-        if (better) best = segment;
+        double here = (double)cost(segment), there = best ? (double)cost(best) : 0;
+        if (best && by_share) here *= (double)best->size, there *= (double)segment->size;
+        if (!best || here < there) best = segment;
     }
     return best;
 }

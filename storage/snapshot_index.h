@@ -49,7 +49,7 @@ size_t index_find(const struct index *index, uint32_t number);
 /* Adds a segment newer than all. False: out of memory. */
 bool index_apply(struct index *index, const struct segment *segment);
 
-/* What applying the given segments would leave, without doing it: a commit is not to change anything before it is one. */
+/* What applying the given segments would leave, without doing it: nothing is to change before a commit is one. */
 struct index_forecast {
     struct forecast_count { int64_t live, graves; } *segment, *part;
     struct forecast_section { int64_t living, bytes; size_t slots; } *section;
@@ -61,7 +61,7 @@ void index_forecast_free(struct index_forecast *forecast);
 void index_keep(struct index *index, const uint32_t *number, size_t count);
 
 /* Chooses the segments that the next cut empties. changed: bytes that it is expected to write besides. kept: bytes of
- * files that only the cut before names. credit: bytes that may be copied; what the choice will copy is taken from it. */
+ * files that only the cut before names. credit: bytes that may be copied; what the choice will copy is taken off. */
 void index_choose_victims(struct index *index, uint64_t changed, uint64_t kept, uint64_t *credit);
 /* The living slots of a section in victims, or NULL where there are none. *words of them. */
 uint64_t *index_again(const struct index *index, const struct index_section *section, size_t *words);

@@ -81,7 +81,8 @@ static bool parse(struct manifest *manifest, struct bytes_reader *reader, size_t
         segment->number = bytes_take_u32(reader);
         segment->size = bytes_take_u64(reader);
         segment->digest = bytes_take_u64(reader);
-        if (!segment->number || segment->number > INT32_MAX || (i && segment->number <= segment[-1].number)) return false;
+        if (!segment->number || segment->number > INT32_MAX) return false;
+        if (i && segment->number <= segment[-1].number) return false;
     }
     count = bytes_take_u32(reader);
     if (reader->bad || count > size / 28) return false;
@@ -116,8 +117,8 @@ static bool decode(struct manifest *manifest, uint64_t cut, const MDB_val *value
     *manifest = (struct manifest){ 0 };
     if (value->mv_size < VALUE_HEADER || memcmp(bytes, magic, sizeof magic)) {
         if (value->mv_size >= VALUE_HEADER && !memcmp(bytes, magic, sizeof magic - 3))
-            return cs_fail(err, CS_REFUSED, "%s has snapshot format %.3s, this program reads %03d", directory, bytes + 5,
-                           FORMAT_SNAPSHOT_VERSION);
+            return cs_fail(err, CS_REFUSED, "%s has snapshot format %.3s, this program reads %03d", directory,
+                           bytes + 5, FORMAT_SNAPSHOT_VERSION);
         return cs_fail(err, CS_REFUSED, "%s is damaged: the manifest of cut %" PRIu64 " does not begin as one",
                        directory, cut);
     }

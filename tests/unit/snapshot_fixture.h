@@ -1,4 +1,4 @@
-/* For the tests of snapshots: directories, puts, and an owner of records whose every byte follows from slot and version. */
+/* For the tests of snapshots: directories, puts, and an owner of records whose bytes follow from slot and version. */
 #ifndef TESTS_UNIT_SNAPSHOT_FIXTURE_H
 #define TESTS_UNIT_SNAPSHOT_FIXTURE_H
 
@@ -92,7 +92,12 @@ static inline struct tensor weight(float *data)
 
 /* -- an owner: version 0 is no record -- */
 
-struct toy { uint32_t slots, *version, *todo, *todo_version; size_t todos, at, min_size, spread; unsigned char *changed; unsigned written, failed; };
+struct toy {
+    uint32_t slots, *version, *todo, *todo_version;
+    size_t todos, at, min_size, spread;
+    unsigned char *changed;
+    unsigned written, failed;
+};
 
 static inline struct toy *toy_create(uint32_t slots, size_t min_size, size_t spread)
 {
@@ -236,7 +241,8 @@ static inline void assert_toy(const struct toy *toy, struct snapshot_store *stor
 /* in_memory: for thousands of trials, where no disk is to be waited for. */
 static inline bool make_root(bool in_memory)
 {
-    snprintf(root, sizeof root, "%s/test_snapshot.XXXXXX", in_memory && !access("/dev/shm", W_OK) ? "/dev/shm" : "/tmp");
+    bool memory = in_memory && !access("/dev/shm", W_OK);
+    snprintf(root, sizeof root, "%s/test_snapshot.XXXXXX", memory ? "/dev/shm" : "/tmp");
     return mkdtemp(root) != NULL;
 }
 
