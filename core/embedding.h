@@ -62,14 +62,18 @@ bool embedding_each(const struct embedding_table *table, embedding_visitor *visi
 /* Import: makes or replaces the row, bypassing admission. NULL m or v: as a fresh row's. max_rows holds here too. */
 bool embedding_put(struct embedding_table *table, const struct embedding_row *row, struct cs_error *err);
 
-/* State: sections "rows.<table>" (a block = the living rows of a chunk of slots), "waiting.<table>" (the same, of
- * the keys that wait) and "table.<table>" (one block: counters and hands). Saves changed chunks only, removes
- * emptied ones. Load fills a table that was just created; CS_REFUSED where the state is damaged or of another shape. */
+/* State: sections "rows.<table>" (a record a living row, by slot), "waiting.<table>" (the same, of the keys that wait) and
+ * "table.<table>" (one record: the shape of the others, counters and hands). Load fills a table that was just created,
+ * in whatever order the records come; CS_REFUSED where the state is damaged or of another shape. */
 bool embedding_save(struct embedding_table *table, struct state_writer *writer, struct cs_error *err);
 bool embedding_load(struct embedding_table *table, struct state_reader *reader, struct cs_error *err);
-/* Each living row of a saved "rows.<table>" block, in slot order, without a table: publishing and inspection read the
- * snapshot. Checks the block's own bounds; CS_REFUSED where they don't hold. The block says dimension and state
- * count. */
-bool embedding_block_each(const void *block, size_t size, embedding_visitor *visit, void *self, struct cs_error *err);
+
+/* The same records without a table: publishing and inspection read the snapshot. */
+struct embedding_shape { uint32_t dimension, moments; uint64_t rows, waiting; };    /* moments: bits, 1 m, 2 v */
+/* Of "table.<table>" 0. CS_REFUSED where it is damaged. */
+bool embedding_shape_parse(const void *bytes, size_t size, struct embedding_shape *shape, struct cs_error *err);
+/* One record of "rows.<table>", 8-byte aligned; *row points into it. CS_REFUSED where its size isn't the shape's. */
+bool embedding_record_parse(const struct embedding_shape *shape, const void *bytes, size_t size,
+                            struct embedding_row *row, struct cs_error *err);
 
 #endif
