@@ -16,6 +16,12 @@ enum {
     CORRECTIONS = 4096,     /* steps whose bias corrections are kept: most rows never get further */
 };
 
+bool embedding_create_waiting(struct embedding_table *table, struct cs_error *err)
+{
+    table->waiting = rows_create(0, 0, EMBEDDING_WAITING_MAX, random_stream(table->seed, table->options.name, 0), err);
+    return table->waiting != NULL;
+}
+
 struct embedding_table *embedding_create(const struct table_options *options, size_t dimension, double init_std,
                                          uint64_t seed, const struct optimizer_options *optimizer, struct cs_error *err)
 {
@@ -35,10 +41,7 @@ struct embedding_table *embedding_create(const struct table_options *options, si
     table->rows = rows_create((uint32_t)dimension, moments[optimizer_state_count(optimizer->kind)],
                               options->max_rows, salt, err);
     if (!table->rows) goto out;
-    if (options->admit_after > 1) {
-        table->waiting = rows_create(0, 0, EMBEDDING_WAITING_MAX, salt, err);
-        if (!table->waiting) goto out;
-    }
+    if (options->admit_after > 1 && !embedding_create_waiting(table, err)) goto out;
     table->correction = malloc(CORRECTIONS * sizeof *table->correction);
     if (!table->correction) {
         cs_fail(err, CS_FAILED, "out of memory");
@@ -98,11 +101,11 @@ static bool is_due(struct embedding_table *table, uint64_t key, uint32_t sightin
     }
     if (slot == INDEX_NONE) slot = rows_take(table->waiting, key);
     if (slot == INDEX_NONE) return false;
+    rows_touch(table->waiting, slot);
     struct record *record = rows_record(table->waiting, slot);
     record->step = (uint32_t)total;
     if (record->seen < time) record->seen = time;
     rows_hold(table->waiting, record);
-    rows_mark(table->waiting, slot);
     return false;
 }
 
@@ -119,9 +122,10 @@ void embedding_admit(struct embedding_table *table, const uint64_t *key, const u
             __builtin_prefetch(rows_record(rows, slot[i + AHEAD]), 1);
         if (slot[i] == EMBEDDING_NONE) continue;
         struct record *record = rows_record(rows, slot[i]);
-        if (record->seen < time) record->seen = time;
         rows_hold(rows, record);
-        rows_mark(rows, slot[i]);
+        if (record->seen >= time) continue;
+        rows_touch(rows, slot[i]);
+        record->seen = time;
     }
     for (size_t i = 0; i < n; i++) {
         if (slot[i] != EMBEDDING_NONE || !is_due(table, key[i], sightings[i], time)) continue;
@@ -191,9 +195,8 @@ void embedding_gather(const struct embedding_table *table, const uint32_t *slot,
 void embedding_update(struct embedding_table *table, const uint32_t *slot, size_t n, const float *gradient,
                       struct parallel *parallel)
 {
-    for (size_t i = 0; i < n; i++)
-        /* rows of two threads may share a word of bits */
-        if (slot[i] != EMBEDDING_NONE) rows_mark(table->rows, slot[i]);
+    for (size_t i = 0; i < n; i++)      /* by the owner's thread, before any part begins */
+        if (slot[i] != EMBEDDING_NONE) rows_touch(table->rows, slot[i]);
     run(parallel, update_part, &(struct move){ .table = table, .slot = slot, .n = n, .gradient = gradient });
 }
 
@@ -243,6 +246,11 @@ uint64_t embedding_refused(const struct embedding_table *table)
 uint64_t embedding_waiting(const struct embedding_table *table)
 {
     return table->waiting ? table->waiting->count : 0;
+}
+
+uint64_t embedding_set_aside(const struct embedding_table *table)
+{
+    return freeze_set_aside(table->rows->freeze) + (table->waiting ? freeze_set_aside(table->waiting->freeze) : 0);
 }
 
 size_t embedding_bytes(const struct embedding_table *table)
@@ -301,6 +309,7 @@ bool embedding_put(struct embedding_table *table, const struct embedding_row *ro
                                                    table->options.name);
         table->admitted++;
     }
+    rows_touch(rows, slot);
     struct record *record = rows_record(rows, slot);
     record->seen = row->seen;
     record->step = row->step;
@@ -309,6 +318,5 @@ bool embedding_put(struct embedding_table *table, const struct embedding_row *ro
     float initial_v = optimizer_initial_v(&table->optimizer);
     for (size_t i = 0; m && i < d; i++) m[i] = row->m ? row->m[i] : 0.0f;
     for (size_t i = 0; v && i < d; i++) v[i] = row->v ? row->v[i] : initial_v;
-    rows_mark(rows, slot);
     return true;
 }

@@ -53,6 +53,7 @@ uint64_t embedding_evicted(const struct embedding_table *table);    /* expired o
 /* due, but max_rows was taken up by its own batch */
 uint64_t embedding_refused(const struct embedding_table *table);
 uint64_t embedding_waiting(const struct embedding_table *table);    /* keys that were not yet seen admit_after times */
+uint64_t embedding_set_aside(const struct embedding_table *table);  /* rows copied since they changed during a cut */
 size_t embedding_bytes(const struct embedding_table *table);        /* all memory it holds */
 
 /* Tools: rows in ascending order of key. m, v are NULL where the optimizer has none. Borrowed until the next change. */
@@ -62,7 +63,7 @@ bool embedding_each(const struct embedding_table *table, embedding_visitor *visi
 /* Import: makes or replaces the row, bypassing admission. NULL m or v: as a fresh row's. max_rows holds here too. */
 bool embedding_put(struct embedding_table *table, const struct embedding_row *row, struct cs_error *err);
 
-/* State: sections "rows.<table>" (a record a living row, by slot), "waiting.<table>" (the same, of the keys that wait) and
+/* State: sections "rows.<table>" (a record a living row, by slot), "waiting.<table>" (the same, of keys that wait) and
  * "table.<table>" (one record: the shape of the others, counters and hands). Load fills a table that was just created,
  * in whatever order the records come; CS_REFUSED where the state is damaged or of another shape. */
 bool embedding_save(struct embedding_table *table, struct state_writer *writer, struct cs_error *err);

@@ -183,6 +183,20 @@ void embedding_index_insert(struct embedding_index *index, uint64_t key, uint32_
     segment_add(segment, hash, key, slot);
 }
 
+size_t embedding_index_insert_many(struct embedding_index *index, const uint64_t *key, const uint32_t *slot, size_t n)
+{
+    for (size_t begin = 0; begin < n; begin += GROUP) {
+        size_t count = n - begin < GROUP ? n - begin : GROUP;
+        uint32_t found[GROUP];
+        embedding_index_find_many(index, key + begin, count, found);       /* and brings what follows into the cache */
+        for (size_t i = begin; i < begin + count; i++) {
+            if (found[i - begin] != INDEX_NONE || embedding_index_find(index, key[i]) != INDEX_NONE) return i;
+            embedding_index_insert(index, key[i], slot[i]);
+        }
+    }
+    return n;
+}
+
 /* Closes the gap, so that no search has to step over graves. */
 void embedding_index_remove(struct embedding_index *index, uint64_t key)
 {

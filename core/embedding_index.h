@@ -25,6 +25,8 @@ uint32_t embedding_index_find(const struct embedding_index *index, uint64_t key)
 /* Several keys in flight at once: what it costs is memory latency. */
 void embedding_index_find_many(const struct embedding_index *index, const uint64_t *key, size_t n, uint32_t *slot);
 void embedding_index_insert(struct embedding_index *index, uint64_t key, uint32_t slot);     /* the key is not in it */
+/* In this order, until a key that is in it already: how many went in. Several in flight, as find_many. */
+size_t embedding_index_insert_many(struct embedding_index *index, const uint64_t *key, const uint32_t *slot, size_t n);
 void embedding_index_remove(struct embedding_index *index, uint64_t key);                    /* the key is in it */
 size_t embedding_index_bytes(const struct embedding_index *index);
 

@@ -14,10 +14,12 @@ struct embedding_table {
     size_t dimension;
     double init_std;
     uint64_t seed;
-    struct rows *rows, *waiting;    /* waiting: NULL where every key is admitted at once */
+    struct rows *rows, *waiting;    /* waiting: NULL where every key is admitted at once, and none ever waited */
     uint64_t admitted, refused;
     struct optimizer_correction *correction;    /* [CORRECTIONS] by step */
 };
+
+bool embedding_create_waiting(struct embedding_table *table, struct cs_error *err);
 
 /* The parts of a record's values; NULL where the optimizer has none. */
 static inline float *record_m(struct record *record, size_t dimension, uint32_t moments)

@@ -11,6 +11,40 @@ enum {
     EVICTIONS_MAX = 8,          /* for one row taken: a lowered limit is reached over many batches */
 };
 
+/* ---- as core/freeze.h sees them */
+
+static size_t frozen_units(const void *self)
+{
+    return ((const struct rows *)self)->chunks;
+}
+
+static void frozen_unit(const void *self, size_t unit, const void **base, const uint64_t **living)
+{
+    const struct rows *rows = self;
+    const struct chunk *chunk = unit < rows->chunks ? &rows->chunk[unit] : NULL;
+    *base = chunk ? chunk->record : NULL;
+    *living = chunk && chunk->count ? chunk->living : NULL;
+}
+
+static size_t frozen_size(const void *self, const void *base, uint32_t place)
+{
+    (void)base, (void)place;
+    return ((const struct rows *)self)->stride;
+}
+
+/* All but `batch`, which its owner changes without a touch. */
+static void frozen_write(const void *self, const void *base, uint32_t place, void *into)
+{
+    const struct rows *rows = self;
+    const uint8_t *record = (const uint8_t *)base + place * rows->stride;
+    memcpy(into, record, offsetof(struct record, batch));
+    memset((uint8_t *)into + offsetof(struct record, batch), 0, sizeof(uint32_t));
+    memcpy((uint8_t *)into + sizeof(struct record), record + sizeof(struct record),
+           rows->stride - sizeof(struct record));
+}
+
+static const struct freeze_ops frozen_ops = { frozen_units, frozen_unit, frozen_size, frozen_write };
+
 struct rows *rows_create(uint32_t dimension, uint32_t moments, uint64_t max, uint64_t salt, struct cs_error *err)
 {
     struct rows *rows = calloc(1, sizeof *rows);
@@ -24,8 +58,9 @@ struct rows *rows_create(uint32_t dimension, uint32_t moments, uint64_t max, uin
     rows->max = max;
     rows->bytes = sizeof *rows;
     rows->index = embedding_index_create(salt);
-    if (rows->index) return rows;
-    free(rows);
+    rows->freeze = freeze_create(rows->shift, &frozen_ops, rows);
+    if (rows->index && rows->freeze) return rows;
+    rows_destroy(rows);
 out:
     cs_fail(err, CS_FAILED, "out of memory");
     return NULL;
@@ -34,6 +69,7 @@ out:
 void rows_destroy(struct rows *rows)
 {
     if (!rows) return;
+    freeze_destroy(rows->freeze);
     for (size_t i = 0; i < rows->chunks; i++) {
         free(rows->chunk[i].record);
         free(rows->chunk[i].living);
@@ -68,20 +104,20 @@ static bool grow_directory(struct rows *rows)
 bool rows_reach(struct rows *rows, size_t last)
 {
     while (rows->chunks <= last) {
-        if ((uint64_t)(rows->chunks + 1) << rows->shift > INDEX_NONE) return false;
+        if ((uint64_t)(rows->chunks + 1) << rows->shift > STATE_SLOTS_MAX) return false;
         if (rows->chunks == rows->capacity && !grow_directory(rows)) return false;
         size_t words = rows->per_chunk / 64;
-        uint64_t *bits = calloc(2 * words, sizeof *bits);
+        uint64_t *bits = calloc(words, sizeof *bits);
         if (!bits) return false;
-        rows->chunk[rows->chunks] = (struct chunk){ .living = bits, .changed = bits + words };
+        rows->chunk[rows->chunks] = (struct chunk){ .living = bits };
         rows->vacant[rows->chunks / 64] |= UINT64_C(1) << rows->chunks % 64;
-        rows->bytes += 2 * words * sizeof *bits;
+        rows->bytes += words * sizeof *bits;
         rows->chunks++;
     }
     return true;
 }
 
-struct record *rows_occupy(struct rows *rows, uint32_t slot, uint64_t key)
+struct record *rows_occupy(struct rows *rows, uint32_t slot)
 {
     size_t number = slot >> rows->shift;
     struct chunk *chunk = &rows->chunk[number];
@@ -94,12 +130,8 @@ struct record *rows_occupy(struct rows *rows, uint32_t slot, uint64_t key)
     }
     chunk->living[place / 64] |= UINT64_C(1) << place % 64;
     if (++chunk->count == rows->per_chunk) rows->vacant[number / 64] &= ~(UINT64_C(1) << number % 64);
-    struct record *record = rows_record(rows, slot);
-    memset(record, 0, rows->stride);
-    record->key = key;
-    embedding_index_insert(rows->index, key, slot);
     rows->count++;
-    return record;
+    return rows_record(rows, slot);
 }
 
 static uint32_t lowest_free(struct rows *rows)
@@ -126,7 +158,7 @@ void rows_drop(struct rows *rows, uint32_t slot)
     assert(chunk->living[place / 64] >> place % 64 & 1);
     embedding_index_remove(rows->index, record->key);
     if (rows->batch_rows && record->batch == rows->batch) rows->batch_rows--;
-    rows_mark(rows, slot);
+    rows_touch(rows, slot);
     chunk->living[place / 64] &= ~(UINT64_C(1) << place % 64);
     rows->vacant[number / 64] |= UINT64_C(1) << number % 64;
     rows->count--;
@@ -186,8 +218,13 @@ uint32_t rows_take(struct rows *rows, uint64_t key)
         rows->evicted++;
     }
     uint32_t slot = lowest_free(rows);
-    if (slot == INDEX_NONE || !rows_occupy(rows, slot, key)) return INDEX_NONE;
-    rows_mark(rows, slot);
+    if (slot == INDEX_NONE) return INDEX_NONE;
+    rows_touch(rows, slot);
+    struct record *record = rows_occupy(rows, slot);
+    if (!record) return INDEX_NONE;
+    memset(record, 0, rows->stride);
+    record->key = key;
+    embedding_index_insert(rows->index, key, slot);
     return slot;
 }
 
@@ -217,5 +254,5 @@ void rows_expire(struct rows *rows, int64_t before, size_t budget)
 
 size_t rows_bytes(const struct rows *rows)
 {
-    return rows->bytes + embedding_index_bytes(rows->index);
+    return rows->bytes + embedding_index_bytes(rows->index) + freeze_bytes(rows->freeze);
 }

@@ -5,32 +5,35 @@
  *   slot     chunk number * per_chunk + place in the chunk
  *
  * The lowest free slot is taken first, so which slots are free follows from which rows live: no list to keep or
- * save. */
+ * save.
+ *
+ * Another thread may be reading the rows as they were at a cut (core/freeze.h): all of a record but `batch` changes
+ * only after rows_touch. That thread never reads a record's memory after its touch, and a row is touched when it goes,
+ * so the memory of a chunk may be freed with its last row. */
 #ifndef CORE_EMBEDDING_ROWS_H
 #define CORE_EMBEDDING_ROWS_H
 
 #include "core/embedding_index.h"
 #include "core/error.h"
+#include "core/freeze.h"
 
 struct record {
     uint64_t key;
     int64_t seen;       /* event time, ms */
     uint32_t step;      /* updates so far; of a waiting key: sightings */
-    uint32_t batch;     /* the last batch that read it; in a saved block: its place in the chunk */
+    uint32_t batch;     /* the last batch that read it; no part of the state: 0 there */
     float value[];
 };
 
 struct chunk {
     uint8_t *record;            /* NULL while no row of it lives */
-    uint64_t *living, *changed; /* bits a slot; changed: since the last save, a row that left included */
+    uint64_t *living;           /* a bit a slot */
     uint32_t count;             /* living */
-    bool stored;                /* the state has a block of it */
-    bool dirty;
 };
 
 struct rows {
     size_t width, stride;       /* floats, bytes a record */
-    uint32_t moments;           /* bits of what a block's values hold after the row: 1 m, 2 v */
+    uint32_t moments;           /* bits of what a record's values hold after the row: 1 m, 2 v */
     uint32_t dimension;
     unsigned shift;             /* log2 of per_chunk */
     uint32_t per_chunk;
@@ -38,6 +41,7 @@ struct rows {
     size_t chunks, capacity;
     uint64_t *vacant;           /* a bit a chunk (of capacity): has a free slot */
     struct embedding_index *index;
+    struct freeze *freeze;
     uint64_t count, max;        /* max 0: no limit */
     uint64_t evicted;
     uint64_t evict_hand, expire_hand;   /* slots */
@@ -51,12 +55,10 @@ static inline struct record *rows_record(const struct rows *rows, uint32_t slot)
     return (struct record *)(rows->chunk[slot >> rows->shift].record + (slot & (rows->per_chunk - 1)) * rows->stride);
 }
 
-static inline void rows_mark(struct rows *rows, uint32_t slot)
+/* Before every change of a record, its making and its end; not for `batch`. */
+static inline void rows_touch(struct rows *rows, uint32_t slot)
 {
-    struct chunk *chunk = &rows->chunk[slot >> rows->shift];
-    uint32_t place = slot & (rows->per_chunk - 1);
-    chunk->changed[place / 64] |= UINT64_C(1) << place % 64;
-    chunk->dirty = true;
+    freeze_touch(rows->freeze, slot);
 }
 
 struct rows *rows_create(uint32_t dimension, uint32_t moments, uint64_t max, uint64_t salt, struct cs_error *err);
@@ -68,8 +70,8 @@ static inline void rows_hold(struct rows *rows, struct record *record)
     rows->batch_rows += record->batch != rows->batch;
     record->batch = rows->batch;
 }
-/* A cleared record for a key that has none; pushes out old ones where max says so. INDEX_NONE: all are held by this
- * batch, or out of memory. */
+/* A cleared record for a key that has none, touched; pushes out old ones where max says so. INDEX_NONE: all are held by
+ * this batch, or out of memory. */
 uint32_t rows_take(struct rows *rows, uint64_t key);
 void rows_drop(struct rows *rows, uint32_t slot);
 /* The first living slot from `slot` on, going round; there must be one. */
@@ -77,8 +79,14 @@ uint32_t rows_next(const struct rows *rows, uint64_t slot);
 void rows_expire(struct rows *rows, int64_t before, size_t budget);     /* drops what was last seen before that */
 size_t rows_bytes(const struct rows *rows);
 
-/* For loading: chunks up to `last` are known; a given free slot of them lives, cleared. False, NULL: out of memory. */
+/* For loading: chunks up to `last` are known; a free slot of them lives, its record and the index are still to be
+ * filled. False, NULL: out of memory. */
 bool rows_reach(struct rows *rows, size_t last);
-struct record *rows_occupy(struct rows *rows, uint32_t slot, uint64_t key);
+struct record *rows_occupy(struct rows *rows, uint32_t slot);
+static inline bool rows_living(const struct rows *rows, uint32_t slot)
+{
+    uint32_t place = slot & (rows->per_chunk - 1);
+    return rows->chunk[slot >> rows->shift].living[place / 64] >> place % 64 & 1;
+}
 
 #endif

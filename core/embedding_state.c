@@ -1,26 +1,23 @@
-/* A table's state as blocks: written, read back, and parsed without a table.
+/* A table's state: given, read back, and parsed without a table.
  *
- *   rows.<table>, waiting.<table>     id = chunk number
- *     | magic u32 | version u32 | dimension u32 | moments u32 | per_chunk u32 | count u32 | count records |
- *     a record as in memory, its place in the chunk (ascending) where memory has the batch
- *   table.<table>                     id 0: struct summary
+ *   rows.<table>, waiting.<table>     by slot: a record as in memory (embedding_rows.h), with batch 0
+ *     | key u64 | seen i64 | step u32 | 0 u32 | float row[d] | m[d] | v[d] | padded to 8 bytes |
+ *     m and v as the table's moments say; of a waiting key: no floats, step = sightings
+ *   table.<table>                     0: struct summary
  *
  * All little-endian. */
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/embedding_internal.h"
 
-enum { BLOCK_MAGIC = 0x73776f72, SUMMARY_MAGIC = 0x6c626174, VERSION = 1, DIMENSION_MAX = 1 << 16,
-       PER_CHUNK_MAX = 1 << 24 };
-
-struct block { uint32_t magic, version, dimension, moments, per_chunk, count; };
+enum { SUMMARY_MAGIC = 0x6c626174, VERSION = 2, DIMENSION_MAX = 1 << 16, PENDING = 64 };
 
 struct summary {
     uint32_t magic, version, dimension, moments;
     uint64_t rows, waiting, admitted, refused;
-    struct age { uint64_t chunks, evicted, evict_hand, expire_hand; } age[2];       /* of rows, of waiting */
+    struct age { uint64_t per_chunk, chunks, evicted, evict_hand, expire_hand; } age[2];    /* of rows, of waiting */
 };
 
 static size_t record_stride(uint32_t dimension, uint32_t moments)
@@ -29,155 +26,59 @@ static size_t record_stride(uint32_t dimension, uint32_t moments)
     return (sizeof(struct record) + width * sizeof(float) + 7) / 8 * 8;
 }
 
-static const struct record *block_record(const struct block *block, size_t stride, uint32_t i)
+static bool summary_parse(const void *bytes, size_t size, struct summary *summary, struct cs_error *err)
 {
-    return (const struct record *)((const uint8_t *)(block + 1) + i * stride);
-}
-
-/* The block with all its records within `size`, places ascending and within the chunk; NULL otherwise. */
-static const struct block *block_open(const void *bytes, size_t size, struct cs_error *err)
-{
-    const struct block *block = bytes;
-    if (size < sizeof *block || (uintptr_t)bytes % 8) {
-        cs_fail(err, CS_REFUSED, "a block of rows has %zu bytes, at least %zu are needed, aligned", size,
-                sizeof *block);
-        return NULL;
-    }
-    if (block->magic != BLOCK_MAGIC || block->version != VERSION) {
-        cs_fail(err, CS_REFUSED, "not a block of rows of version %d (magic %08x, version %u)", VERSION, block->magic,
-                block->version);
-        return NULL;
-    }
-    if (block->dimension > DIMENSION_MAX || block->moments > (MOMENT_M | MOMENT_V) || !block->per_chunk ||
-        block->per_chunk > PER_CHUNK_MAX || block->count > block->per_chunk) {
-        cs_fail(err, CS_REFUSED, "a block of rows says dimension %u, moments %u, %u of %u rows", block->dimension,
-                block->moments,
-                block->count, block->per_chunk);
-        return NULL;
-    }
-    size_t stride = record_stride(block->dimension, block->moments), wanted = sizeof *block + block->count * stride;
-    if (size != wanted) {
-        cs_fail(err, CS_REFUSED, "a block of rows has %zu bytes, its %u rows need %zu", size, block->count, wanted);
-        return NULL;
-    }
-    uint32_t least = 0;
-    for (uint32_t i = 0; i < block->count; i++) {
-        uint32_t place = block_record(block, stride, i)->batch;
-        if (place < least || place >= block->per_chunk) {
-            cs_fail(err, CS_REFUSED, "row %u of a block stands at place %u, from %u to %u is allowed", i, place,
-                    least, block->per_chunk - 1);
-            return NULL;
-        }
-        least = place + 1;
-    }
-    return block;
-}
-
-bool embedding_block_each(const void *block_bytes, size_t size, embedding_visitor *visit, void *self,
-                          struct cs_error *err)
-{
-    const struct block *block = block_open(block_bytes, size, err);
-    if (!block) return false;
-    size_t d = block->dimension, stride = record_stride(block->dimension, block->moments);
-    for (uint32_t i = 0; i < block->count; i++) {
-        const struct record *record = block_record(block, stride, i);
-        const float *m = block->moments & MOMENT_M ? record->value + d : NULL;
-        const float *v = block->moments & MOMENT_V ? record->value + (m ? 2 * d : d) : NULL;
-        struct embedding_row row = { .key = record->key, .row = record->value, .m = m, .v = v, .step = record->step,
-                                     .seen = record->seen };
-        if (!visit(self, &row, err)) return false;
-    }
+    if (size != sizeof *summary)
+        return cs_fail(err, CS_REFUSED, "a table of %zu bytes, %zu are needed", size, sizeof *summary);
+    memcpy(summary, bytes, sizeof *summary);
+    if (summary->magic != SUMMARY_MAGIC || summary->version != VERSION)
+        return cs_fail(err, CS_REFUSED, "not a table of version %d (magic %08x, version %u)", VERSION, summary->magic,
+                       summary->version);
+    if (!summary->dimension || summary->dimension > DIMENSION_MAX || summary->moments > (MOMENT_M | MOMENT_V))
+        return cs_fail(err, CS_REFUSED, "a table says dimension %u, moments %u", summary->dimension, summary->moments);
     return true;
 }
 
-static bool rows_save(struct rows *rows, const char *section, struct state_writer *writer, struct cs_error *err)
+bool embedding_shape_parse(const void *bytes, size_t size, struct embedding_shape *shape, struct cs_error *err)
 {
-    struct block *block = malloc(sizeof *block + rows->stride * rows->per_chunk);
-    if (!block) return cs_fail(err, CS_FAILED, "out of memory");
-    bool ok = true;
-    for (size_t number = 0; ok && number < rows->chunks; number++) {
-        struct chunk *chunk = &rows->chunk[number];
-        if (!(writer->full ? chunk->count > 0 : chunk->dirty)) {
-            if (writer->full) chunk->stored = chunk->dirty = false;
-            continue;
-        }
-        *block = (struct block){ BLOCK_MAGIC, VERSION, rows->dimension, rows->moments, rows->per_chunk, 0 };
-        uint8_t *end = (uint8_t *)(block + 1);
-        for (size_t w = 0; w < rows->per_chunk / 64; w++) {
-            for (uint64_t word = chunk->living[w]; word; word &= word - 1) {
-                uint32_t place = (uint32_t)(w * 64) + (uint32_t)__builtin_ctzll(word);
-                memcpy(end, chunk->record + place * rows->stride, rows->stride);
-                ((struct record *)end)->batch = place;
-                end += rows->stride;
-                block->count++;
-            }
-        }
-        if (block->count) ok = writer->put(writer, section, number, block, (size_t)(end - (uint8_t *)block), err);
-        else if (chunk->stored) ok = writer->remove(writer, section, number, err);
-        if (!ok) break;
-        chunk->stored = block->count > 0;
-        chunk->dirty = false;
-        memset(chunk->changed, 0, rows->per_chunk / 8);
-    }
-    free(block);
-    return ok;
-}
-
-static bool load_block(void *argument, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
-{
-    struct rows *rows = argument;
-    const struct block *block = block_open(bytes, size, err);
-    if (!block) return cs_error_prefix(err, "block %ju", (uintmax_t)id);
-    if (block->dimension != rows->dimension || block->moments != rows->moments || block->per_chunk != rows->per_chunk)
-        return cs_fail(err, CS_REFUSED, "block %ju: dimension %u, moments %u, %u slots a chunk; here %u, %u, %u",
-                       (uintmax_t)id,
-                       block->dimension, block->moments, block->per_chunk, rows->dimension, rows->moments,
-                           rows->per_chunk);
-    if (!block->count || id >= rows->chunks)
-        return cs_fail(err, CS_REFUSED, "block %ju has %u rows, there are %zu chunks", (uintmax_t)id, block->count,
-                       rows->chunks);
-    for (uint32_t i = 0; i < block->count; i++) {
-        const struct record *from = block_record(block, rows->stride, i);
-        if (embedding_index_find(rows->index, from->key) != INDEX_NONE)
-            return cs_fail(err, CS_REFUSED, "block %ju: key %016jx has a row already", (uintmax_t)id,
-                           (uintmax_t)from->key);
-        struct record *record = rows_occupy(rows, (uint32_t)(id << rows->shift) + from->batch, from->key);
-        if (!record) return cs_fail(err, CS_FAILED, "out of memory");
-        memcpy(record, from, rows->stride);
-        record->batch = 0;
-    }
-    rows->chunk[id].stored = true;
+    struct summary summary;
+    if (!summary_parse(bytes, size, &summary, err)) return false;
+    *shape = (struct embedding_shape){ summary.dimension, summary.moments, summary.rows, summary.waiting };
     return true;
 }
 
-static struct age age_of(const struct rows *rows)
+bool embedding_record_parse(const struct embedding_shape *shape, const void *bytes, size_t size,
+                            struct embedding_row *row, struct cs_error *err)
 {
-    return (struct age){ rows->chunks, rows->evicted, rows->evict_hand, rows->expire_hand };
-}
-
-static bool rows_load(struct rows *rows, const char *section, const struct age *age, uint64_t count,
-                      struct state_reader *reader,
-                      struct cs_error *err)
-{
-    uint64_t limit = INDEX_NONE >> rows->shift, slots = age->chunks << rows->shift;
-    if (age->chunks > limit || age->evict_hand > slots || age->expire_hand > slots)
-        return cs_fail(err, CS_REFUSED, "section %s: the table says %ju chunks, at most %ju are allowed", section,
-                       (uintmax_t)age->chunks,
-                       (uintmax_t)limit);
-    if (age->chunks && !rows_reach(rows, age->chunks - 1)) return cs_fail(err, CS_FAILED, "out of memory");
-    if (!reader->each(reader, section, load_block, rows, err)) return cs_error_prefix(err, "section %s", section);
-    if (rows->count != count)
-        return cs_fail(err, CS_REFUSED, "section %s: %ju rows, the table says %ju", section, (uintmax_t)rows->count,
-                       (uintmax_t)count);
-    rows->evicted = age->evicted;
-    rows->evict_hand = age->evict_hand;
-    rows->expire_hand = age->expire_hand;
+    size_t d = shape->dimension, stride = record_stride(shape->dimension, shape->moments);
+    if (size != stride)
+        return cs_fail(err, CS_REFUSED, "a row has %zu bytes, dimension %u and moments %u need %zu", size,
+                       shape->dimension, shape->moments, stride);
+    const struct record *record = bytes;
+    const float *m = shape->moments & MOMENT_M ? record->value + d : NULL;
+    const float *v = shape->moments & MOMENT_V ? record->value + (m ? 2 * d : d) : NULL;
+    *row = (struct embedding_row){ .key = record->key, .row = record->value, .m = m, .v = v, .step = record->step,
+                                   .seen = record->seen };
     return true;
 }
 
 static void name_section(char section[STATE_SECTION_MAX], const char *kind, const struct embedding_table *table)
 {
     snprintf(section, STATE_SECTION_MAX, "%s.%s", kind, table->options.name);
+}
+
+static struct age age_of(const struct rows *rows)
+{
+    return (struct age){ rows->per_chunk, rows->chunks, rows->evicted, rows->evict_hand, rows->expire_hand };
+}
+
+static bool rows_save(struct rows *rows, const char *kind, const struct embedding_table *table,
+                      struct state_writer *writer, struct cs_error *err)
+{
+    char section[STATE_SECTION_MAX];
+    name_section(section, kind, table);
+    struct state_records records = freeze_records(rows->freeze);
+    return writer->records(writer, section, &records, err);
 }
 
 bool embedding_save(struct embedding_table *table, struct state_writer *writer, struct cs_error *err)
@@ -191,12 +92,74 @@ bool embedding_save(struct embedding_table *table, struct state_writer *writer, 
         .age[0] = age_of(rows),
     };
     if (waiting) summary.age[1] = age_of(waiting);
-    name_section(section, "rows", table);
-    if (!rows_save(table->rows, section, writer, err)) return false;
-    name_section(section, "waiting", table);
-    if (table->waiting && !rows_save(table->waiting, section, writer, err)) return false;
+    if (!rows_save(table->rows, "rows", table, writer, err)) return false;
+    if (table->waiting && !rows_save(table->waiting, "waiting", table, writer, err)) return false;
     name_section(section, "table", table);
     return writer->put(writer, section, 0, &summary, sizeof summary, err);
+}
+
+/* ---- Load: records come one by one, and go into the index by groups, since its cost is memory latency. ---- */
+
+struct load {
+    struct rows *rows;
+    uint64_t key[PENDING];
+    uint32_t slot[PENDING];
+    size_t pending;
+};
+
+static bool load_pending(struct load *load, struct cs_error *err)
+{
+    size_t n = load->pending, taken = embedding_index_insert_many(load->rows->index, load->key, load->slot, n);
+    load->pending = 0;
+    if (taken == n) return true;
+    return cs_fail(err, CS_REFUSED, "slot %u has key %016jx, as slot %u has", load->slot[taken],
+                   (uintmax_t)load->key[taken], embedding_index_find(load->rows->index, load->key[taken]));
+}
+
+static bool load_record(void *argument, uint64_t slot, const void *bytes, size_t size, struct cs_error *err)
+{
+    struct load *load = argument;
+    struct rows *rows = load->rows;
+    uint64_t slots = (uint64_t)rows->chunks << rows->shift;
+    if (slot >= slots)
+        return cs_fail(err, CS_REFUSED, "slot %ju, the table says %ju slots", (uintmax_t)slot, (uintmax_t)slots);
+    if (size != rows->stride)
+        return cs_fail(err, CS_REFUSED, "slot %ju has %zu bytes, dimension %u and moments %u need %zu",
+                       (uintmax_t)slot, size, rows->dimension, rows->moments, rows->stride);
+    if (rows_living(rows, (uint32_t)slot)) return cs_fail(err, CS_REFUSED, "slot %ju comes twice", (uintmax_t)slot);
+    struct record *record = rows_occupy(rows, (uint32_t)slot);
+    if (!record) return cs_fail(err, CS_FAILED, "out of memory");
+    memcpy(record, bytes, size);
+    record->batch = 0;
+    load->key[load->pending] = record->key;
+    load->slot[load->pending++] = (uint32_t)slot;
+    return load->pending < PENDING || load_pending(load, err);
+}
+
+static bool rows_load(struct rows *rows, const char *kind, const struct embedding_table *table, const struct age *age,
+                      uint64_t count, struct state_reader *reader, struct cs_error *err)
+{
+    char section[STATE_SECTION_MAX];
+    name_section(section, kind, table);
+    uint64_t limit = STATE_SLOTS_MAX >> rows->shift, slots = age->chunks << rows->shift;
+    if (age->chunks && age->per_chunk != rows->per_chunk)
+        return cs_fail(err, CS_REFUSED, "section %s: %ju slots a chunk there, %u here", section,
+                       (uintmax_t)age->per_chunk, rows->per_chunk);
+    if (age->chunks > limit || age->evict_hand > slots || age->expire_hand > slots)
+        return cs_fail(err, CS_REFUSED, "section %s: the table says %ju chunks (at most %ju are allowed), hands at "
+                       "slots %ju and %ju", section, (uintmax_t)age->chunks, (uintmax_t)limit,
+                       (uintmax_t)age->evict_hand, (uintmax_t)age->expire_hand);
+    if (age->chunks && !rows_reach(rows, age->chunks - 1)) return cs_fail(err, CS_FAILED, "out of memory");
+    struct load load = { .rows = rows };
+    if (!reader->each(reader, section, load_record, &load, err) || !load_pending(&load, err))
+        return cs_error_prefix(err, "section %s", section);
+    if (rows->count != count)
+        return cs_fail(err, CS_REFUSED, "section %s: %ju records, the table says %ju", section,
+                       (uintmax_t)rows->count, (uintmax_t)count);
+    rows->evicted = age->evicted;
+    rows->evict_hand = age->evict_hand;
+    rows->expire_hand = age->expire_hand;
+    return true;
 }
 
 bool embedding_load(struct embedding_table *table, struct state_reader *reader, struct cs_error *err)
@@ -204,25 +167,20 @@ bool embedding_load(struct embedding_table *table, struct state_reader *reader, 
     char section[STATE_SECTION_MAX];
     const void *bytes;
     size_t size;
-    struct rows *rows = table->rows, *waiting = table->waiting;
+    struct rows *rows = table->rows;
     name_section(section, "table", table);
     if (!reader->get(reader, section, 0, &bytes, &size, err)) return false;
     if (!bytes) return cs_fail(err, CS_REFUSED, "section %s: missing", section);
     struct summary summary;
-    if (size != sizeof summary) return cs_fail(err, CS_REFUSED, "section %s: %zu bytes, %zu are needed", section,
-                                               size, sizeof summary);
-    memcpy(&summary, bytes, sizeof summary);
-    if (summary.magic != SUMMARY_MAGIC || summary.version != VERSION)
-        return cs_fail(err, CS_REFUSED, "section %s: not a table of version %d", section, VERSION);
+    if (!summary_parse(bytes, size, &summary, err)) return cs_error_prefix(err, "section %s", section);
     if (summary.dimension != rows->dimension || summary.moments != rows->moments)
         return cs_fail(err, CS_REFUSED, "section %s: dimension %u and moments %u there, %u and %u here", section,
-                       summary.dimension,
-                       summary.moments, rows->dimension, rows->moments);
+                       summary.dimension, summary.moments, rows->dimension, rows->moments);
     table->admitted = summary.admitted;
     table->refused = summary.refused;
-    name_section(section, "rows", table);
-    if (!rows_load(rows, section, &summary.age[0], summary.rows, reader, err)) return false;
-    if (!waiting) return true;      /* admit_after was lowered to 1: whoever waits is admitted at its next sighting */
-    name_section(section, "waiting", table);
-    return rows_load(waiting, section, &summary.age[1], summary.waiting, reader, err);
+    if (!rows_load(rows, "rows", table, &summary.age[0], summary.rows, reader, err)) return false;
+    /* Where admit_after was lowered to 1, whoever waits is admitted at its next sighting, as is everybody. */
+    if (!table->waiting && summary.age[1].chunks && !embedding_create_waiting(table, err)) return false;
+    return !table->waiting ||
+           rows_load(table->waiting, "waiting", table, &summary.age[1], summary.waiting, reader, err);
 }

@@ -29,6 +29,7 @@ struct learner {
     struct moments moments[PARAMETER_STATISTIC];
     uint64_t ranking_steps, zero_shot_steps, skipped;
     uint64_t learned;                           /* batches since this learner was made, skipped ones included */
+    struct state_hold *hold;                    /* dense tensors that a cut refers to; NULL: none */
     struct arena *scratch;
     /* The batch between learner_score and learner_learn. */
     struct table_step *step;
@@ -102,9 +103,17 @@ fail:
     return NULL;
 }
 
+/* Before any dense tensor changes: the last cut takes what it has not yet written. */
+static void settle(struct learner *l)
+{
+    if (l->hold) l->hold->settle(l->hold);
+    l->hold = NULL;
+}
+
 void learner_destroy(struct learner *l)
 {
     if (!l) return;
+    settle(l);
     for (size_t t = 0; l->table && t < l->features->table_count; t++) embedding_destroy(l->table[t]);
     for (size_t group = 0; group < PARAMETER_STATISTIC; group++) {
         free(l->moments[group].m);
@@ -292,6 +301,7 @@ struct learner_losses learner_learn(struct learner *l, const struct batch *batch
         losses.zero_shot_trained = false;
         return losses;
     }
+    settle(l);
     update(l, PARAMETER_RANKING, ++l->ranking_steps);
     for (size_t t = 0; t < l->features->table_count; t++)
         embedding_update(l->table[t], l->step[t].slot, batch->table[t].count, l->step[t].gradient, l->parallel);
@@ -340,7 +350,7 @@ static bool visit_moment(const struct parameter *parameter, float *block, const 
     return visit(self, &tensor, err);
 }
 
-bool learner_tensors(struct learner *l, tensor_visitor *visit, void *self, struct cs_error *err)
+static bool each_tensor(struct learner *l, tensor_visitor *visit, void *self, struct cs_error *err)
 {
     const struct parameter_set *set = model_parameters(l->model);
     if (!model_tensors(l->model, visit, self, err)) return false;
@@ -361,6 +371,12 @@ bool learner_tensors(struct learner *l, tensor_visitor *visit, void *self, struc
     return visit(self, &step, err);
 }
 
+bool learner_tensors(struct learner *l, tensor_visitor *visit, void *self, struct cs_error *err)
+{
+    settle(l);          /* the visitor may write */
+    return each_tensor(l, visit, self, err);
+}
+
 static bool write_tensor(void *self, const struct tensor *tensor, struct cs_error *err)
 {
     struct state_writer *writer = self;
@@ -375,7 +391,10 @@ static bool read_tensor(void *self, const struct tensor *tensor, struct cs_error
 
 bool learner_save(struct learner *l, struct state_writer *writer, struct cs_error *err)
 {
-    if (!learner_tensors(l, write_tensor, writer, err)) return false;
+    settle(l);
+    bool ok = each_tensor(l, write_tensor, writer, err);
+    l->hold = writer->hold(writer);
+    if (!ok) return false;
     for (size_t t = 0; t < l->features->table_count; t++)
         if (!embedding_save(l->table[t], writer, err)) return false;
     return true;

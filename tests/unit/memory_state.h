@@ -2,8 +2,8 @@
  * from save to save. Two ways to use it:
  *
  *   at once    (as initialised) what `records` offers is read before the call returns, each save is one cut
- *   later      state.later = true: a save is only begun; memory_state_read (any one thread, perhaps while the owner goes
- *              on) reads it, memory_state_end tells the owners and, where written, makes it the state
+ *   later      state.later = true: a save is only begun; memory_state_read (any one thread, perhaps while the owner
+ *              goes on) reads it, memory_state_end tells the owners and, where written, makes it the state
  *
  * Puts and removes count at once either way. A tensor's bytes must not change before its hold is settled: the settling
  * compares. `each` gives the records in an order of its own. */
@@ -369,6 +369,19 @@ static inline void memory_state_release(struct memory_state *state)
     free(state->block);
     free(state->bucket);
     free(state->source);
+}
+
+static inline struct memory_state *memory_state_create(void)
+{
+    struct memory_state *state = memory_need(malloc(sizeof *state));
+    memory_state_init(state);
+    return state;
+}
+
+static inline void memory_state_destroy(struct memory_state *state)
+{
+    memory_state_release(state);
+    free(state);
 }
 
 /* The same records and tensors, byte by byte; says the first that differs. */

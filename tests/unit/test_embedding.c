@@ -2,7 +2,6 @@
  * one. */
 #include "core/embedding.h"
 
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,7 +13,7 @@
 #include "core/embedding_index.h"
 #include "core/optimizer.h"
 #include "core/random.h"
-#include "tests/unit/state_memory.h"
+#include "tests/unit/memory_state.h"
 
 enum { D = 350, NONE = EMBEDDING_NONE };      /* wide enough that a chunk has but 64 rows */
 
@@ -214,7 +213,7 @@ static void follows_a_dictionary(void **state)
         memset(&model, 0, sizeof model);
         struct embedding_table *table = table_of(trial->admit_after, trial->expire_after, trial->max_rows),
             *twin = NULL;
-        struct memory *saved = memory_create();
+        struct memory_state *saved = memory_state_create();
         int64_t time = 1000000;
         for (uint64_t round = 0; round < 400; round++) {
             size_t who[BATCH], n = random_bits(chance, drawn++) % (trial->batch + 1);
@@ -247,10 +246,10 @@ static void follows_a_dictionary(void **state)
                 assert_true(embedding_save(table, &saved->writer, NULL));
                 saved->writer.full = false;
                 if (twin) {
-                    struct memory *whole = memory_create();
+                    struct memory_state *whole = memory_state_create();
                     assert_true(embedding_save(twin, &whole->writer, NULL));
-                    assert_same_state(whole, saved);
-                    memory_destroy(whole);
+                    assert_true(memory_state_same(whole, saved));
+                    memory_state_destroy(whole);
                     embedding_destroy(twin);
                 }
                 twin = table;
@@ -262,7 +261,7 @@ static void follows_a_dictionary(void **state)
         assert_follows(table, &model);
         embedding_destroy(table);
         embedding_destroy(twin);
-        memory_destroy(saved);
+        memory_state_destroy(saved);
     }
 }
 
@@ -284,6 +283,13 @@ static void any_key_is_legal_and_found_among_many(void **state)
     for (size_t i = 0; i < n + edges; i++) assert_int_equal(slot[i], i % 2 ? i : INDEX_NONE);
     for (size_t i = 0; i < n + edges; i += 2) embedding_index_insert(index, key[i], (uint32_t)i);
     for (size_t i = 0; i < n + edges; i++) assert_int_equal(embedding_index_find(index, key[i]), i);
+    struct embedding_index *many = embedding_index_create(9);
+    for (size_t i = 0; i < n + edges; i++) slot[i] = (uint32_t)i;
+    assert_int_equal(embedding_index_insert_many(many, key, slot, n + edges), n + edges);
+    for (size_t i = 0; i < n + edges; i++) assert_int_equal(embedding_index_find(many, key[i]), i);
+    assert_int_equal(embedding_index_insert_many(many, (uint64_t[]){ 2, 4, 2, 6 }, slot, 4), 2);
+    assert_int_equal(embedding_index_insert_many(many, (uint64_t[]){ 6, key[9] }, slot, 2), 1);
+    embedding_index_destroy(many);
     assert_true(embedding_index_bytes(index) < (n + edges) * 48);
     embedding_index_destroy(index);
     free(key);
@@ -392,86 +398,189 @@ static void saves_what_changed_alone(void **state)
     (void)state;
     struct table_options options = { .name = "item", .admit_after = 1, .expire_after = 1000 };
     struct embedding_table *table = embedding_create(&options, 64, 0.01, 7, &adam, NULL);
-    struct memory *memory = memory_create();
+    struct memory_state *memory = memory_state_create();
     for (uint64_t key = 0; key < 5000; key++) admit_one(table, key, key == 4999 ? 9000 : key < 100 ? 5000 : 8500);
     assert_true(embedding_save(table, &memory->writer, NULL));
-    size_t all = memory->puts;
-    assert_true(all > 5);
+    assert_int_equal(memory->given, 5000);
     memory->writer.full = false;
-    memory->puts = 0;
+    memory->given = memory->puts = 0;
     assert_true(embedding_save(table, &memory->writer, NULL));
+    assert_int_equal(memory->given, 0);
     assert_int_equal(memory->puts, 1);      /* table.item */
-    memory->puts = 0;
-    admit_one(table, 4999, 9001);
+    uint32_t slot = admit_one(table, 4999, 9001);
     assert_true(embedding_save(table, &memory->writer, NULL));
-    assert_int_equal(memory->puts, 2);
-    /* Chunks that emptied are removed. */
+    assert_int_equal(memory->given, 1);
+    /* Seen no later than it was: no change. Read by a batch: none either. */
+    admit_one(table, 4999, 9001);
+    float row[64], gradient[64] = { 1 };
+    embedding_gather(table, &slot, 1, row, &parallel_serial);
+    assert_true(embedding_save(table, &memory->writer, NULL));
+    assert_int_equal(memory->given, 1);
+    embedding_update(table, &slot, 1, gradient, &parallel_serial);
+    assert_true(embedding_save(table, &memory->writer, NULL));
+    assert_int_equal(memory->given, 2);
+    /* Rows that went are removed. */
     embedding_expire(table, 9900, 1 << 20);
     assert_int_equal(embedding_rows(table), 1);
     assert_true(embedding_save(table, &memory->writer, NULL));
     assert_int_equal(memory->count, 2);
     embedding_destroy(table);
-    memory_destroy(memory);
+    memory_state_destroy(memory);
 }
 
-static bool count_row(void *self, const struct embedding_row *row, struct cs_error *err)
-{
-    (void)err;
-    double sum = 0;
-    for (size_t c = 0; c < D; c++) sum += (double)(row->row[c] + row->m[c] + row->v[c]);
-    assert_true(isfinite(sum));
-    ++*(uint64_t *)self;
-    return true;
-}
-
-static void damaged_blocks_are_refused(void **state)
+/* What storage asks for again is given although it has not changed, and what doesn't live is not. */
+static void gives_again_what_is_asked_for(void **state)
 {
     (void)state;
     struct embedding_table *table = table_of(1, 0, 0);
-    for (uint64_t key = 0; key < 9; key++) admit_one(table, key, 1);
-    struct memory *memory = memory_create();
+    struct memory_state *memory = memory_state_create(), *loaded = memory_state_create();
+    for (uint64_t key = 0; key < 200; key++) admit_one(table, key, 1);
     assert_true(embedding_save(table, &memory->writer, NULL));
-    struct stored *block = stored_find(memory, "rows.item", 0);
-    uint64_t rows = 0;
+    struct embedding_table *again = table_of(1, 0, 0);
+    assert_true(embedding_load(again, &memory->reader, NULL));
+    uint64_t asked[4] = { 1, 0, UINT64_C(1) << 63, 1 << 20 };      /* slots 0, 191, and 212, which is free */
+    loaded->writer.full = false;
+    loaded->again = asked;
+    loaded->again_words = 4;
+    assert_true(embedding_save(again, &loaded->writer, NULL));      /* nothing was touched since the load */
+    assert_int_equal(loaded->given, 2);
+    for (uint64_t slot = 0; slot < 192; slot += 191) {
+        const struct memory_block *block = memory_find(loaded, "rows.item", slot);
+        assert_non_null(block);
+        assert_memory_equal(block->bytes, memory_find(memory, "rows.item", slot)->bytes, block->size);
+    }
+    embedding_destroy(table);
+    embedding_destroy(again);
+    memory_state_destroy(memory);
+    memory_state_destroy(loaded);
+}
+
+/* A key that waits when admit_after is lowered to 1 is admitted at its next sighting; then it waits no more. */
+static void waiting_keys_outlive_a_lower_limit(void **state)
+{
+    (void)state;
+    struct embedding_table *table = table_of(3, 0, 0);
+    struct memory_state *memory = memory_state_create();
+    for (uint64_t key = 0; key < 5; key++) admit_one(table, key, 1);
+    assert_true(embedding_save(table, &memory->writer, NULL));
+    memory->writer.full = false;
+    embedding_destroy(table);
+    table = table_of(1, 0, 0);
+    assert_true(embedding_load(table, &memory->reader, NULL));
+    assert_int_not_equal(admit_one(table, 2, 2), NONE);
+    assert_int_not_equal(admit_one(table, 77, 2), NONE);
+    assert_int_equal(embedding_waiting(table), 4);
+    assert_true(embedding_save(table, &memory->writer, NULL));
+    embedding_destroy(table);
+    table = table_of(3, 0, 0);
+    assert_true(embedding_load(table, &memory->reader, NULL));
+    assert_int_equal(embedding_rows(table), 2);
+    assert_int_equal(embedding_waiting(table), 4);
+    assert_int_equal(admit_one(table, 3, 3), NONE);     /* second sighting */
+    assert_int_not_equal(admit_one(table, 3, 3), NONE);
+    embedding_destroy(table);
+    memory_state_destroy(memory);
+}
+
+static void records_are_parsed_within_their_bounds(void **state)
+{
+    (void)state;
+    struct embedding_table *table = table_of(1, 0, 0);
+    for (uint64_t key = 0; key < 9; key++) admit_one(table, key + 100, (int64_t)key);
+    struct memory_state *memory = memory_state_create();
+    assert_true(embedding_save(table, &memory->writer, NULL));
+    struct memory_block *head = memory_find(memory, "table.item", 0);
+    struct embedding_shape shape;
+    struct embedding_row row;
     struct cs_error err;
-    assert_true(embedding_block_each(block->bytes, block->size, count_row, &rows, &err));
-    assert_int_equal(rows, 9);
-    for (size_t size = 0; size < block->size; size += 1 + size / 50) {
+    assert_true(embedding_shape_parse(head->bytes, head->size, &shape, &err));
+    assert_int_equal(shape.dimension, D);
+    assert_int_equal(shape.moments, 3);
+    assert_int_equal(shape.rows, 9);
+    for (size_t size = 0; size < head->size; size++) {
         void *cut = malloc(size ? size : 1);        /* an own allocation: a read beyond it is found */
-        memcpy(cut, block->bytes, size);
-        assert_false(embedding_block_each(cut, size, count_row, &rows, &err));
+        memcpy(cut, head->bytes, size);
+        assert_false(embedding_shape_parse(cut, size, &shape, &err));
         assert_int_equal(err.code, CS_REFUSED);
         free(cut);
     }
-    uint32_t *word = block->bytes;
-    for (size_t w = 0; w < 6; w++) {        /* the header: magic, version, dimension, moments, per_chunk, count */
-        uint32_t was = word[w];
-        word[w] = UINT32_MAX;
-        assert_false(embedding_block_each(block->bytes, block->size, count_row, &rows, &err));
-        if (w == 4) {       /* another chunk size is a sound block, but not this table's */
-            word[w] = was / 2;
-            struct embedding_table *other = table_of(1, 0, 0);
-            assert_false(embedding_load(other, &memory->reader, &err));
+    for (uint64_t slot = 0; slot < 9; slot++) {
+        const struct memory_block *block = memory_find(memory, "rows.item", slot);
+        float got[D];
+        uint32_t place = (uint32_t)slot;
+        assert_true(embedding_record_parse(&shape, block->bytes, block->size, &row, &err));
+        assert_int_equal(row.key, slot + 100);
+        assert_int_equal(row.seen, slot);
+        embedding_gather(table, &place, 1, got, &parallel_serial);
+        assert_memory_equal(row.row, got, sizeof got);
+        assert_ptr_equal(row.m, row.row + D);
+        assert_ptr_equal(row.v, row.row + 2 * D);
+        for (size_t size = 0; size < block->size; size += 1 + size / 50) {
+            void *cut = malloc(size ? size : 1);
+            memcpy(cut, block->bytes, size);
+            assert_false(embedding_record_parse(&shape, cut, size, &row, &err));
             assert_int_equal(err.code, CS_REFUSED);
-            embedding_destroy(other);
+            free(cut);
         }
-        word[w] = was;
     }
-    word[6 + 5] = 3;        /* the first record's place: beyond its successor's */
-    assert_false(embedding_block_each(block->bytes, block->size, count_row, &rows, &err));
-    word[6 + 5] = 0;
-    struct embedding_table *again = table_of(1, 0, 0);
-    word[6] = 5;            /* the first record's key: another's */
-    assert_false(embedding_load(again, &memory->reader, &err));
-    assert_int_equal(err.code, CS_REFUSED);
-    embedding_destroy(again);
-    memory_remove(&memory->writer, "rows.item", 0, NULL);
-    again = table_of(1, 0, 0);
-    assert_false(embedding_load(again, &memory->reader, &err));     /* the table says nine rows */
-    assert_int_equal(err.code, CS_REFUSED);
-    embedding_destroy(again);
     embedding_destroy(table);
-    memory_destroy(memory);
+    memory_state_destroy(memory);
+}
+
+static void refuses_to_load(struct memory_state *memory, const char *what)
+{
+    struct embedding_table *table = table_of(2, 0, 0);
+    struct cs_error err = { 0 };
+    assert_false(embedding_load(table, &memory->reader, &err));
+    assert_int_equal(err.code, CS_REFUSED);
+    if (!strstr(err.message, what)) fail_msg("\"%s\" does not say \"%s\"", err.message, what);
+    embedding_destroy(table);
+}
+
+static void damaged_state_is_refused(void **state)
+{
+    (void)state;
+    struct embedding_table *table = table_of(2, 0, 0);
+    for (uint64_t key = 0; key < 9; key++) {
+        admit_one(table, key, 1);
+        if (key != 5) admit_one(table, key, 1);
+    }
+    struct memory_state *memory = memory_state_create();
+    refuses_to_load(memory, "section table.item: missing");
+    assert_true(embedding_save(table, &memory->writer, NULL));
+    struct embedding_table *sound = table_of(2, 0, 0);
+    assert_true(embedding_load(sound, &memory->reader, NULL));
+    assert_int_equal(embedding_waiting(sound), 1);
+    embedding_destroy(sound);
+
+    struct memory_block *head = memory_find(memory, "table.item", 0);
+    /* magic, version, dimension, moments; of the rows and of who waits: slots a chunk, chunks and both hands (high
+     * words). Evictions, admissions and refusals may be any number. */
+    static const size_t words[] = { 0, 1, 2, 3, 4, 6, 12, 14, 15, 18, 19, 20, 21, 22, 23, 24, 25,
+                                    28, 29, 30, 31 };
+    for (size_t w = 0; w < sizeof words / sizeof *words; w++) {
+        uint32_t *word = (uint32_t *)head->bytes + words[w], was = *word;
+        *word = UINT32_MAX;
+        refuses_to_load(memory, "section ");
+        *word = was;
+    }
+    struct memory_block *block = memory_find(memory, "rows.item", 3);
+    uint64_t *key = block->bytes, was = *key;
+    *key = 7;                       /* another's */
+    refuses_to_load(memory, "has key 0000000000000007, as slot");
+    *key = was;
+    block->size -= 8;
+    refuses_to_load(memory, "section rows.item: slot 3 has");
+    block->size += 8;
+    block->id = UINT64_C(1) << 20;          /* beyond the table's chunks */
+    refuses_to_load(memory, "section rows.item: slot 1048576");
+    block->id = 4;                          /* given twice */
+    refuses_to_load(memory, "section rows.item: slot 4 comes twice");
+    block->id = 3;
+    memory_remove(&memory->writer, "rows.item", 3, NULL);
+    refuses_to_load(memory, "section rows.item: 7 records, the table says 8");
+    embedding_destroy(table);
+    memory_state_destroy(memory);
 }
 
 static void every_optimizer_keeps_its_state(void **state)
@@ -493,7 +602,7 @@ static void every_optimizer_keeps_its_state(void **state)
             optimizer_update(&kinds[k], step, row, gradient, m, v, D);
             embedding_update(table, &slot, 1, gradient, &parallel_serial);
         }
-        struct memory *memory = memory_create();
+        struct memory_state *memory = memory_state_create();
         assert_true(embedding_save(table, &memory->writer, NULL));
         embedding_destroy(table);
         table = embedding_create(&options, D, 0.01, 7, &kinds[k], NULL);
@@ -503,7 +612,7 @@ static void every_optimizer_keeps_its_state(void **state)
         embedding_gather(table, &slot, 1, got, &parallel_serial);
         assert_memory_equal(got, row, sizeof row);
         embedding_destroy(table);
-        memory_destroy(memory);
+        memory_state_destroy(memory);
     }
 }
 
@@ -519,7 +628,10 @@ int main(void)
         cmocka_unit_test(waiting_keys_are_bounded),
         cmocka_unit_test(put_makes_and_replaces_rows),
         cmocka_unit_test(saves_what_changed_alone),
-        cmocka_unit_test(damaged_blocks_are_refused),
+        cmocka_unit_test(gives_again_what_is_asked_for),
+        cmocka_unit_test(waiting_keys_outlive_a_lower_limit),
+        cmocka_unit_test(records_are_parsed_within_their_bounds),
+        cmocka_unit_test(damaged_state_is_refused),
         cmocka_unit_test(every_optimizer_keeps_its_state),
     };
     return cmocka_run_group_tests_name("embedding", tests, NULL, NULL);

@@ -230,31 +230,12 @@ static void test_non_finite_batch_is_skipped_whole(void **state)
     bench_destroy(&b);
 }
 
-/* Tensors as blocks of the section that is their name. */
-static bool save_tensor(struct state_writer *self, const struct tensor *tensor, struct cs_error *err)
-{
-    return self->put(self, tensor->name, 0, tensor->data, tensor_bytes(tensor), err);
-}
-
-static bool load_tensor(struct state_reader *self, const struct tensor *tensor, struct cs_error *err)
-{
-    const void *bytes;
-    size_t size;
-    if (!self->get(self, tensor->name, 0, &bytes, &size, err)) return false;
-    assert_non_null(bytes);
-    assert_int_equal(size, tensor_bytes(tensor));
-    memcpy(tensor->data, bytes, size);
-    return true;
-}
-
 static void test_restored_goes_on_as_the_saved_one(void **state)
 {
     (void)state;
     struct bench a = bench_create(ZERO_SHOT_MAIL, &parallel_serial), b = bench_create(ZERO_SHOT_MAIL, &parallel_serial);
     struct memory_state memory;
     memory_state_init(&memory);
-    memory.writer.tensor = save_tensor;
-    memory.reader.tensor = load_tensor;
     float one[SMALL_SIZE], other[SMALL_SIZE];
     for (uint64_t i = 0; i < 3; i++) step(&a, i, one);
     memory.writer.full = true;

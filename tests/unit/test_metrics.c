@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "core/random.h"
-#include "tests/unit/state_memory.h"
+#include "tests/unit/memory_state.h"
 
 enum { N = 1000 };
 
@@ -146,7 +146,8 @@ static void restart(size_t window, size_t between)
     static struct stream s;
     draw(&s, 8);
     struct metrics *metrics = metrics_create(window), *whole = metrics_create(window);
-    struct memory *memory = memory_create(), *first = memory_create(), *second = memory_create();
+    struct memory_state *memory = memory_state_create(), *first = memory_state_create(),
+                        *second = memory_state_create();
     for (size_t restarts = 0; restarts < 16; restarts++) {
         size_t at = restarts * between % N;
         observe(metrics, &s, at, at + between);
@@ -159,13 +160,13 @@ static void restart(size_t window, size_t between)
     }
     assert_true(metrics_save(metrics, &first->writer, NULL));
     assert_true(metrics_save(whole, &second->writer, NULL));
-    assert_same_state(first, second);
-    assert_same_state(first, memory);
+    assert_true(memory_state_same(first, second));
+    assert_true(memory_state_same(first, memory));
     metrics_destroy(metrics);
     metrics_destroy(whole);
-    memory_destroy(memory);
-    memory_destroy(first);
-    memory_destroy(second);
+    memory_state_destroy(memory);
+    memory_state_destroy(first);
+    memory_state_destroy(second);
 }
 
 static void restored_metrics_go_on_as_the_saved_ones(void **state)
@@ -182,7 +183,7 @@ static void another_window_keeps_the_newest(void **state)
     draw(&s, 9);
     struct metrics *metrics = metrics_create(10000);
     for (size_t round = 0; round < 9; round++) observe(metrics, &s, 0, N);     /* more than one block of the ring */
-    struct memory *memory = memory_create();
+    struct memory_state *memory = memory_state_create();
     assert_true(metrics_save(metrics, &memory->writer, NULL));
     size_t blocks = memory->count;
     metrics_destroy(metrics);
@@ -204,7 +205,7 @@ static void another_window_keeps_the_newest(void **state)
     assert_close(metrics_report(metrics, USERS_ALL, SPAN_WINDOW).auc, b.auc, 0);
     metrics_destroy(metrics);
     metrics_destroy(fresh);
-    memory_destroy(memory);
+    memory_state_destroy(memory);
 }
 
 static void says_nan_where_there_is_nothing_to_say(void **state)
@@ -271,17 +272,17 @@ static void damaged_state_is_refused(void **state)
     static struct stream s;
     draw(&s, 5);
     struct metrics *metrics = metrics_create(100), *other = metrics_create(100);
-    struct memory *memory = memory_create();
+    struct memory_state *memory = memory_state_create();
     struct cs_error err;
     assert_false(metrics_load(other, &memory->reader, &err));
     assert_int_equal(err.code, CS_REFUSED);
     observe(metrics, &s, 0, N);
     assert_true(metrics_save(metrics, &memory->writer, NULL));
-    struct stored *block = stored_find(memory, "metrics.window", 0);
+    struct memory_block *block = memory_find(memory, "metrics.window", 0);
     block->size -= 16;
     assert_false(metrics_load(other, &memory->reader, &err));
     block->size += 16;
-    uint64_t *word = stored_find(memory, "metrics", 0)->bytes;
+    uint64_t *word = memory_find(memory, "metrics", 0)->bytes;
     for (size_t w = 0; w < 5; w++) {        /* version, window, count, next, pending */
         uint64_t was = word[w];
         word[w] = UINT64_MAX;
@@ -292,7 +293,7 @@ static void damaged_state_is_refused(void **state)
     assert_true(metrics_load(other, &memory->reader, &err));
     metrics_destroy(metrics);
     metrics_destroy(other);
-    memory_destroy(memory);
+    memory_state_destroy(memory);
 }
 
 int main(void)
