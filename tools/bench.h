@@ -18,6 +18,7 @@ extern const char bench_model_settings[];
 
 struct bench {
     const char *only;               /* NULL: all parts */
+    uint64_t rows;                  /* of the table that snapshots are measured with */
     char programs[256];             /* the folder of coldstreamd */
     double bare_rate[BENCH_SYSTEMS];    /* examples/s of the bare matrix products of a step; set by bench_stream */
     char directory[256];            /* scratch, removed at the end */
@@ -36,6 +37,14 @@ void bench_add(struct bench *bench, const char *what, double value, const char *
 void bench_progress(const char *what);      /* to stderr */
 /* The median of several runs of memcpy over `bytes`, in seconds. */
 double bench_memcpy(size_t bytes);
+
+struct embedding_table;
+struct cs_config;
+uint64_t bench_key(uint64_t i);
+/* Rows with the keys bench_key(0 ... rows - 1); the table has 32 columns. */
+bool bench_fill(struct embedding_table *table, uint64_t rows, struct cs_error *err);
+/* bench_model_settings and the zero-shot tower's. */
+struct cs_config *bench_configure(const char *zero_shot, struct cs_error *err);
 
 bool bench_rows(struct bench *bench, struct cs_error *err);
 /* decode, train, and what is trained: snapshot, score */

@@ -1,40 +1,32 @@
-/* The table at five million rows: lookups, updates, memory; and the write of a snapshot. */
-#include <errno.h>
-#include <fcntl.h>
+/* The table at five million rows: lookups, updates, memory. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/embedding.h"
 #include "core/random.h"
-#include "storage/snapshot.h"
 #include "tools/bench.h"
 
-enum { D = 32, ROWS = 5000000, SNAPSHOT_ROWS = 500000, BATCH = 16384, BATCHES = 40, ROW_BYTES = D * 4,
+enum { D = 32, ROWS = 5000000, BATCH = 16384, BATCHES = 40, ROW_BYTES = D * 4,
        RECORD_BYTES = 3 * D * 4 + 4 };
 
 static const struct optimizer_options adam = { .kind = OPTIMIZER_ADAM, .learning_rate = 1e-3, .beta1 = 0.9, .beta2 =
                                                0.999, .epsilon = 1e-8 };
 
-static uint64_t key_of(uint64_t i)
+uint64_t bench_key(uint64_t i)
 {
     return random_bits(17, i);
 }
 
-static struct embedding_table *fill(uint64_t rows, struct cs_error *err)
+bool bench_fill(struct embedding_table *table, uint64_t rows, struct cs_error *err)
 {
-    struct table_options options = { .name = "item", .admit_after = 1 };
-    struct embedding_table *table = embedding_create(&options, D, 0.01, 1, &adam, err);
     float row[D];
     for (size_t i = 0; i < D; i++) row[i] = 0.01f * (float)i;
-    for (uint64_t i = 0; table && i < rows; i++) {
-        if (embedding_put(table, &(struct embedding_row){ .key = key_of(i), .row = row, .seen = 1 }, err)) continue;
-        embedding_destroy(table);
-        return NULL;
-    }
-    return table;
+    for (uint64_t i = 0; i < rows; i++)
+        if (!embedding_put(table, &(struct embedding_row){ .key = bench_key(i), .row = row, .seen = 1 }, err))
+            return false;
+    return true;
 }
 
 /* The best that memory can do: as many bytes, to or from as many places, at random, known well ahead. */
@@ -73,23 +65,24 @@ bool bench_rows(struct bench *bench, struct cs_error *err)
     bool ok = false;
 
     bench_progress("filling a table with 5,000,000 rows");
-    struct embedding_table *table = fill(ROWS, err);
-    if (!table) goto out;
+    struct table_options options = { .name = "item", .admit_after = 1 };
+    struct embedding_table *table = embedding_create(&options, D, 0.01, 1, &adam, err);
+    if (!table || !bench_fill(table, ROWS, err)) goto out;
     for (size_t i = 0; i < BATCH; i++) one[i] = 1;
     for (uint64_t b = 0; b < BATCHES; b++) {
         choose(b, place);
-        for (size_t i = 0; i < BATCH; i++) key[i] = key_of(place[i]);
+        for (size_t i = 0; i < BATCH; i++) key[i] = bench_key(place[i]);
         begin = bench_seconds();
         embedding_find(table, key, BATCH, slot);
         embedding_gather(table, slot, BATCH, row, bench->parallel);
         find[b] = bench_seconds() - begin;
         choose(b + BATCHES, place);
-        for (size_t i = 0; i < BATCH; i++) key[i] = key_of(place[i]);
+        for (size_t i = 0; i < BATCH; i++) key[i] = bench_key(place[i]);
         begin = bench_seconds();
         embedding_admit(table, key, one, BATCH, 2, slot);
         admit[b] = bench_seconds() - begin;
         choose(b + 2 * BATCHES, place);
-        for (size_t i = 0; i < BATCH; i++) key[i] = key_of(place[i]);
+        for (size_t i = 0; i < BATCH; i++) key[i] = bench_key(place[i]);
         embedding_find(table, key, BATCH, slot);
         begin = bench_seconds();
         embedding_update(table, slot, BATCH, row, bench->parallel);
@@ -97,6 +90,7 @@ bool bench_rows(struct bench *bench, struct cs_error *err)
     }
     double bytes = (double)embedding_bytes(table) / ROWS;
     embedding_destroy(table);
+    table = NULL;
     memory = malloc((size_t)ROWS * stride);
     if (!memory) {
         cs_fail(err, CS_FAILED, "out of memory");
@@ -126,74 +120,9 @@ bool bench_rows(struct bench *bench, struct cs_error *err)
     bench_add(bench, "memory a row, 5 million rows", bytes, "bytes", RECORD_BYTES, "row, moments and step");
     ok = true;
 out:
+    embedding_destroy(table);
     free(row);
     free(side);
     free(memory);
-    return ok;
-}
-
-static bool write_plainly(const char *file, size_t bytes, double *seconds, struct cs_error *err)
-{
-    enum { PIECE = 1 << 20 };
-    char *piece = malloc(PIECE);
-    int fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    bool ok = piece && fd >= 0;
-    if (piece) memset(piece, 7, PIECE);
-    double begin = bench_seconds();
-    for (size_t left = bytes; ok && left > 0;) {
-        ssize_t n = write(fd, piece, left < PIECE ? left : PIECE);
-        ok = n > 0;
-        if (ok) left -= (size_t)n;
-    }
-    ok = ok && fsync(fd) == 0;
-    *seconds = bench_seconds() - begin;
-    if (!ok) cs_fail_errno(err, errno, "cannot write %s", file);
-    if (fd >= 0) close(fd);
-    unlink(file);
-    free(piece);
-    return ok;
-}
-
-bool bench_snapshot(struct bench *bench, struct cs_error *err)
-{
-    enum { REPEAT = 3 };
-    double freeze[REPEAT], commit[REPEAT], plain[REPEAT];
-    char directory[300], file[300];
-    size_t bytes = 0;
-    bool ok = false;
-
-    bench_progress("snapshots of 500,000 rows");
-    struct snapshot_store *store = NULL;
-    struct embedding_table *table = fill(SNAPSHOT_ROWS, err);
-    if (!table) goto out;
-    snprintf(directory, sizeof directory, "%s/snapshot", bench->directory);
-    snprintf(file, sizeof file, "%s/plain", bench->directory);
-    store = snapshot_open(directory, err);
-    if (!store) goto out;
-    for (size_t i = 0; i < REPEAT; i++) {
-        double begin = bench_seconds();
-        struct snapshot_cut *cut = snapshot_begin(store);
-        snapshot_writer(cut)->full = true;
-        if (!embedding_save(table, snapshot_writer(cut), err)) {
-            snapshot_abandon(cut);
-            goto out;
-        }
-        freeze[i] = bench_seconds() - begin;
-        bytes = snapshot_cut_bytes(cut);
-        begin = bench_seconds();
-        if (!snapshot_commit(cut, err)) goto out;
-        commit[i] = bench_seconds() - begin;
-        if (!write_plainly(file, bytes, &plain[i], err)) goto out;
-    }
-    double mega = (double)bytes / 1e6;
-    bench_add(bench, "snapshot: frozen (learning waits)", mega / bench_median(freeze, REPEAT), "MB/s",
-              mega / bench_memcpy(bytes), "memcpy of the same bytes");
-    bench_add(bench, "snapshot: written and synced (learning goes on)", mega / bench_median(commit, REPEAT), "MB/s",
-              mega / bench_median(plain, REPEAT),
-              "sequential write and fsync of the same bytes");
-    ok = true;
-out:
-    snapshot_close(store);
-    embedding_destroy(table);
     return ok;
 }

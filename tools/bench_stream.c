@@ -269,7 +269,7 @@ static bool train_alone(struct bench *bench, struct learner *learner, struct met
     return ok;
 }
 
-static struct cs_config *configure(const char *zero_shot, struct cs_error *err)
+struct cs_config *bench_configure(const char *zero_shot, struct cs_error *err)
 {
     struct config_problems problems = { 0 };
     char text[2048];
@@ -300,7 +300,7 @@ static bool write_events(struct generator *generator, const char *file, struct c
 /* Decode and join alone: events a second, and how many batches the file makes. */
 static bool decode_alone(struct bench *bench, const char *file, size_t *batches, struct cs_error *err)
 {
-    struct cs_config *config = configure(bench_system[0].zero_shot, err);
+    struct cs_config *config = bench_configure(bench_system[0].zero_shot, err);
     struct features *features = config ? features_create(&config->features, err) : NULL;
     struct source source = { 0 };
     struct arena *arena = arena_create(1 << 20);
@@ -332,7 +332,7 @@ static bool run_system(struct bench *bench, const struct bench_system *system, c
                        struct generator *generator,
                        struct cs_error *err)
 {
-    struct cs_config *config = configure(system->zero_shot, err);
+    struct cs_config *config = bench_configure(system->zero_shot, err);
     struct features *features = config ? features_create(&config->features, err) : NULL;
     struct learner *learner = features ? assemble_learner(config, features, bench->parallel, err) : NULL;
     struct metrics *metrics = learner ? metrics_create(config->evaluation.window) : NULL;

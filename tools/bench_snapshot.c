@@ -1,0 +1,342 @@
+/* Snapshots of a learner with a table of millions of rows, a fifth of which changed at random places since the last
+ * one: how long learning stops and how much slower it is meanwhile, what is written and kept, how fast, and how long a
+ * resume takes. */
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/random.h"
+#include "daemon/assemble.h"
+#include "storage/snapshot.h"
+#include "tools/bench.h"
+
+enum { HELD = 16, PIECE = 1 << 20, ROUNDS = 3, CUTS = 10, STEPS_MAX = 100000, ADMITTED_AT_ONCE = 16384 };
+#define UNHINDERED_SECONDS 4.0
+
+struct pupil {
+    struct cs_config *config;
+    struct features *features;
+    struct learner *learner;
+    struct embedding_table *item;
+    uint64_t rows, changes;             /* of item; changes drawn so far */
+    int64_t time;
+    struct arena *arena[HELD];
+    struct batch *batch[HELD];
+    uint64_t steps;
+};
+
+/* ---- What is learned: item keys by popularity (log-uniform), up to 100 behaviors, 40 % new users. ---- */
+
+static uint64_t popular(const struct pupil *pupil, uint64_t stream, uint64_t counter)
+{
+    double rank = exp((double)random_uniform(stream, counter) * log((double)pupil->rows));
+    return bench_key((uint64_t)rank * UINT64_C(2654435761) % pupil->rows);
+}
+
+static struct batch *make_batch(const struct pupil *pupil, uint64_t number, struct arena *arena)
+{
+    size_t size = pupil->config->batch.size, columns = pupil->features->categorical_count;
+    struct example **example = calloc(size, sizeof *example);
+    if (!example) abort();
+    for (size_t i = 0; i < size; i++) {
+        uint64_t stream = random_stream(number, "example", i), drawn = 0;
+        size_t behaviors = random_uniform(stream, drawn++) < 0.4f ? 0 : 1 + random_bits(stream, drawn++) % 100;
+        struct example *e = example[i] = example_create(pupil->features, 2, behaviors, columns);
+        if (!e) abort();
+        memcpy(example_id(e), "id", 3);
+        for (size_t c = 0; c < columns; c++) {
+            example_keys_of(e)[c] = 1;
+            example_keys(e)[c] = random_bits(stream, drawn++) % 50;
+        }
+        for (size_t f = 0; f < pupil->features->count; f++)
+            if (!strcmp(pupil->features->feature[f].name, "item_id"))
+                example_keys(e)[pupil->features->feature[f].column] = popular(pupil, stream, drawn++);
+        for (size_t b = 0; b < behaviors; b++) example_behaviors(e)[b] = popular(pupil, stream, drawn++);
+        e->clicked = random_bits(stream, drawn++) & 1;
+        e->user = e->item = i;
+        e->time = e->released = 1000;
+    }
+    struct batch *batch = batch_build(pupil->features, example, size, arena);
+    for (size_t i = 0; i < size; i++) free(example[i]);
+    free(example);
+    return batch;
+}
+
+static bool pupil_create(struct pupil *pupil, uint64_t rows, struct parallel *parallel, struct cs_error *err)
+{
+    *pupil = (struct pupil){ .rows = rows, .time = 1000, .config = bench_configure("{kind: none}\n", err) };
+    pupil->features = pupil->config ? features_create(&pupil->config->features, err) : NULL;
+    pupil->learner = pupil->features ? assemble_learner(pupil->config, pupil->features, parallel, err) : NULL;
+    if (!pupil->learner) return false;
+    pupil->item = learner_table(pupil->learner, pupil->features->behavior_table);
+    return true;
+}
+
+static void pupil_destroy(struct pupil *pupil)
+{
+    for (size_t i = 0; i < HELD; i++) arena_destroy(pupil->arena[i]);
+    learner_destroy(pupil->learner);
+    features_destroy(pupil->features);
+    config_destroy(pupil->config);
+}
+
+static void learn(struct pupil *pupil)
+{
+    struct batch *batch = pupil->batch[pupil->steps++ % HELD];
+    batch->last_time = ++pupil->time;
+    learner_score(pupil->learner, batch);
+    learner_learn(pupil->learner, batch);
+}
+
+/* A fifth of the rows at random places is seen again. */
+static void change_a_fifth(struct pupil *pupil)
+{
+    static uint64_t key[ADMITTED_AT_ONCE];
+    static uint32_t one[ADMITTED_AT_ONCE], slot[ADMITTED_AT_ONCE];
+    pupil->time++;
+    for (uint64_t left = pupil->rows / 5; left > 0;) {
+        size_t n = left < ADMITTED_AT_ONCE ? left : ADMITTED_AT_ONCE;
+        for (size_t i = 0; i < n; i++) {        /* a walk through a permutation: each row once before any is repeated */
+            key[i] = bench_key(pupil->changes++ * UINT64_C(2654435761) % pupil->rows);
+            one[i] = 1;
+        }
+        embedding_admit(pupil->item, key, one, n, pupil->time, slot);
+        left -= n;
+    }
+}
+
+/* ---- Plain files, for comparison ---- */
+
+static bool write_plainly(const char *file, size_t bytes, double *seconds, struct cs_error *err)
+{
+    char *piece = malloc(PIECE);
+    int fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    bool ok = piece && fd >= 0;
+    if (piece) memset(piece, 7, PIECE);
+    double begin = bench_seconds();
+    for (size_t left = bytes; ok && left > 0;) {
+        ssize_t n = write(fd, piece, left < PIECE ? left : PIECE);
+        ok = n > 0;
+        if (ok) left -= (size_t)n;
+    }
+    ok = ok && fsync(fd) == 0;
+    *seconds = bench_seconds() - begin;
+    if (!ok) cs_fail_errno(err, errno, "cannot write %s", file);
+    if (fd >= 0) close(fd);
+    free(piece);
+    return ok;
+}
+
+/* Into memory that was never used, as a resume reads it. */
+static bool read_plainly(const char *file, size_t bytes, double *seconds, struct cs_error *err)
+{
+    char *memory = malloc(bytes);
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    bool ok = memory && fd >= 0;
+    double begin = bench_seconds();
+    for (size_t at = 0; ok && at < bytes;) {
+        ssize_t n = read(fd, memory + at, bytes - at < PIECE ? bytes - at : PIECE);
+        ok = n > 0;
+        if (ok) at += (size_t)n;
+    }
+    *seconds = bench_seconds() - begin;
+    if (!ok) cs_fail_errno(err, errno, "cannot read %s", file);
+    if (fd >= 0) close(fd);
+    free(memory);
+    return ok;
+}
+
+/* ---- A full snapshot, and a resume from it ---- */
+
+static struct snapshot_cut *begin_cut(struct snapshot_store *store, struct pupil *pupil, struct cs_error *err)
+{
+    struct snapshot_cut *cut = snapshot_begin(store);
+    if (learner_save(pupil->learner, snapshot_writer(cut), err)) return cut;
+    snapshot_abandon(cut);
+    return NULL;
+}
+
+static bool whole_cut(struct snapshot_store *store, struct pupil *pupil, struct cs_error *err)
+{
+    struct snapshot_cut *cut = begin_cut(store, pupil, err);
+    return cut && snapshot_commit(cut, err);
+}
+
+static bool measure_full(struct bench *bench, const char *directory, struct pupil *pupil, double *plain_read,
+                         struct cs_error *err)
+{
+    char file[320];
+    double plain[2], begin, seconds;
+    struct snapshot_store *store = snapshot_open(directory, NULL, NULL, err);
+    if (!store) return false;
+    snprintf(file, sizeof file, "%s/plain", bench->directory);
+    begin = bench_seconds();
+    bool ok = whole_cut(store, pupil, err);
+    seconds = bench_seconds() - begin;
+    size_t bytes = snapshot_stats(store).written_bytes;
+    snapshot_close(store);
+    ok = ok && write_plainly(file, bytes, &plain[0], err) && write_plainly(file, bytes, &plain[1], err) &&
+         read_plainly(file, bytes, plain_read, err);
+    unlink(file);
+    if (!ok) return false;
+    double mega = (double)bytes / 1e6;
+    bench_add(bench, "snapshot: all rows", mega / seconds, "MB/s", mega / bench_median(plain, 2),
+              "sequential write and fsync of the same bytes");
+    return true;
+}
+
+static bool measure_resume(struct bench *bench, const char *directory, const struct pupil *saved, double plain_read,
+                           struct cs_error *err)
+{
+    struct pupil pupil;
+    struct snapshot_view *view = NULL;
+    struct snapshot_store *store = NULL;
+    double begin = bench_seconds();
+    bool ok = pupil_create(&pupil, saved->rows, bench->parallel, err);
+    store = ok ? snapshot_open(directory, NULL, NULL, err) : NULL;
+    view = store ? snapshot_view_open(store, err) : NULL;
+    ok = view && learner_load(pupil.learner, snapshot_reader(view), err);
+    double seconds = bench_seconds() - begin;
+    if (ok && embedding_rows(pupil.item) != embedding_rows(saved->item))
+        ok = cs_fail(err, CS_FAILED, "%ju rows came back of %ju", (uintmax_t)embedding_rows(pupil.item),
+                     (uintmax_t)embedding_rows(saved->item));
+    if (ok) bench_add(bench, "snapshot: resume, all loaded", seconds, "s", plain_read, "read of the same bytes");
+    snapshot_view_close(view);
+    snapshot_close(store);
+    pupil_destroy(&pupil);
+    return ok;
+}
+
+/* ---- Learning goes on while one is written ---- */
+
+struct commit { struct snapshot_cut *cut; pthread_t thread; _Atomic bool done; bool ok; struct cs_error err; };
+
+static void *commit_cut(void *argument)
+{
+    struct commit *commit = argument;
+    commit->ok = snapshot_commit(commit->cut, &commit->err);
+    commit->done = true;
+    return NULL;
+}
+
+/* step[0 ... *steps - 1]: seconds each. Until the seconds are over or, where there is a commit, until it is done. */
+static double learn_for(struct pupil *pupil, double seconds, const struct commit *commit, double *step, size_t *steps)
+{
+    double begin = bench_seconds(), last = begin;
+    *steps = 0;
+    while (commit ? !commit->done : last - begin < seconds) {
+        learn(pupil);
+        double now = bench_seconds();
+        if (*steps < STEPS_MAX) step[(*steps)++] = now - last;
+        last = now;
+    }
+    return (double)*steps / (last - begin);
+}
+
+static bool measure_learning(struct bench *bench, struct snapshot_store *store, struct pupil *pupil,
+                             struct cs_error *err)
+{
+    double *step = calloc(STEPS_MAX, sizeof *step), alone[ROUNDS], meanwhile[ROUNDS], saves[ROUNDS], writing[ROUNDS];
+    double usual[ROUNDS], longest_alone[ROUNDS], longest[ROUNDS], aside[ROUNDS];
+    bool ok = step != NULL;
+    if (!ok) cs_fail(err, CS_FAILED, "out of memory");
+    for (size_t i = 0; ok && i < HELD; i++) learn(pupil);       /* whatever is made at first */
+    ok = ok && whole_cut(store, pupil, err);
+    snapshot_set_pace(store, pupil->config->snapshot.pace);
+    for (size_t round = 0; ok && round < ROUNDS; round++) {
+        size_t steps;
+        change_a_fifth(pupil);
+        alone[round] = learn_for(pupil, UNHINDERED_SECONDS, NULL, step, &steps);
+        longest_alone[round] = bench_quantile(step, steps, 1);
+        usual[round] = bench_median(step, steps);
+        uint64_t set_aside = embedding_set_aside(pupil->item);
+        double begin = bench_seconds();
+        struct commit commit = { .cut = begin_cut(store, pupil, err) };
+        saves[round] = bench_seconds() - begin;
+        if (!commit.cut || pthread_create(&commit.thread, NULL, commit_cut, &commit)) abort();
+        begin = bench_seconds();
+        meanwhile[round] = learn_for(pupil, 0, &commit, step, &steps);
+        writing[round] = bench_seconds() - begin;
+        longest[round] = bench_quantile(step, steps, 1);
+        aside[round] = (double)(embedding_set_aside(pupil->item) - set_aside);
+        pthread_join(commit.thread, NULL);
+        ok = commit.ok;
+        if (!ok) *err = commit.err;
+    }
+    snapshot_set_pace(store, 1);
+    if (ok) {
+        double examples = (double)pupil->config->batch.size, ms = 1e3;
+        double plain = bench_median(usual, ROUNDS), most_alone = bench_median(longest_alone, ROUNDS);
+        bench_add(bench, "snapshot: the save itself (learning waits)", ms * bench_median(saves, ROUNDS), "ms", 5,
+                  "what is allowed");
+        bench_add(bench, "snapshot: longest step, beyond a usual one", ms * (bench_median(longest, ROUNDS) - plain),
+                  "ms", ms * (most_alone - plain), "the same without a snapshot");
+        bench_add(bench, "snapshot: learning while one is written", examples * bench_median(meanwhile, ROUNDS),
+                  "examples/s", examples * bench_median(alone, ROUNDS), "without a snapshot");
+        bench_add(bench, "  a usual step", ms * plain, "ms", NAN, "");
+        bench_add(bench, "  written in", bench_median(writing, ROUNDS), "s", NAN, "");
+        bench_add(bench, "  rows set aside", bench_median(aside, ROUNDS), "rows", NAN, "");
+    }
+    free(step);
+    return ok;
+}
+
+/* ---- What many of them write and keep ---- */
+
+static bool measure_bytes(struct bench *bench, struct snapshot_store *store, struct pupil *pupil, struct cs_error *err)
+{
+    double changed = 0, written = 0, peak = 0, disk = 0, live = 1;
+    for (size_t i = 0; i < CUTS; i++) {
+        change_a_fifth(pupil);
+        if (!whole_cut(store, pupil, err)) return false;
+        struct snapshot_stats stats = snapshot_stats(store);
+        changed += (double)stats.changed_bytes;
+        written += (double)stats.written_bytes;
+        live = (double)stats.live_bytes;
+        if ((double)stats.disk_bytes / live > disk) disk = (double)stats.disk_bytes / live;
+        if ((double)stats.peak_bytes / live > peak) peak = (double)stats.peak_bytes / live;
+    }
+    bench_add(bench, "snapshot: written, of 10 in a row", written / 1e6, "MB", changed / 1e6, "the bytes changed");
+    bench_add(bench, "snapshot: largest on disk after one", disk * live / 1e6, "MB", live / 1e6, "the live state");
+    bench_add(bench, "snapshot: largest on disk during one", peak * live / 1e6, "MB", live / 1e6, "the live state");
+    return true;
+}
+
+bool bench_snapshot(struct bench *bench, struct cs_error *err)
+{
+    char directory[300], what[96];
+    struct pupil pupil;
+    struct snapshot_store *store = NULL;
+    double plain_read;
+
+    snprintf(directory, sizeof directory, "%s/snapshot", bench->directory);
+    snprintf(what, sizeof what, "snapshots: filling a table with %ju rows", (uintmax_t)bench->rows);
+    bench_progress(what);
+    bool ok = pupil_create(&pupil, bench->rows, bench->parallel, err) && bench_fill(pupil.item, bench->rows, err);
+    for (size_t i = 0; ok && i < HELD; i++) {
+        pupil.arena[i] = arena_create(1 << 20);
+        pupil.batch[i] = make_batch(&pupil, i, pupil.arena[i]);
+    }
+    if (!ok) goto out;
+    bench_progress("a full snapshot, and a resume from it");
+    ok = measure_full(bench, directory, &pupil, &plain_read, err) &&
+         measure_resume(bench, directory, &pupil, plain_read, err);
+    store = ok ? snapshot_open(directory, NULL, NULL, err) : NULL;
+    if (!store) goto out;
+    bench_progress("learning while snapshots are written");
+    ok = measure_learning(bench, store, &pupil, err);
+    if (ok) bench_progress("ten snapshots in a row");
+    ok = ok && measure_bytes(bench, store, &pupil, err);
+out:
+    ok = ok && store;
+    snapshot_close(store);
+    pupil_destroy(&pupil);
+    return ok;
+}
