@@ -5,7 +5,8 @@
  *                   the bit cleared also finds this, or that the copy is done.
  *   aside_busy      set while the owner claims and sets aside, so that a reader who finds every bit cleared knows
  *                   whether a record is still on its way into the queue.
- *   aside           queue of one producer (owner) and one consumer (reader): chunks of records
+ *   aside           queue of one producer (owner) and one consumer (reader): chunks of records. Chunks that were read
+ *                   go back to the owner by `drained`: memory that the kernel gives anew costs more than the copy
  *   stage           IDLE -> READING (begin, owner) -> WRITTEN or FAILED (end, reader) -> IDLE (next begin) */
 #include "core/freeze.h"
 
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ASIDE_CHUNK = 256 * 1024, NOBODY = UINT32_MAX };
+enum { ASIDE_CHUNK = 256 * 1024, ASIDE_KEPT = 128, NOBODY = UINT32_MAX };       /* of chunks, for use again */
 enum stage { IDLE, READING, WRITTEN, FAILED };
 
 /* A unit's part of the cut. */
@@ -52,7 +53,7 @@ struct freeze {
     struct frozen *frozen;          /* room for all units, with their bits behind: one allocation each, reused */
     uint64_t *bits;
     size_t room;                    /* units that both have room for */
-    struct aside *tail;
+    struct aside *tail, *spare;     /* spare: chunks to be used again, by `next` */
     atomic_uint_fast64_t set_aside;
 
     /* set by begin, then the reader's */
@@ -62,6 +63,8 @@ struct freeze {
     uint8_t *spill;                 /* a record that was claimed and did not fit */
     size_t spill_size, spill_room;
 
+    _Atomic(struct aside *) drained;    /* read; a stack by `next` that the owner takes whole */
+    atomic_size_t kept;                 /* chunks in drained and spare */
     _Atomic uint32_t writing;
     atomic_bool aside_busy;
     _Atomic int stage;
@@ -73,13 +76,44 @@ static void *need(void *memory)
     return memory;
 }
 
+static struct aside *aside_clear(struct aside *aside)
+{
+    atomic_store_explicit(&aside->next, NULL, memory_order_relaxed);
+    atomic_store_explicit(&aside->used, 0, memory_order_relaxed);
+    return aside;
+}
+
 static struct aside *aside_create(size_t bytes)
 {
     struct aside *aside = need(malloc(sizeof *aside + bytes));
-    atomic_init(&aside->next, NULL);
-    atomic_init(&aside->used, 0);
     aside->size = bytes;
-    return aside;
+    return aside_clear(aside);
+}
+
+/* Read: by the reader, or by the owner while nobody reads. */
+static void aside_give_back(struct freeze *freeze, struct aside *aside)
+{
+    if (aside->size != ASIDE_CHUNK || atomic_load_explicit(&freeze->kept, memory_order_relaxed) >= ASIDE_KEPT) {
+        free(aside);
+        return;
+    }
+    atomic_fetch_add_explicit(&freeze->kept, 1, memory_order_relaxed);
+    struct aside *top = atomic_load_explicit(&freeze->drained, memory_order_relaxed);
+    do atomic_store_explicit(&aside->next, top, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&freeze->drained, &top, aside, memory_order_release,
+                                                  memory_order_relaxed));
+}
+
+/* The owner's. */
+static struct aside *aside_take(struct freeze *freeze, size_t bytes)
+{
+    if (bytes > ASIDE_CHUNK) return aside_create(bytes);
+    if (!freeze->spare) freeze->spare = atomic_exchange_explicit(&freeze->drained, NULL, memory_order_acquire);
+    struct aside *aside = freeze->spare;
+    if (!aside) return aside_create(ASIDE_CHUNK);
+    freeze->spare = atomic_load_explicit(&aside->next, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&freeze->kept, 1, memory_order_relaxed);
+    return aside_clear(aside);
 }
 
 struct freeze *freeze_create(unsigned shift, const struct freeze_ops *ops, const void *self)
@@ -102,7 +136,7 @@ static void aside_reset(struct freeze *freeze)
 {
     while (freeze->head != freeze->tail) {
         struct aside *next = atomic_load_explicit(&freeze->head->next, memory_order_relaxed);
-        free(freeze->head);
+        aside_give_back(freeze, freeze->head);
         freeze->head = next;
     }
     atomic_store_explicit(&freeze->head->used, 0, memory_order_relaxed);
@@ -114,6 +148,7 @@ void freeze_destroy(struct freeze *freeze)
     if (!freeze) return;
     assert(atomic_load(&freeze->stage) != READING);
     aside_reset(freeze);
+    while (atomic_load(&freeze->kept)) free(aside_take(freeze, 0));
     free(freeze->head);
     for (size_t i = 0; i < freeze->units; i++) free(freeze->unit[i].changed);
     free(freeze->unit);
@@ -126,6 +161,7 @@ void freeze_destroy(struct freeze *freeze)
 size_t freeze_bytes(const struct freeze *freeze)
 {
     size_t bytes = sizeof *freeze + sizeof *freeze->tail + freeze->tail->size +
+                   atomic_load_explicit(&freeze->kept, memory_order_relaxed) * (sizeof *freeze->tail + ASIDE_CHUNK) +
                    freeze->capacity * sizeof *freeze->unit;
     for (size_t i = 0; i < freeze->units; i++) bytes += freeze->unit[i].changed ? freeze->words * 8 : 0;
     return bytes + freeze->room * (sizeof *freeze->frozen + 3 * freeze->words * 8);
@@ -182,7 +218,7 @@ static void set_aside(struct freeze *freeze, const struct frozen *frozen, uint32
     struct aside *tail = freeze->tail, *fresh = NULL;
     size_t used = atomic_load_explicit(&tail->used, memory_order_relaxed);
     if (tail->size - used < whole) {
-        fresh = aside_create(whole > ASIDE_CHUNK ? whole : ASIDE_CHUNK);
+        fresh = aside_take(freeze, whole);
         tail = fresh;
         used = 0;
     }
@@ -342,7 +378,7 @@ static size_t drain_aside(struct freeze *freeze, uint8_t *into, size_t room, siz
         struct aside *next = atomic_load_explicit(&head->next, memory_order_acquire);
         if (!next) return 0;
         if (freeze->head_at < atomic_load_explicit(&head->used, memory_order_acquire)) continue;
-        free(head);
+        aside_give_back(freeze, head);
         freeze->head = next;
         freeze->head_at = 0;
     }
