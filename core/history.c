@@ -1,18 +1,21 @@
-/* Users' own clicks: a hash table of users over blocks of entries, which are also what is saved, and a list by
- * activity.
+/* Users' own clicks: a hash table of users over blocks of entries, and a list by activity.
  *
  *   index   user -> entry number (open addressing)
- *   block   [HISTORY_BLOCK entries], dirty where something changed since the last save
- *   list    least recently active first: who leaves when max_users is reached; its entry is reused in place */
+ *   block   [BLOCK entries], in use from the first on
+ *   list    least recently active first: who leaves when max_users is reached; its entry is reused in place. Follows
+ *           from the entries' activity, so it is no part of what is saved
+ *   freeze  an entry is a record of the snapshot, with its items: freeze_touch before each change of either */
 #include "core/history.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 1024, NONE = UINT32_MAX };
+#include "core/freeze.h"
 
-static const char section[] = "history";
+enum { BLOCK_SHIFT = 10, BLOCK = 1 << BLOCK_SHIFT, NONE = UINT32_MAX };
+
+static const char section[] = "history", section_users[] = "history.users";
 
 struct user {
     uint64_t user, activity; /* activity: number of the append; the list is in its order */
@@ -20,11 +23,16 @@ struct user {
     uint32_t older, newer, count, capacity;
 };
 
+struct block {
+    struct user user[BLOCK];
+    uint64_t living[BLOCK / 64]; /* entries in use */
+};
+
 struct history {
     struct history_options options;
-    struct user **block;
-    uint8_t *is_dirty;
+    struct block **block;
     size_t blocks, count;
+    struct freeze *freeze;
     uint32_t *index; /* entry number + 1, 0: free */
     size_t index_mask;
     uint32_t oldest, newest;
@@ -41,7 +49,7 @@ static void *grow(void *memory, size_t bytes)
 
 static struct user *at(const struct history *history, uint32_t entry)
 {
-    return &history->block[entry / BLOCK][entry % BLOCK];
+    return &history->block[entry / BLOCK]->user[entry % BLOCK];
 }
 static size_t home(const struct history *history, uint64_t user) { return (user ^ user >> 32) & history->index_mask; }
 
@@ -75,12 +83,53 @@ static void index_remove(struct history *history, size_t slot)
     history->index[slot] = 0;
 }
 
+/* ---- as the snapshot sees users: a record, then the items ---- */
+
+struct record {
+    uint64_t user, activity, count;
+};
+
+static size_t frozen_units(const void *self) { return ((const struct history *)self)->blocks; }
+
+static void frozen_unit(const void *self, size_t unit, const void **base, const uint64_t **living)
+{
+    const struct history *history = self;
+    *base = history->block[unit];
+    *living = history->block[unit]->living;
+}
+
+static size_t frozen_size(const void *self, const void *base, uint32_t place)
+{
+    (void)self;
+    return sizeof(struct record) + ((const struct block *)base)->user[place].count * sizeof(uint64_t);
+}
+
+static void frozen_write(const void *self, const void *base, uint32_t place, void *into)
+{
+    (void)self;
+    const struct user *user = &((const struct block *)base)->user[place];
+    struct record record = { user->user, user->activity, user->count };
+    memcpy(into, &record, sizeof record);
+    if (user->count) memcpy((uint8_t *)into + sizeof record, user->item, user->count * sizeof *user->item);
+}
+
+static const struct freeze_ops frozen_users = {
+    .units = frozen_units, .unit = frozen_unit, .size = frozen_size, .write = frozen_write
+};
+
+/* ---- users, by id and by activity ---- */
+
 struct history *history_create(const struct history_options *options)
 {
     struct history *history = calloc(1, sizeof *history);
     if (!history) return NULL;
     history->options = *options;
     history->oldest = history->newest = NONE;
+    history->freeze = freeze_create(BLOCK_SHIFT, &frozen_users, history);
+    if (!history->freeze) {
+        free(history);
+        return NULL;
+    }
     index_reset(history, 1024);
     return history;
 }
@@ -91,7 +140,7 @@ void history_destroy(struct history *history)
     for (size_t i = 0; i < history->count; i++) free(at(history, (uint32_t)i)->item);
     for (size_t i = 0; i < history->blocks; i++) free(history->block[i]);
     free(history->block);
-    free(history->is_dirty);
+    freeze_destroy(history->freeze);
     free(history->index);
     free(history);
 }
@@ -112,15 +161,23 @@ static void list_append(struct history *history, uint32_t entry)
     history->newest = entry;
 }
 
+static void add_block(struct history *history)
+{
+    assert(history->blocks < STATE_SLOTS_MAX / BLOCK);
+    history->block = grow(history->block, (history->blocks + 1) * sizeof *history->block);
+    history->block[history->blocks] = calloc(1, sizeof **history->block);
+    if (!history->block[history->blocks++]) abort();
+}
+
+static void set_living(struct history *history, uint32_t entry)
+{
+    history->block[entry / BLOCK]->living[entry % BLOCK / 64] |= UINT64_C(1) << (entry % 64);
+}
+
 static uint32_t entry_add(struct history *history)
 {
-    if (history->count == history->blocks * BLOCK) {
-        history->block = grow(history->block, (history->blocks + 1) * sizeof *history->block);
-        history->is_dirty = grow(history->is_dirty, history->blocks + 1);
-        history->block[history->blocks] = calloc(BLOCK, sizeof **history->block);
-        if (!history->block[history->blocks]) abort();
-        history->is_dirty[history->blocks++] = 1;
-    }
+    if (history->count == history->blocks * BLOCK) add_block(history);
+    set_living(history, (uint32_t)history->count);
     return (uint32_t)history->count++;
 }
 
@@ -132,23 +189,27 @@ static void index_grow(struct history *history)
         history->index[index_find(history, at(history, (uint32_t)i)->user)] = (uint32_t)i + 1;
 }
 
+/* The user's entry, touched and out of the list. */
 static uint32_t find_or_add(struct history *history, uint64_t key)
 {
     size_t slot = index_find(history, key);
     if (history->index[slot]) {
         uint32_t entry = history->index[slot] - 1;
+        freeze_touch(history->freeze, entry);
         list_remove(history, entry);
         return entry;
     }
     uint32_t entry;
     if (history->options.max_users && history->count >= history->options.max_users) {
         entry = history->oldest;
+        freeze_touch(history->freeze, entry);
         list_remove(history, entry);
         index_remove(history, index_find(history, at(history, entry)->user));
         at(history, entry)->count = 0;
     } else {
         index_grow(history);
         entry = entry_add(history);
+        freeze_touch(history->freeze, entry);
     }
     at(history, entry)->user = key;
     history->index[index_find(history, key)] = entry + 1;
@@ -180,7 +241,6 @@ void history_append(struct history *history, uint64_t key, uint64_t item)
     user->item[user->count++] = item;
     user->activity = history->appends++;
     list_append(history, entry);
-    history->is_dirty[entry / BLOCK] = 1;
 }
 
 const uint64_t *history_of(const struct history *history, uint64_t user, size_t *count)
@@ -194,72 +254,66 @@ size_t history_users(const struct history *history) { return history->count; }
 
 size_t history_bytes(const struct history *history)
 {
-    return sizeof *history + history->blocks * BLOCK * sizeof(struct user) +
-           (history->index_mask + 1) * sizeof *history->index + history->item_bytes;
+    return sizeof *history + history->blocks * sizeof(struct block) +
+           (history->index_mask + 1) * sizeof *history->index + history->item_bytes + freeze_bytes(history->freeze);
 }
 
-/* Saved: block i holds its entries in order, each as a record and then its items. */
-struct record {
-    uint64_t user, activity, count;
+/* ---- state ----
+ *
+ *   history, 0          struct header
+ *   history.users, n    of entry n: struct record, then uint64 item[count], oldest first */
+
+struct header {
+    uint64_t version, count, appends;
 };
+
+enum { VERSION = 2 };
 
 bool history_save(struct history *history, struct state_writer *writer, struct cs_error *err)
 {
-    uint8_t *bytes = NULL;
-    bool ok = true;
-    for (size_t i = 0; i < history->blocks && ok; i++) {
-        if (!writer->full && !history->is_dirty[i]) continue;
-        size_t entries = history->count - i * BLOCK < BLOCK ? history->count - i * BLOCK : BLOCK, size = 0;
-        for (size_t j = 0; j < entries; j++)
-            size += sizeof(struct record) + history->block[i][j].count * sizeof(uint64_t);
-        bytes = grow(bytes, size);
-        uint8_t *out = bytes;
-        for (size_t j = 0; j < entries; j++) {
-            const struct user *user = &history->block[i][j];
-            struct record record = { user->user, user->activity, user->count };
-            memcpy(out, &record, sizeof record);
-            memcpy(out + sizeof record, user->item, user->count * sizeof *user->item);
-            out += sizeof record + user->count * sizeof *user->item;
-        }
-        ok = writer->put(writer, section, i, bytes, size, err);
-        if (ok) history->is_dirty[i] = 0;
-    }
-    free(bytes);
-    return ok;
+    struct header header = { VERSION, history->count, history->appends };
+    struct state_records records = freeze_records(history->freeze);
+    return writer->put(writer, section, 0, &header, sizeof header, err) &&
+           writer->records(writer, section_users, &records, err);
 }
 
-static bool load_block(void *argument, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
+/* In any order: the blocks and history->count are there already. */
+struct loading {
+    struct history *history;
+    size_t loaded;
+};
+
+static bool load_user(void *argument, uint64_t slot, const void *bytes, size_t size, struct cs_error *err)
 {
-    struct history *history = argument;
-    if (id * BLOCK != history->count)
-        return cs_fail(err, CS_REFUSED, "history: block %zu is missing", history->count / BLOCK);
-    const uint8_t *in = bytes, *end = in + size;
-    while (in < end) {
-        struct record record;
-        if ((size_t)(end - in) < sizeof record)
-            return cs_fail(err, CS_REFUSED, "history: block %zu is cut short", (size_t)id);
-        memcpy(&record, in, sizeof record);
-        in += sizeof record;
-        if (record.count > (size_t)(end - in) / sizeof(uint64_t) || record.count > UINT32_MAX)
-            return cs_fail(err, CS_REFUSED, "history: block %zu is cut short", (size_t)id);
-        index_grow(history);
-        size_t slot = index_find(history, record.user);
-        if (history->index[slot]) return cs_fail(err, CS_REFUSED, "history: a user is there twice");
-        uint32_t entry = entry_add(history);
-        history->index[slot] = entry + 1;
-        struct user *user = at(history, entry);
-        user->user = record.user;
-        user->activity = record.activity;
-        size_t kept = record.count < history->options.max_length ? record.count : history->options.max_length;
-        if (kept) {
-            set_capacity(history, user, (uint32_t)kept);
-            memcpy(user->item, in + (record.count - kept) * sizeof(uint64_t), kept * sizeof(uint64_t));
-        }
-        user->count = (uint32_t)kept;
-        in += record.count * sizeof(uint64_t);
-        if (record.activity >= history->appends) history->appends = record.activity + 1;
+    struct loading *loading = argument;
+    struct history *history = loading->history;
+    struct record record;
+    if (slot >= history->count)
+        return cs_fail(err, CS_REFUSED, "histories: user %zu is stored, %zu users are expected", (size_t)slot,
+                       history->count);
+    if (size < sizeof record) goto damaged;
+    memcpy(&record, bytes, sizeof record);
+    size_t rest = size - sizeof record;
+    if (rest % sizeof(uint64_t) || record.count != rest / sizeof(uint64_t) || record.activity >= history->appends)
+        goto damaged;
+    size_t at_index = index_find(history, record.user);
+    if (history->index[at_index]) goto damaged;
+    uint32_t entry = (uint32_t)slot;
+    history->index[at_index] = entry + 1;
+    set_living(history, entry);
+    struct user *user = at(history, entry);
+    user->user = record.user;
+    user->activity = record.activity;
+    size_t kept = record.count < history->options.max_length ? record.count : history->options.max_length;
+    if (kept) {
+        set_capacity(history, user, (uint32_t)kept);
+        memcpy(user->item, (const uint8_t *)bytes + size - kept * sizeof(uint64_t), kept * sizeof(uint64_t));
     }
+    user->count = (uint32_t)kept;
+    loading->loaded++;
     return true;
+damaged:
+    return cs_fail(err, CS_REFUSED, "histories: user %zu is damaged, or there twice", (size_t)slot);
 }
 
 struct active {
@@ -276,7 +330,28 @@ static int by_activity(const void *a, const void *b)
 bool history_load(struct history *history, struct state_reader *reader, struct cs_error *err)
 {
     assert(!history->count);
-    if (!reader->each(reader, section, load_block, history, err)) return false;
+    const void *bytes;
+    size_t size, slots = 1024;
+    struct header header;
+    if (!reader->get(reader, section, 0, &bytes, &size, err)) return false;
+    if (!bytes) return cs_fail(err, CS_REFUSED, "no histories are stored");
+    if (size != sizeof header)
+        return cs_fail(err, CS_REFUSED, "histories: the header has %zu bytes, %zu are expected", size, sizeof header);
+    memcpy(&header, bytes, sizeof header);
+    if (header.version != VERSION)
+        return cs_fail(err, CS_REFUSED, "histories: version %d, %d is expected", (int)header.version, VERSION);
+    if (header.count > STATE_SLOTS_MAX || header.count > header.appends)
+        return cs_fail(err, CS_REFUSED, "histories: the header is damaged");
+    while (history->blocks * BLOCK < header.count) add_block(history);
+    while (slots < (header.count + 1) * 2) slots *= 2;
+    index_reset(history, slots);
+    history->count = header.count;
+    history->appends = header.appends;
+    struct loading loading = { .history = history };
+    if (!reader->each(reader, section_users, load_user, &loading, err)) return false;
+    if (loading.loaded != history->count)
+        return cs_fail(err, CS_REFUSED, "histories: %zu users are stored, %zu are expected", loading.loaded,
+                       history->count);
     struct active *active = malloc((history->count + 1) * sizeof *active);
     if (!active) return cs_fail(err, CS_FAILED, "out of memory: %zu histories", history->count);
     for (size_t i = 0; i < history->count; i++)
@@ -284,6 +359,5 @@ bool history_load(struct history *history, struct state_reader *reader, struct c
     qsort(active, history->count, sizeof *active, by_activity);
     for (size_t i = 0; i < history->count; i++) list_append(history, active[i].entry);
     free(active);
-    if (history->blocks) memset(history->is_dirty, 0, history->blocks);
     return true;
 }

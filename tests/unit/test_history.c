@@ -94,7 +94,7 @@ static void test_against_plain_with_restarts(void **state)
     free(plain);
 }
 
-static void test_save_puts_only_what_changed(void **state)
+static void test_save_gives_only_what_changed(void **state)
 {
     (void)state;
     struct history *history = history_create(&(struct history_options){ .max_length = 4 });
@@ -102,14 +102,86 @@ static void test_save_puts_only_what_changed(void **state)
     memory_state_init(&saved);
     for (uint64_t user = 0; user < 5000; user++) history_append(history, user, 1);
     assert_true(history_save(history, &saved.writer, NULL));
-    assert_int_equal(saved.puts, 5);
+    assert_int_equal(saved.given, 5000);
+    assert_int_equal(saved.puts, 1); /* the header */
     saved.writer.full = false;
-    saved.puts = 0;
+    saved.given = 0;
     history_append(history, 4999, 2);
+    history_append(history, 5000, 2);
+    history_append(history, 4999, 3);
     assert_true(history_save(history, &saved.writer, NULL));
-    assert_int_equal(saved.puts, 1);
+    assert_int_equal(saved.given, 2);
     history_destroy(history);
     memory_state_release(&saved);
+}
+
+/* A cut is what was there at the save, whatever users do or leave before it is read; and a state loaded from it is
+ * whole where all is given anew. */
+static void test_cut_stays_as_it_was(void **state)
+{
+    (void)state;
+    struct history_options options = { .max_length = 4, .max_users = 3000 };
+    struct history *history = history_create(&options);
+    struct memory_state at_once, later, again;
+    memory_state_init(&at_once);
+    memory_state_init(&later);
+    memory_state_init(&again);
+    for (uint64_t n = 0; n < 5000; n++) history_append(history, random_bits(1, n) % 2900, n);
+    assert_true(history_save(history, &at_once.writer, NULL));
+    later.later = true;
+    assert_true(history_save(history, &later.writer, NULL));
+    for (uint64_t n = 0; n < 9000; n++) history_append(history, random_bits(2, n) % 6000, n);
+    memory_state_read(&later);
+    memory_state_end(&later, true);
+    assert_true(memory_state_same(&at_once, &later));
+    history_destroy(history);
+    history = history_create(&options);
+    assert_true(history_load(history, &later.reader, NULL));
+    assert_true(history_save(history, &again.writer, NULL));
+    assert_true(memory_state_same(&at_once, &again));
+    history_destroy(history);
+    memory_state_release(&at_once);
+    memory_state_release(&later);
+    memory_state_release(&again);
+}
+
+static void *read_cut(void *later)
+{
+    memory_state_read(later);
+    return NULL;
+}
+
+/* The same with the reading thread at work meanwhile (a matter for the thread sanitizer too). */
+static void test_cut_is_read_while_users_go_on(void **state)
+{
+    (void)state;
+    struct history *history = history_create(&(struct history_options){ .max_length = 4, .max_users = 3000 });
+    struct memory_state at_once, later;
+    memory_state_init(&at_once);
+    memory_state_init(&later);
+    for (uint64_t n = 0; n < 8000; n++) history_append(history, random_bits(1, n) % 2900, n);
+    assert_true(history_save(history, &at_once.writer, NULL));
+    later.later = true;
+    assert_true(history_save(history, &later.writer, NULL));
+    pthread_t reader;
+    assert_int_equal(pthread_create(&reader, NULL, read_cut, &later), 0);
+    for (uint64_t n = 0; n < 9000; n++) history_append(history, random_bits(2, n) % 6000, n);
+    pthread_join(reader, NULL);
+    memory_state_end(&later, true);
+    assert_true(memory_state_same(&at_once, &later));
+    history_destroy(history);
+    memory_state_release(&at_once);
+    memory_state_release(&later);
+}
+
+static bool loads(struct memory_state *saved)
+{
+    struct cs_error err = { 0 };
+    struct history *history = history_create(&(struct history_options){ .max_length = 4 });
+    bool loaded = history_load(history, &saved->reader, &err);
+    assert_int_equal(err.code, loaded ? CS_OK : CS_REFUSED);
+    history_destroy(history);
+    return loaded;
 }
 
 static void test_shorter_limit_and_damage(void **state)
@@ -126,12 +198,17 @@ static void test_shorter_limit_and_damage(void **state)
     assert_history(history, 1, 2, (uint64_t[]){ 3, 4 });
     history_destroy(history);
 
-    saved.block[0].size -= 8;
-    struct cs_error err = { 0 };
-    history = history_create(&(struct history_options){ .max_length = 4 });
-    assert_false(history_load(history, &saved.reader, &err));
-    assert_int_equal(err.code, CS_REFUSED);
-    history_destroy(history);
+    assert_true(loads(&saved));
+    memory_find(&saved, "history.users", 0)->size -= 8; /* an item less than it says */
+    assert_false(loads(&saved));
+    memory_find(&saved, "history.users", 0)->size += 8;
+    memory_find(&saved, "history", 0)->size -= 8;
+    assert_false(loads(&saved));
+    memory_find(&saved, "history", 0)->size += 8;
+    memory_forget(&saved, "history.users", 0); /* the header tells of one */
+    assert_false(loads(&saved));
+    memory_forget(&saved, "history", 0);
+    assert_false(loads(&saved));
     memory_state_release(&saved);
 }
 
@@ -140,7 +217,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_against_plain_with_restarts),
-        cmocka_unit_test(test_save_puts_only_what_changed),
+        cmocka_unit_test(test_save_gives_only_what_changed),
+        cmocka_unit_test(test_cut_stays_as_it_was),
+        cmocka_unit_test(test_cut_is_read_while_users_go_on),
         cmocka_unit_test(test_shorter_limit_and_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
