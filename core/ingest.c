@@ -182,6 +182,7 @@ struct batch *ingest_pop(struct ingest *ingest, struct arena *arena)
 }
 
 struct join_counts ingest_counts(const struct ingest *ingest) { return joiner_counts(ingest->joiner); }
+struct join_held ingest_held(const struct ingest *ingest) { return joiner_held(ingest->joiner); }
 size_t ingest_pending(const struct ingest *ingest) { return joiner_pending(ingest->joiner); }
 size_t ingest_open(const struct ingest *ingest) { return ingest->open_count; }
 
@@ -191,7 +192,7 @@ size_t ingest_bytes(const struct ingest *ingest)
            ingest->options.batch.size * sizeof *ingest->open + ingest->closed_capacity * sizeof *ingest->closed;
 }
 
-/* Saved: ingest, 0 is the header; ingest.open, 0 the open batch's examples, one after the other. */
+/* Saved: ingest, 0 is the header; ingest.open, 0 the open batch's examples, one after the other, where it has any. */
 struct header {
     uint64_t version;
     int64_t clock;
@@ -211,7 +212,8 @@ bool ingest_save(struct ingest *ingest, struct state_writer *writer, struct cs_e
     for (size_t i = 0; i < ingest->open_count; i++, out += ingest->open[i - 1]->size)
         memcpy(out, ingest->open[i], ingest->open[i]->size);
     bool ok = writer->put(writer, section, 0, &header, sizeof header, err) &&
-              writer->put(writer, section_open, 0, bytes, size, err);
+              (size ? writer->put(writer, section_open, 0, bytes, size, err)
+                    : writer->full || writer->remove(writer, section_open, 0, err));
     free(bytes);
     return ok && joiner_save(ingest->joiner, writer, err) && history_save(ingest->history, writer, err);
 }

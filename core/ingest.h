@@ -37,6 +37,7 @@ struct batch *ingest_pop(struct ingest *ingest, struct arena *arena);
 /* Closed batches wait: pop before pushing more. Never because of pending joins: those only resolve by further events,
  * so a joiner at max_pending lets its oldest go early instead (join_counts.forced). */
 struct join_counts ingest_counts(const struct ingest *ingest);
+struct join_held ingest_held(const struct ingest *ingest);
 size_t ingest_pending(const struct ingest *ingest);
 size_t ingest_open(const struct ingest *ingest);                   /* examples in the open batch */
 size_t ingest_bytes(const struct ingest *ingest);

@@ -4,7 +4,9 @@
  *               HELD_CLICK        a click (or conversion) whose impression has not come
  *               REMEMBERED        id alone, or with late_click correct the negative example, for one more window
  *   blocks      entries live in blocks of BLOCK, handed out in rising order round and round, so that what came together
- *               lies together; a block is also what is saved, if it changed
+ *               lies together
+ *   frozen      an entry is a record of the snapshot, with the example or id that it owns: `touch` before each change
+ *               of either, also before they are freed or handed out, is what lets a cut be written meanwhile
  *   index       XXH3 of the id -> entry number (open addressing, deletion moves entries up)
  *   held, kept  4-ary heaps by (end, order of arrival); an item whose entry has another order is stale and skipped */
 #include "core/joiner.h"
@@ -14,12 +16,14 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "core/freeze.h"
+
 const char *const join_result_name[JOIN_RESULTS] = {
     [JOIN_MATCHED] = "matched",     [JOIN_EXPIRED] = "expired", [JOIN_LATE] = "late",
     [JOIN_DUPLICATE] = "duplicate", [JOIN_ORPHAN] = "orphan",
 };
 
-enum { BLOCK = 1024, NONE = UINT32_MAX };
+enum { BLOCK_SHIFT = 10, BLOCK = 1 << BLOCK_SHIFT, NONE = UINT32_MAX };
 
 static const char section[] = "joiner", section_entries[] = "joiner.entries";
 
@@ -38,8 +42,8 @@ struct entry {
 
 struct block {
     struct entry entry[BLOCK];
+    uint64_t living[BLOCK / 64]; /* entries in use */
     uint32_t used;
-    bool is_dirty;
 };
 struct item {
     int64_t end;
@@ -59,11 +63,13 @@ struct joiner {
 
     struct block **block;
     size_t blocks, entries; /* entries in use */
+    struct freeze *freeze;
     uint32_t next;          /* where the search for a free entry goes on */
     uint32_t *index;        /* entry number + 1, 0: free */
     size_t index_mask;
     struct queue held, kept;
     size_t held_count, kept_count;
+    struct join_held undecided;
     int64_t clock;
     uint64_t orders;
     struct join_counts counts;
@@ -120,7 +126,7 @@ static struct entry *entry_at(const struct joiner *joiner, uint32_t number)
 {
     return &joiner->block[number / BLOCK]->entry[number % BLOCK];
 }
-static void touch(struct joiner *joiner, uint32_t number) { joiner->block[number / BLOCK]->is_dirty = true; }
+static void touch(struct joiner *joiner, uint32_t number) { freeze_touch(joiner->freeze, number); }
 
 static const char *id_of(const struct entry *entry) { return entry->example ? example_id(entry->example) : entry->id; }
 
@@ -172,11 +178,10 @@ static void index_make_room(struct joiner *joiner)
 
 static void add_block(struct joiner *joiner)
 {
-    assert(joiner->blocks < NONE / BLOCK);
+    assert(joiner->blocks < STATE_SLOTS_MAX / BLOCK);
     joiner->block = grow(joiner->block, (joiner->blocks + 1) * sizeof *joiner->block);
     joiner->block[joiner->blocks] = calloc(1, sizeof **joiner->block);
-    if (!joiner->block[joiner->blocks]) abort();
-    joiner->block[joiner->blocks++]->is_dirty = true;
+    if (!joiner->block[joiner->blocks++]) abort();
 }
 
 /* A free entry, the next one round from the last given: a function of what is in use, so a restored joiner gives the
@@ -202,38 +207,46 @@ static size_t body_bytes(const struct entry *entry)
     return entry->example ? entry->example->size : entry->id ? (size_t)entry->id_length + 1 : 0;
 }
 
-/* Puts a filled entry into a free place and the index. */
+/* Puts a filled entry into the free place `number` and the index, which has room. */
+static void entry_put(struct joiner *joiner, uint32_t number, const struct entry *entry)
+{
+    struct block *block = joiner->block[number / BLOCK];
+    touch(joiner, number);
+    block->entry[number % BLOCK] = *entry;
+    block->living[number % BLOCK / 64] |= UINT64_C(1) << (number % 64);
+    block->used++;
+    joiner->entries++;
+    joiner->bytes += body_bytes(entry);
+    index_put(joiner, number);
+}
+
 static uint32_t entry_add(struct joiner *joiner, const struct entry *entry)
 {
     index_make_room(joiner);
     uint32_t number = take_free(joiner);
-    *entry_at(joiner, number) = *entry;
-    joiner->block[number / BLOCK]->used++;
-    joiner->entries++;
-    joiner->bytes += body_bytes(entry);
-    index_put(joiner, number);
-    touch(joiner, number);
+    entry_put(joiner, number, entry);
     return number;
 }
 
 static void entry_free(struct joiner *joiner, uint32_t number)
 {
-    struct entry *entry = entry_at(joiner, number);
+    struct block *block = joiner->block[number / BLOCK];
+    struct entry *entry = &block->entry[number % BLOCK];
+    touch(joiner, number);
     index_remove(joiner, number);
     joiner->bytes -= body_bytes(entry);
     free(entry->example);
     free(entry->id);
     *entry = (struct entry){ .state = FREE };
-    joiner->block[number / BLOCK]->used--;
+    block->living[number % BLOCK / 64] &= ~(UINT64_C(1) << (number % 64));
+    block->used--;
     joiner->entries--;
-    touch(joiner, number);
 }
 
 static void enqueue(struct joiner *joiner, struct queue *queue, uint32_t number)
 {
-    struct entry *entry = entry_at(joiner, number);
+    const struct entry *entry = entry_at(joiner, number);
     queue_push(queue, (struct item){ entry->end, entry->order, number });
-    touch(joiner, number);
 }
 
 /* The first item that still speaks for its entry; false: the queue is empty. */
@@ -246,6 +259,51 @@ static bool queue_head(struct joiner *joiner, struct queue *queue, struct item *
     }
     return false;
 }
+
+/* ---- as the snapshot sees entries: records, which are drawn under `state` ---- */
+
+struct record {
+    uint64_t order;
+    int64_t end, time;
+    uint16_t id_length;
+    uint8_t state, clicked, converted, has_example, reserved[2];
+};
+
+static size_t frozen_units(const void *self) { return ((const struct joiner *)self)->blocks; }
+
+static void frozen_unit(const void *self, size_t unit, const void **base, const uint64_t **living)
+{
+    const struct joiner *joiner = self;
+    *base = joiner->block[unit];
+    *living = joiner->block[unit]->living;
+}
+
+static size_t frozen_size(const void *self, const void *base, uint32_t place)
+{
+    (void)self;
+    return sizeof(struct record) + body_bytes(&((const struct block *)base)->entry[place]);
+}
+
+static void frozen_write(const void *self, const void *base, uint32_t place, void *into)
+{
+    (void)self;
+    const struct entry *entry = &((const struct block *)base)->entry[place];
+    struct record record = { .order = entry->order,
+                             .end = entry->end,
+                             .time = entry->time,
+                             .id_length = entry->id_length,
+                             .state = entry->state,
+                             .clicked = entry->clicked,
+                             .converted = entry->converted,
+                             .has_example = entry->example != NULL };
+    memcpy(into, &record, sizeof record);
+    memcpy((uint8_t *)into + sizeof record, entry->example ? (const void *)entry->example : entry->id,
+           body_bytes(entry));
+}
+
+static const struct freeze_ops frozen_entries = {
+    .units = frozen_units, .unit = frozen_unit, .size = frozen_size, .write = frozen_write
+};
 
 /* ---- what happens to impressions and clicks ---- */
 
@@ -260,6 +318,11 @@ struct joiner *joiner_create(const struct features *features, const struct join_
     joiner->on_click = on_click;
     joiner->argument = argument;
     joiner->clock = INT64_MIN;
+    joiner->freeze = freeze_create(BLOCK_SHIFT, &frozen_entries, joiner);
+    if (!joiner->freeze) {
+        free(joiner);
+        return NULL;
+    }
     index_create(joiner, 4096);
     return joiner;
 }
@@ -276,6 +339,7 @@ void joiner_destroy(struct joiner *joiner)
         free(joiner->block[i]);
     }
     free(joiner->block);
+    freeze_destroy(joiner->freeze);
     free(joiner->index);
     free(joiner->held.item);
     free(joiner->kept.item);
@@ -313,8 +377,12 @@ static void release(struct joiner *joiner, uint32_t number, int64_t released)
 {
     struct entry *entry = entry_at(joiner, number);
     struct example *example = entry->example;
+    touch(joiner, number);
     joiner->bytes -= body_bytes(entry);
-    if (!entry->clicked) joiner->counts.result[JOIN_EXPIRED]++;
+    if (!entry->clicked) {
+        joiner->counts.result[JOIN_EXPIRED]++;
+        joiner->undecided.impressions--;
+    }
     if (!entry->clicked && joiner->options.late_click == LATE_CORRECT) {
         entry->example = example_copy(example);
     } else {
@@ -335,6 +403,13 @@ static void release(struct joiner *joiner, uint32_t number, int64_t released)
         forget_one(joiner, &head);
 }
 
+static void early_free(struct joiner *joiner, uint32_t number)
+{
+    joiner->undecided.clicks -= entry_at(joiner, number)->clicked;
+    joiner->held_count--;
+    entry_free(joiner, number);
+}
+
 static void leave(struct joiner *joiner, uint32_t number, int64_t released)
 {
     const struct entry *entry = entry_at(joiner, number);
@@ -342,8 +417,7 @@ static void leave(struct joiner *joiner, uint32_t number, int64_t released)
         release(joiner, number, released);
     } else {
         if (entry->clicked) joiner->counts.result[JOIN_ORPHAN]++;
-        joiner->held_count--;
-        entry_free(joiner, number);
+        early_free(joiner, number);
     }
 }
 
@@ -379,9 +453,12 @@ static void make_room(struct joiner *joiner)
     }
 }
 
-static void click_matched(struct joiner *joiner, struct entry *entry)
+static void click_matched(struct joiner *joiner, uint32_t number)
 {
+    struct entry *entry = entry_at(joiner, number);
+    touch(joiner, number);
     entry->clicked = entry->example->clicked = 1;
+    joiner->undecided.impressions--;
     joiner->counts.result[JOIN_MATCHED]++;
     if (joiner->on_click) joiner->on_click(joiner->argument, entry->example);
 }
@@ -391,8 +468,8 @@ static void click_late(struct joiner *joiner, uint32_t number)
 {
     struct entry *entry = entry_at(joiner, number);
     joiner->counts.result[JOIN_LATE]++;
-    entry->clicked = 1;
     touch(joiner, number);
+    entry->clicked = 1;
     if (!entry->example) return;
     struct example *corrected = example_copy(entry->example);
     corrected->clicked = corrected->correction = 1;
@@ -427,15 +504,14 @@ static void push_impression(struct joiner *joiner, struct example *example)
         click_was_late = waiting->clicked && !click_waited;
         if (waiting->time > joined) joined = waiting->time;
         example->converted = fresh.converted = waiting->converted;
-        joiner->held_count--;
-        entry_free(joiner, number);
+        early_free(joiner, number);
     } else {
         make_room(joiner);
     }
     number = entry_add(joiner, &fresh);
     joiner->held_count++;
-    struct entry *entry = entry_at(joiner, number);
-    if (click_waited) click_matched(joiner, entry);
+    joiner->undecided.impressions++;
+    if (click_waited) click_matched(joiner, number);
     if (fresh.end < joiner->clock || click_was_late)
         release(joiner, number, joiner->clock);
     else if (click_waited && joiner->options.release == RELEASE_CLICK)
@@ -465,6 +541,7 @@ static void push_early(struct joiner *joiner, struct event *event, uint64_t hash
                            .converted = event->kind == EVENT_CONVERSION };
     event->id = NULL;
     joiner->held_count++;
+    joiner->undecided.clicks += fresh.clicked;
     enqueue(joiner, &joiner->held, entry_add(joiner, &fresh));
 }
 
@@ -481,14 +558,15 @@ static void push_click(struct joiner *joiner, struct event *event)
     if (entry->clicked) {
         joiner->counts.result[JOIN_DUPLICATE]++;
     } else if (entry->state == HELD_CLICK) { /* until now only a conversion waited */
+        touch(joiner, number);
+        joiner->undecided.clicks++;
         entry->clicked = 1;
         entry->time = event->time;
         entry->end = event->time + joiner->options.window;
         entry->order = joiner->orders++;
         enqueue(joiner, &joiner->held, number);
     } else if (entry->state == HELD_IMPRESSION) {
-        click_matched(joiner, entry);
-        touch(joiner, number);
+        click_matched(joiner, number);
         if (joiner->options.release == RELEASE_CLICK)
             release(joiner, number, entry->time > event->time ? entry->time : event->time);
     } else {
@@ -506,9 +584,9 @@ static void push_conversion(struct joiner *joiner, struct event *event)
         return;
     }
     struct entry *entry = entry_at(joiner, number);
+    touch(joiner, number);
     entry->converted = 1;
     if (entry->example) entry->example->converted = 1;
-    touch(joiner, number);
 }
 
 void joiner_push(struct joiner *joiner, struct event *event)
@@ -534,145 +612,100 @@ void joiner_push(struct joiner *joiner, struct event *event)
 
 size_t joiner_pending(const struct joiner *joiner) { return joiner->held_count; }
 struct join_counts joiner_counts(const struct joiner *joiner) { return joiner->counts; }
+struct join_held joiner_held(const struct joiner *joiner) { return joiner->undecided; }
+
+bool join_counts_add_up(const struct join_counts *counts, const struct join_held *held)
+{
+    const uint64_t *result = counts->result;
+    return counts->impressions ==
+               result[JOIN_MATCHED] + result[JOIN_EXPIRED] + counts->duplicate_impressions + held->impressions &&
+           counts->clicks == result[JOIN_MATCHED] + result[JOIN_LATE] + result[JOIN_DUPLICATE] -
+                                 counts->duplicate_impressions + result[JOIN_ORPHAN] + held->clicks;
+}
 
 size_t joiner_bytes(const struct joiner *joiner)
 {
     return sizeof *joiner + joiner->blocks * sizeof(struct block) + (joiner->index_mask + 1) * sizeof *joiner->index +
            (joiner->held.capacity + joiner->kept.capacity) * sizeof(struct item) +
-           joiner->out_capacity * sizeof *joiner->out + joiner->bytes;
+           joiner->out_capacity * sizeof *joiner->out + joiner->bytes + freeze_bytes(joiner->freeze);
 }
 
 /* ---- state ----
  *
  *   joiner, 0           struct header
- *   joiner.entries, b   of block b: per entry in use a struct record, then its example or its id, padded to 8 bytes */
+ *   joiner.entries, n   of entry n, where it is in use: a struct record, then its example or its id and a zero */
 
 struct header {
     uint64_t version, blocks, entries, next, orders;
     int64_t clock;
     struct join_counts counts;
 };
-struct record {
-    uint64_t order;
-    int64_t end, time;
-    uint32_t place, size;
-    uint16_t id_length;
-    uint8_t state, clicked, converted, has_example, reserved[2];
-};
 
-enum { VERSION = 1 };
-
-static bool save_block(struct joiner *joiner, size_t number, struct state_writer *writer, struct cs_error *err)
-{
-    const struct block *block = joiner->block[number];
-    size_t size = 0;
-    for (size_t i = 0; i < BLOCK; i++)
-        if (block->entry[i].state != FREE)
-            size += sizeof(struct record) + ((body_bytes(&block->entry[i]) + 7) & ~(size_t)7);
-    uint8_t *bytes = calloc(1, size + 1), *out = bytes;
-    if (!bytes) return cs_fail(err, CS_FAILED, "out of memory: saving pending joins");
-    for (size_t i = 0; i < BLOCK; i++) {
-        const struct entry *entry = &block->entry[i];
-        if (entry->state == FREE) continue;
-        struct record record = { .order = entry->order,
-                                 .end = entry->end,
-                                 .time = entry->time,
-                                 .place = (uint32_t)i,
-                                 .size = (uint32_t)body_bytes(entry),
-                                 .id_length = entry->id_length,
-                                 .state = entry->state,
-                                 .clicked = entry->clicked,
-                                 .converted = entry->converted,
-                                 .has_example = entry->example != NULL };
-        memcpy(out, &record, sizeof record);
-        memcpy(out + sizeof record, entry->example ? (const void *)entry->example : entry->id, record.size);
-        out += sizeof record + ((record.size + 7) & ~(size_t)7);
-    }
-    bool ok = writer->put(writer, section_entries, number, bytes, size, err);
-    free(bytes);
-    return ok;
-}
+enum { VERSION = 2 };
 
 bool joiner_save(struct joiner *joiner, struct state_writer *writer, struct cs_error *err)
 {
     assert(joiner->out_begin == joiner->out_end);
     struct header header = { VERSION,        joiner->blocks, joiner->entries, joiner->next,
                              joiner->orders, joiner->clock,  joiner->counts };
-    if (!writer->put(writer, section, 0, &header, sizeof header, err)) return false;
-    for (size_t i = 0; i < joiner->blocks; i++) {
-        if (!writer->full && !joiner->block[i]->is_dirty) continue;
-        if (!save_block(joiner, i, writer, err)) return false;
-        joiner->block[i]->is_dirty = false;
-    }
-    return true;
+    struct state_records records = freeze_records(joiner->freeze);
+    return writer->put(writer, section, 0, &header, sizeof header, err) &&
+           writer->records(writer, section_entries, &records, err);
 }
 
-static bool load_entry(struct joiner *joiner, size_t block, const struct record *record, const uint8_t *body,
-                       struct cs_error *err)
+/* What the bytes after the record say; false: damaged, and what was taken is for the caller to free. */
+static bool load_body(struct joiner *joiner, const struct record *record, const uint8_t *body, size_t size,
+                      struct entry *entry)
 {
-    struct entry entry = { .order = record->order,
-                           .end = record->end,
-                           .time = record->time,
-                           .id_length = record->id_length,
-                           .state = record->state,
-                           .clicked = record->clicked,
-                           .converted = record->converted };
-    struct block *into = joiner->block[block];
-    if (record->place >= BLOCK || into->entry[record->place].state != FREE) goto damaged;
     if (record->state == FREE || record->state > REMEMBERED || record->clicked > 1 || record->converted > 1)
-        goto damaged;
-    if (record->state == HELD_IMPRESSION && !record->has_example) goto damaged;
-    if (record->has_example) {
-        if (!example_check(joiner->features, body, record->size)) goto damaged;
-        entry.example = example_copy((const struct example *)body);
-        if (entry.example->id_length != entry.id_length || record->state == HELD_CLICK) goto damaged;
-    } else {
-        if (record->size != record->id_length + 1u || body[record->id_length] != '\0') goto damaged;
-        entry.id = memcpy(grow(NULL, record->size), body, record->size);
+        return false;
+    if (!record->has_example) {
+        if (record->state == HELD_IMPRESSION || size != record->id_length + 1u || body[record->id_length] != '\0')
+            return false;
+        entry->id = memcpy(grow(NULL, size), body, size);
+        return true;
     }
+    if (record->state == HELD_CLICK || !example_check(joiner->features, body, size)) return false;
+    entry->example = example_copy((const struct example *)body);
+    return entry->example->id_length == record->id_length;
+}
+
+static bool load_entry(void *argument, uint64_t slot, const void *bytes, size_t size, struct cs_error *err)
+{
+    struct joiner *joiner = argument;
+    struct entry entry = { .state = FREE };
+    struct record record;
+    if (slot >= joiner->blocks * BLOCK)
+        return cs_fail(err, CS_REFUSED, "pending joins: entry %zu is stored, entries below %zu are expected",
+                       (size_t)slot, joiner->blocks * BLOCK);
+    uint32_t number = (uint32_t)slot;
+    if (size < sizeof record || entry_at(joiner, number)->state != FREE) goto damaged;
+    memcpy(&record, bytes, sizeof record);
+    if (!load_body(joiner, &record, (const uint8_t *)bytes + sizeof record, size - sizeof record, &entry)) goto damaged;
+    entry.order = record.order;
+    entry.end = record.end;
+    entry.time = record.time;
+    entry.id_length = record.id_length;
+    entry.state = record.state;
+    entry.clicked = record.clicked;
+    entry.converted = record.converted;
     entry.hash = XXH3_64bits(id_of(&entry), entry.id_length);
     index_make_room(joiner);
     if (find(joiner, entry.hash, id_of(&entry), entry.id_length) != NONE) goto damaged;
-    uint32_t number = (uint32_t)(block * BLOCK + record->place);
-    into->entry[record->place] = entry;
-    into->used++;
-    joiner->entries++;
-    joiner->bytes += body_bytes(&entry);
-    index_put(joiner, number);
-    if (entry.state == REMEMBERED)
+    entry_put(joiner, number, &entry);
+    if (entry.state == REMEMBERED) {
         joiner->kept_count++;
-    else
+    } else {
         joiner->held_count++;
-    queue_push(entry.state == REMEMBERED ? &joiner->kept : &joiner->held,
-               (struct item){ entry.end, entry.order, number });
+        joiner->undecided.impressions += entry.state == HELD_IMPRESSION && !entry.clicked;
+        joiner->undecided.clicks += entry.state == HELD_CLICK && entry.clicked;
+    }
+    enqueue(joiner, entry.state == REMEMBERED ? &joiner->kept : &joiner->held, number);
     return true;
 damaged:
     free(entry.example);
     free(entry.id);
-    return cs_fail(err, CS_REFUSED, "pending joins: block %zu, entry %u is damaged, or of other features", block,
-                   (unsigned)record->place);
-}
-
-static bool load_block(void *argument, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
-{
-    struct joiner *joiner = argument;
-    if (id != joiner->blocks) return cs_fail(err, CS_REFUSED, "pending joins: block %zu is missing", joiner->blocks);
-    add_block(joiner);
-    const uint8_t *in = bytes, *end = in + size;
-    while (in < end) {
-        struct record record;
-        if ((size_t)(end - in) < sizeof record) goto cut;
-        memcpy(&record, in, sizeof record);
-        in += sizeof record;
-        size_t padded = ((size_t)record.size + 7) & ~(size_t)7;
-        if ((size_t)(end - in) < padded) goto cut;
-        if (!load_entry(joiner, (size_t)id, &record, in, err)) return false;
-        in += padded;
-    }
-    joiner->block[id]->is_dirty = false;
-    return true;
-cut:
-    return cs_fail(err, CS_REFUSED, "pending joins: block %zu is cut short", (size_t)id);
+    return cs_fail(err, CS_REFUSED, "pending joins: entry %zu is damaged, or of other features", (size_t)slot);
 }
 
 bool joiner_load(struct joiner *joiner, struct state_reader *reader, struct cs_error *err)
@@ -689,15 +722,23 @@ bool joiner_load(struct joiner *joiner, struct state_reader *reader, struct cs_e
     memcpy(&header, bytes, sizeof header);
     if (header.version != VERSION)
         return cs_fail(err, CS_REFUSED, "pending joins: version %d, %d is expected", (int)header.version, VERSION);
-    if (header.blocks >= NONE / BLOCK || header.entries > header.blocks * BLOCK || header.next > header.blocks * BLOCK)
+    if (header.blocks >= STATE_SLOTS_MAX / BLOCK || header.entries > header.blocks * BLOCK ||
+        header.next > header.blocks * BLOCK)
         return cs_fail(err, CS_REFUSED, "pending joins: the header is damaged");
-    if (!reader->each(reader, section_entries, load_block, joiner, err)) return false;
-    if (joiner->entries != header.entries || joiner->blocks != header.blocks)
-        return cs_fail(err, CS_REFUSED, "pending joins: %zu in %zu blocks are stored, %zu in %zu are expected",
-                       joiner->entries, joiner->blocks, (size_t)header.entries, (size_t)header.blocks);
+    while (joiner->blocks < header.blocks) add_block(joiner);
+    if (!reader->each(reader, section_entries, load_entry, joiner, err)) return false;
+    if (joiner->entries != header.entries)
+        return cs_fail(err, CS_REFUSED, "pending joins: %zu are stored, %zu are expected", joiner->entries,
+                       (size_t)header.entries);
+    if (!join_counts_add_up(&header.counts, &joiner->undecided))
+        return cs_fail(err, CS_REFUSED,
+                       "pending joins: %zu impressions and %zu clicks are undecided, which the counts stored with them "
+                       "contradict",
+                       (size_t)joiner->undecided.impressions, (size_t)joiner->undecided.clicks);
     joiner->next = (uint32_t)header.next;
     joiner->orders = header.orders;
     joiner->clock = header.clock;
     joiner->counts = header.counts;
+    freeze_clear(joiner->freeze);
     return true;
 }

@@ -13,10 +13,15 @@
  *                    one makes the held one with the nearest end leave early, released = clock, counted in `forced`
  *                    besides its outcome. As many ids, at most, are remembered: the one with the nearest end goes.
  *
- * Examples leave in order of (released, order of arrival). Every event has exactly one outcome, counted when known:
- * impressions = matched + expired + duplicate impressions + undecided ones held; clicks = matched + late + duplicate
- * clicks + orphan + waiting ones. The outcome `duplicate` counts both kinds, duplicate_impressions is its part. A click
- * is `late` where its impression had left, or its window had passed by the click's own time. */
+ * Examples leave in order of (released, order of arrival). Every event has exactly one outcome, counted when known; a
+ * match is one impression's and one click's. So at any moment
+ *
+ *   impressions = matched + expired + duplicate impressions             + held.impressions   (no click yet)
+ *   clicks      = matched + late + duplicate clicks + orphan            + held.clicks        (no impression yet)
+ *
+ * and in sum: impressions + clicks = 2 matched + expired + late + duplicate + orphan + held.impressions + held.clicks.
+ * The outcome `duplicate` counts both kinds, duplicate_impressions is its part. A click is `late` where its impression
+ * had left, or its window had passed by the click's own time. */
 #ifndef CORE_JOINER_H
 #define CORE_JOINER_H
 
@@ -31,6 +36,12 @@ struct join_counts {
     uint64_t impressions, clicks, conversions, result[JOIN_RESULTS], duplicate_impressions, corrected, forced;
 };
 
+/* Held without an outcome: impressions without a click, clicks without an impression. */
+struct join_held { uint64_t impressions, clicks; };
+
+/* Both equations above. False is a bug of ours, or state that is not what was saved. */
+bool join_counts_add_up(const struct join_counts *counts, const struct join_held *held);
+
 /* Told of each click that found its impression, at once, in stream order: feeds the histories. */
 typedef void joiner_click(void *argument, const struct example *impression);
 
@@ -44,7 +55,8 @@ void joiner_push(struct joiner *joiner, struct event *event);
 void joiner_advance(struct joiner *joiner, int64_t clock);
 void joiner_release_all(struct joiner *joiner);                    /* the stream has ended: everything leaves now */
 struct example *joiner_pop(struct joiner *joiner);     /* the next that left, now the caller's; NULL: none */
-size_t joiner_pending(const struct joiner *joiner);                /* impressions and early clicks held */
+size_t joiner_pending(const struct joiner *joiner);                /* impressions, early clicks and conversions held */
+struct join_held joiner_held(const struct joiner *joiner);         /* those of them that have no outcome */
 size_t joiner_bytes(const struct joiner *joiner);
 struct join_counts joiner_counts(const struct joiner *joiner);
 /* Complete: what is loaded goes on exactly as what was saved. Call when joiner_pop has returned NULL. */

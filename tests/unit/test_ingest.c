@@ -338,6 +338,29 @@ static void test_restart_leaves_the_same_state(void **state)
     memory_state_release(&stored[1]);
 }
 
+/* The open batch is stored while it has examples, and not a moment longer. */
+static void test_open_batch_comes_and_goes(void **state)
+{
+    (void)state;
+    struct ingest_options options = defaults();
+    struct ingest *ingest = create(&options);
+    struct memory_state saved;
+    memory_state_init(&saved);
+    restart(&ingest, &saved, &options);
+    assert_null(memory_find(&saved, "ingest.open", 0));
+    example(ingest, "a", 1);
+    example(ingest, "b", 2);
+    restart(&ingest, &saved, &options);
+    assert_int_equal(ingest_open(ingest), 2);
+    example(ingest, "c", 3);
+    assert_batch(ingest, "abc");
+    restart(&ingest, &saved, &options);
+    assert_null(memory_find(&saved, "ingest.open", 0));
+    assert_int_equal(ingest_open(ingest), 0);
+    ingest_destroy(ingest);
+    memory_state_release(&saved);
+}
+
 int main(void)
 {
     struct feature_options feature[] = { { .name = "item_id", .group = GROUP_ITEM, .table = "item" } };
@@ -354,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_hold_out),
         cmocka_unit_test(test_generated_streams),
         cmocka_unit_test(test_restart_leaves_the_same_state),
+        cmocka_unit_test(test_open_batch_comes_and_goes),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     arena_destroy(arena);

@@ -397,37 +397,157 @@ static void test_many_ids_keep_their_place(void **state)
     compare(99, options, 3000, 500, 2500);
 }
 
-static void test_save_puts_only_what_changed(void **state)
+static size_t given_by_save(struct joiner *joiner, struct memory_state *saved)
+{
+    saved->given = saved->puts = 0;
+    assert_true(joiner_save(joiner, &saved->writer, NULL));
+    saved->writer.full = false;
+    assert_int_equal(saved->puts, 1); /* the header */
+    return saved->given;
+}
+
+static void many_impressions(struct joiner *joiner, int count)
+{
+    for (int i = 0; i < count; i++) {
+        char id[24];
+        snprintf(id, sizeof id, "%d", i);
+        impression(joiner, id, i);
+    }
+}
+
+static void test_save_gives_only_what_changed(void **state)
 {
     (void)state;
     struct join_options options = { .window = 1000000, .max_pending = 1000000 };
     struct joiner *joiner = joiner_create(features, &options, NULL, NULL);
     struct memory_state saved;
     memory_state_init(&saved);
-    for (int i = 0; i < 8000; i++) {
-        char id[24];
-        snprintf(id, sizeof id, "%d", i);
-        impression(joiner, id, i);
-    }
-    assert_true(joiner_save(joiner, &saved.writer, NULL));
-    size_t all = saved.puts;
-    assert_true(all >= 9);
-    saved.writer.full = false;
-    saved.puts = 0;
-    assert_true(joiner_save(joiner, &saved.writer, NULL));
-    assert_int_equal(saved.puts, 1); /* the header */
+    many_impressions(joiner, 8000);
+    assert_int_equal(given_by_save(joiner, &saved), 8000);
+    assert_int_equal(given_by_save(joiner, &saved), 0);
     click(joiner, "17", 8000);
-    saved.puts = 0;
-    assert_true(joiner_save(joiner, &saved.writer, NULL));
-    assert_int_equal(saved.puts, 2);
-    joiner_advance(joiner, 1000001); /* the first one leaves */
+    push(joiner, EVENT_CONVERSION, "4711", 8000);
+    click(joiner, "early", 8000);
+    assert_int_equal(given_by_save(joiner, &saved), 3);
+    joiner_advance(joiner, 1000001); /* the first one leaves: its entry remembers the id alone */
     free(joiner_pop(joiner));
-    saved.puts = 0;
     save_and_load(&joiner, &saved, &options);
-    assert_int_equal(saved.puts, 2);
-    assert_int_equal(joiner_pending(joiner), 7999);
+    assert_int_equal(saved.given, 4);
+    assert_int_equal(joiner_pending(joiner), 8000);
+    assert_int_equal(given_by_save(joiner, &saved), 0); /* what was loaded is no change */
     joiner_destroy(joiner);
     memory_state_release(&saved);
+}
+
+static void load(struct joiner **joiner, struct memory_state *saved, const struct join_options *options)
+{
+    struct cs_error err = { 0 };
+    *joiner = joiner_create(features, options, NULL, NULL);
+    if (!joiner_load(*joiner, &saved->reader, &err)) print_error("%s\n", err.message);
+    assert_int_equal(err.code, CS_OK);
+}
+
+/* A cut is what was there at the save, whatever happens to its entries before it is read: matched, corrected, released
+ * and popped, forgotten, their places taken by others. */
+static void test_cut_stays_as_it_was(void **state)
+{
+    (void)state;
+    struct join_options options = { .window = 5000, .max_pending = 100000, .late_click = LATE_CORRECT };
+    struct joiner *joiner = joiner_create(features, &options, NULL, NULL), *other;
+    struct memory_state at_once, later, again;
+    memory_state_init(&at_once);
+    memory_state_init(&later);
+    memory_state_init(&again);
+    many_impressions(joiner, 3000);
+    for (int i = 0; i < 3000; i += 3) {
+        char id[24];
+        snprintf(id, sizeof id, "%d", i + 5);
+        click(joiner, id, 3000);
+    }
+    joiner_advance(joiner, 6000); /* some left, and are remembered */
+    for (struct example *example; (example = joiner_pop(joiner));) free(example);
+    assert_true(joiner_save(joiner, &at_once.writer, NULL));
+
+    later.later = true;
+    assert_true(joiner_save(joiner, &later.writer, NULL));
+    for (int i = 0; i < 3000; i += 2) {
+        char id[24];
+        snprintf(id, sizeof id, "%d", i);
+        click(joiner, id, 6000);
+        push(joiner, EVENT_CONVERSION, id, 6000);
+    }
+    joiner_advance(joiner, 20000);
+    many_impressions(joiner, 4000); /* too old: they leave at once, and their ids take the places */
+    for (struct example *example; (example = joiner_pop(joiner));) {
+        memset(example, 0xee, example->size);
+        free(example);
+    }
+    memory_state_read(&later);
+    memory_state_end(&later, true);
+    later.later = false;
+    assert_true(memory_state_same(&at_once, &later));
+
+    /* A restart from it is whole, also where all is given anew. */
+    load(&other, &later, &options);
+    assert_true(joiner_save(other, &again.writer, NULL));
+    assert_true(memory_state_same(&at_once, &again));
+    joiner_destroy(other);
+
+    /* And a cut that could not be written is owed: the next gives its changes and those since. */
+    later.writer.full = false;
+    later.later = true;
+    assert_true(joiner_save(joiner, &later.writer, NULL));
+    memory_state_read(&later);
+    memory_state_end(&later, false);
+    impression(joiner, "one more", 20001);
+    assert_true(joiner_save(joiner, &later.writer, NULL));
+    memory_state_read(&later);
+    memory_state_end(&later, true);
+    memory_state_release(&again);
+    memory_state_init(&again);
+    load(&other, &later, &options);
+    assert_true(joiner_save(other, &again.writer, NULL));
+    memory_state_release(&at_once);
+    memory_state_init(&at_once);
+    assert_true(joiner_save(joiner, &at_once.writer, NULL));
+    memory_state_release(&at_once);
+    memory_state_init(&at_once);
+    at_once.writer.full = true;
+    assert_true(joiner_save(joiner, &at_once.writer, NULL));
+    assert_true(memory_state_same(&at_once, &again));
+    joiner_destroy(other);
+    joiner_destroy(joiner);
+    memory_state_release(&at_once);
+    memory_state_release(&later);
+    memory_state_release(&again);
+}
+
+/* Counts and what waits must agree, or the state is not what was saved. */
+static void test_state_that_does_not_add_up_is_refused(void **state)
+{
+    (void)state;
+    struct join_options options = { .window = 100, .max_pending = 1000 };
+    struct joiner *joiner = joiner_create(features, &options, NULL, NULL), *other;
+    struct memory_state early, late;
+    memory_state_init(&early);
+    memory_state_init(&late);
+    impression(joiner, "a", 1);
+    assert_true(joiner_save(joiner, &early.writer, NULL));
+    click(joiner, "a", 2);
+    early.writer.full = true;
+    assert_true(joiner_save(joiner, &late.writer, NULL));
+    struct memory_block *header = memory_find(&early, "joiner", 0), *newer = memory_find(&late, "joiner", 0);
+    assert_int_equal(header->size, newer->size);
+    memcpy(header->bytes, newer->bytes, newer->size);
+    struct cs_error err = { 0 };
+    other = joiner_create(features, &options, NULL, NULL);
+    assert_false(joiner_load(other, &early.reader, &err));
+    assert_int_equal(err.code, CS_REFUSED);
+    assert_non_null(strstr(err.message, "contradict"));
+    joiner_destroy(other);
+    joiner_destroy(joiner);
+    memory_state_release(&early);
+    memory_state_release(&late);
 }
 
 static void test_damaged_state_is_refused(void **state)
@@ -481,7 +601,9 @@ int main(void)
         cmocka_unit_test(test_set_window),
         cmocka_unit_test(test_generated_streams),
         cmocka_unit_test(test_many_ids_keep_their_place),
-        cmocka_unit_test(test_save_puts_only_what_changed),
+        cmocka_unit_test(test_save_gives_only_what_changed),
+        cmocka_unit_test(test_cut_stays_as_it_was),
+        cmocka_unit_test(test_state_that_does_not_add_up_is_refused),
         cmocka_unit_test(test_damaged_state_is_refused),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
