@@ -463,19 +463,23 @@ static void click_matched(struct joiner *joiner, uint32_t number)
     if (joiner->on_click) joiner->on_click(joiner->argument, entry->example);
 }
 
-/* A click whose impression left, or is about to leave, as a negative. */
-static void click_late(struct joiner *joiner, uint32_t number)
+/* A click whose impression left as a negative. negative: NULL where it is not to be corrected. */
+static void click_late(struct joiner *joiner, const struct example *negative)
 {
-    struct entry *entry = entry_at(joiner, number);
     joiner->counts.result[JOIN_LATE]++;
-    touch(joiner, number);
-    entry->clicked = 1;
-    if (!entry->example) return;
-    struct example *corrected = example_copy(entry->example);
+    if (!negative) return;
+    struct example *corrected = example_copy(negative);
     corrected->clicked = corrected->correction = 1;
     joiner->counts.corrected++;
     if (joiner->on_click) joiner->on_click(joiner->argument, corrected);
     put_out(joiner, corrected, joiner->clock);
+}
+
+static void remembered_clicked(struct joiner *joiner, uint32_t number)
+{
+    touch(joiner, number);
+    entry_at(joiner, number)->clicked = 1;
+    click_late(joiner, entry_at(joiner, number)->example);
 }
 
 static void push_impression(struct joiner *joiner, struct example *example)
@@ -518,12 +522,12 @@ static void push_impression(struct joiner *joiner, struct example *example)
         release(joiner, number, joined);
     else
         enqueue(joiner, &joiner->held, number);
-    if (click_was_late) {
-        number = find(joiner, hash, example_id(example), fresh.id_length); /* the example still waits to be popped */
+    if (click_was_late) { /* its negative still waits to be popped; with few ids remembered it may be forgotten */
+        number = find(joiner, hash, example_id(example), fresh.id_length);
         if (number != NONE)
-            click_late(joiner, number);
+            remembered_clicked(joiner, number);
         else
-            joiner->counts.result[JOIN_LATE]++;
+            click_late(joiner, joiner->options.late_click == LATE_CORRECT ? example : NULL);
     }
 }
 
@@ -570,7 +574,7 @@ static void push_click(struct joiner *joiner, struct event *event)
         if (joiner->options.release == RELEASE_CLICK)
             release(joiner, number, entry->time > event->time ? entry->time : event->time);
     } else {
-        click_late(joiner, number);
+        remembered_clicked(joiner, number);
     }
 }
 

@@ -210,6 +210,99 @@ static void test_impression_too_old(void **state)
     joiner_destroy(joiner);
 }
 
+/* Early clicks carry no bias: with `release: window` each example leaves at the same age, whenever its click came. */
+static void test_every_example_leaves_at_the_same_age(void **state)
+{
+    (void)state;
+    struct joiner *joiner = create((struct join_options){ 0 });
+    click(joiner, "before", 0);
+    impression(joiner, "before", 10);
+    impression(joiner, "at once", 20);
+    click(joiner, "at once", 20);
+    impression(joiner, "never", 30);
+    impression(joiner, "last moment", 40);
+    click(joiner, "last moment", 40 + WINDOW);
+    joiner_advance(joiner, 1000);
+    for (int i = 0; i < 4; i++) {
+        struct example *example = joiner_pop(joiner);
+        assert_non_null(example);
+        assert_true(example->released - example->time == WINDOW);
+        assert_int_equal(example->clicked, i != 2);
+        free(example);
+    }
+    assert_nothing_out(joiner);
+    joiner_destroy(joiner);
+}
+
+/* drop: a click later than the window changes nothing, and no history hears of it. */
+static void test_late_click_is_dropped(void **state)
+{
+    (void)state;
+    struct joiner *joiner = create((struct join_options){ .late_click = LATE_DROP });
+    impression(joiner, "a", 0);
+    click(joiner, "a", WINDOW + 1); /* its own time ends the window */
+    assert_out(joiner, "a", false, WINDOW);
+    assert_nothing_out(joiner);
+    struct join_counts counts = joiner_counts(joiner);
+    assert_true(counts.result[JOIN_LATE] == 1 && counts.result[JOIN_EXPIRED] == 1 && counts.corrected == 0);
+    assert_int_equal(clicks_told, 0);
+    joiner_destroy(joiner);
+}
+
+/* correct: also for a click that waited for its impression in vain, as its time is past the window; even where so few
+ * ids are remembered that the impression's is forgotten on the spot. */
+static void test_late_click_that_waited_is_corrected(void **state)
+{
+    (void)state;
+    for (uint64_t max_pending = 1; max_pending <= 1000; max_pending += 999) {
+        struct joiner *joiner =
+            create((struct join_options){ .late_click = LATE_CORRECT, .max_pending = max_pending });
+        impression(joiner, "x", 0);
+        joiner_set_window(joiner, 10);
+        click(joiner, "a", 90);
+        impression(joiner, "a", 60);
+        if (max_pending == 1) assert_out(joiner, "x", false, 90); /* no room for both */
+        assert_out(joiner, "a", false, 90);
+        struct example *corrected = joiner_pop(joiner);
+        assert_non_null(corrected);
+        assert_string_equal(example_id(corrected), "a");
+        assert_true(corrected->clicked && corrected->correction && corrected->released == 90);
+        free(corrected);
+        assert_nothing_out(joiner);
+        struct join_counts counts = joiner_counts(joiner);
+        struct join_held held = joiner_held(joiner);
+        assert_true(counts.corrected == 1 && counts.result[JOIN_LATE] == 1 && join_counts_add_up(&counts, &held));
+        assert_int_equal(clicks_told, 1);
+        joiner_destroy(joiner);
+    }
+}
+
+/* Each count by itself: off by one is noticed. */
+static void test_counts_add_up(void **state)
+{
+    (void)state;
+    struct joiner *joiner = create((struct join_options){ 0 });
+    impression(joiner, "a", 0);
+    impression(joiner, "a", 0);
+    impression(joiner, "b", 0);
+    click(joiner, "a", 1);
+    click(joiner, "waits", 1);
+    push(joiner, EVENT_CONVERSION, "no click", 1);
+    struct join_counts counts = joiner_counts(joiner);
+    struct join_held held = joiner_held(joiner);
+    assert_true(held.impressions == 1 && held.clicks == 1 && joiner_pending(joiner) == 4);
+    assert_true(join_counts_add_up(&counts, &held));
+    uint64_t *each[] = { &counts.impressions, &counts.clicks, &counts.duplicate_impressions, &held.impressions,
+                         &held.clicks, &counts.result[JOIN_MATCHED], &counts.result[JOIN_EXPIRED],
+                         &counts.result[JOIN_LATE], &counts.result[JOIN_DUPLICATE], &counts.result[JOIN_ORPHAN] };
+    for (size_t i = 0; i < sizeof each / sizeof *each; i++) {
+        ++*each[i];
+        assert_false(join_counts_add_up(&counts, &held));
+        --*each[i];
+    }
+    joiner_destroy(joiner);
+}
+
 static void test_full(void **state)
 {
     (void)state;
@@ -522,6 +615,47 @@ static void test_cut_stays_as_it_was(void **state)
     memory_state_release(&again);
 }
 
+static void *read_cut(void *later)
+{
+    memory_state_read(later);
+    return NULL;
+}
+
+/* The same with the reading thread at work meanwhile (a matter for the thread sanitizer too). */
+static void test_cut_is_read_while_events_go_on(void **state)
+{
+    (void)state;
+    struct join_options options = { .window = 5000, .max_pending = 100000, .late_click = LATE_CORRECT };
+    struct joiner *joiner = joiner_create(features, &options, NULL, NULL);
+    struct memory_state at_once, later;
+    memory_state_init(&at_once);
+    memory_state_init(&later);
+    many_impressions(joiner, 6000);
+    for (struct example *example; (example = joiner_pop(joiner));) free(example);
+    assert_true(joiner_save(joiner, &at_once.writer, NULL));
+    later.later = true;
+    assert_true(joiner_save(joiner, &later.writer, NULL));
+    pthread_t reader;
+    assert_int_equal(pthread_create(&reader, NULL, read_cut, &later), 0);
+    for (int i = 0; i < 6000; i++) {
+        char id[24];
+        snprintf(id, sizeof id, "%d", i * 7 % 6000);
+        click(joiner, id, 6000 + i);
+        snprintf(id, sizeof id, "new %d", i);
+        impression(joiner, id, 6000 + i);
+        for (struct example *example; (example = joiner_pop(joiner));) {
+            memset(example, 0xee, example->size);
+            free(example);
+        }
+    }
+    pthread_join(reader, NULL);
+    memory_state_end(&later, true);
+    assert_true(memory_state_same(&at_once, &later));
+    joiner_destroy(joiner);
+    memory_state_release(&at_once);
+    memory_state_release(&later);
+}
+
 /* Counts and what waits must agree, or the state is not what was saved. */
 static void test_state_that_does_not_add_up_is_refused(void **state)
 {
@@ -596,6 +730,10 @@ int main(void)
         cmocka_unit_test(test_duplicates_and_late),
         cmocka_unit_test(test_late_click_is_corrected),
         cmocka_unit_test(test_impression_too_old),
+        cmocka_unit_test(test_every_example_leaves_at_the_same_age),
+        cmocka_unit_test(test_late_click_is_dropped),
+        cmocka_unit_test(test_late_click_that_waited_is_corrected),
+        cmocka_unit_test(test_counts_add_up),
         cmocka_unit_test(test_full),
         cmocka_unit_test(test_conversions),
         cmocka_unit_test(test_set_window),
@@ -603,6 +741,7 @@ int main(void)
         cmocka_unit_test(test_many_ids_keep_their_place),
         cmocka_unit_test(test_save_gives_only_what_changed),
         cmocka_unit_test(test_cut_stays_as_it_was),
+        cmocka_unit_test(test_cut_is_read_while_events_go_on),
         cmocka_unit_test(test_state_that_does_not_add_up_is_refused),
         cmocka_unit_test(test_damaged_state_is_refused),
     };
