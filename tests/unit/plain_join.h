@@ -17,7 +17,7 @@ struct plain_id {
 };
 struct plain_out {
     uint64_t id;
-    int64_t released;
+    int64_t time, released;
     bool clicked, converted, correction;
 };
 
@@ -36,7 +36,7 @@ static void plain_put(struct plain_join *join, struct plain_id *id, int64_t rele
 {
     join->out = realloc(join->out, (join->outs + 1) * sizeof *join->out);
     join->out[join->outs++] =
-        (struct plain_out){ id->id, released, id->clicked || correction, id->converted, correction };
+        (struct plain_out){ id->id, id->time, released, id->clicked || correction, id->converted, correction };
 }
 
 /* The first of these states by (end, order). */
@@ -57,6 +57,17 @@ static size_t plain_count(const struct plain_join *join, bool held)
     for (size_t i = 0; i < join->ids; i++)
         count += join->id[i].state != PLAIN_GONE && (join->id[i].state != PLAIN_KNOWN) == held;
     return count;
+}
+
+/* What has no outcome yet. */
+static inline struct join_held plain_held(const struct plain_join *join)
+{
+    struct join_held held = { 0 };
+    for (size_t i = 0; i < join->ids; i++) {
+        held.impressions += join->id[i].state == PLAIN_WAITS && !join->id[i].clicked;
+        held.clicks += join->id[i].state == PLAIN_EARLY && join->id[i].clicked;
+    }
+    return held;
 }
 
 static void plain_leave(struct plain_join *join, struct plain_id *id, int64_t released)
