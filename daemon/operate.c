@@ -155,6 +155,10 @@ json_t *operator_status(struct operator *operator)
     json_object_set_new(join, "impressions", json_integer((json_int_t)view.join.impressions));
     json_object_set_new(join, "clicks", json_integer((json_int_t)view.join.clicks));
     json_object_set_new(join, "conversions", json_integer((json_int_t)view.join.conversions));
+    json_object_set_new(join, "duplicate_impressions", json_integer((json_int_t)view.join.duplicate_impressions));
+    json_object_set_new(join, "undecided_impressions", json_integer((json_int_t)view.undecided.impressions));
+    json_object_set_new(join, "undecided_clicks", json_integer((json_int_t)view.undecided.clicks));
+    json_object_set_new(join, "adds_up", json_boolean(join_counts_add_up(&view.join, &view.undecided)));
     json_object_set_new(join, "corrected", json_integer((json_int_t)view.join.corrected));
     json_object_set_new(join, "forced", json_integer((json_int_t)view.join.forced));
     json_object_set_new(join, "pending", json_integer((json_int_t)view.pending));

@@ -323,12 +323,28 @@ static void put_positions(struct pipeline *pipeline, struct cut *cut)
     json_decref(array);
 }
 
+/* Every event has one outcome or is still held; otherwise one was lost or counted twice. Operators may rely on it. */
+static void check_accounts(struct pipeline *pipeline)
+{
+    struct join_counts counts = ingest_counts(pipeline->parts.ingest);
+    struct join_held held = ingest_held(pipeline->parts.ingest);
+    if (join_counts_add_up(&counts, &held)) return;
+    log_error("the join's counts do not add up to what came in: a defect; keep this snapshot and report it",
+              LOG_U("impressions", counts.impressions), LOG_U("clicks", counts.clicks),
+              LOG_U("matched", counts.result[JOIN_MATCHED]), LOG_U("expired", counts.result[JOIN_EXPIRED]),
+              LOG_U("late", counts.result[JOIN_LATE]), LOG_U("duplicate", counts.result[JOIN_DUPLICATE]),
+              LOG_U("duplicate_impressions", counts.duplicate_impressions),
+              LOG_U("orphan", counts.result[JOIN_ORPHAN]), LOG_U("undecided_impressions", held.impressions),
+              LOG_U("undecided_clicks", held.clicks));
+}
+
 /* The join thread's half of a cut: between two events, with no batch waiting. */
 static void send_cut(struct pipeline *pipeline, struct cut *cut)
 {
     struct work *work = calloc(1, sizeof *work);
     if (!work) abort();
     put_positions(pipeline, cut);
+    check_accounts(pipeline);
     cut->watermark = ingest_clock(pipeline->parts.ingest);
     if (!cut->failed)
         cut->failed = !ingest_save(pipeline->parts.ingest, snapshot_writer(cut->snapshot), &cut->error) ||
@@ -385,6 +401,12 @@ static void tell_telemetry(struct pipeline *pipeline, const struct join_counts *
     }
     for (int result = 0; result < JOIN_RESULTS; result++)
         telemetry_set(telemetry, METRIC_JOIN, TELEMETRY_LABELS(join_result_name[result]), (double)join->result[result]);
+    struct join_held undecided = ingest_held(pipeline->parts.ingest);
+    telemetry_set(telemetry, METRIC_JOIN_EVENTS, TELEMETRY_LABELS("impression"), (double)join->impressions);
+    telemetry_set(telemetry, METRIC_JOIN_EVENTS, TELEMETRY_LABELS("click"), (double)join->clicks);
+    telemetry_set(telemetry, METRIC_JOIN_EVENTS, TELEMETRY_LABELS("conversion"), (double)join->conversions);
+    telemetry_set(telemetry, METRIC_JOIN_UNDECIDED, TELEMETRY_LABELS("impression"), (double)undecided.impressions);
+    telemetry_set(telemetry, METRIC_JOIN_UNDECIDED, TELEMETRY_LABELS("click"), (double)undecided.clicks);
     telemetry_set(telemetry, METRIC_JOIN_FORCED, NULL, (double)join->forced);
     telemetry_set(telemetry, METRIC_JOIN_PENDING, NULL, (double)ingest_pending(pipeline->parts.ingest));
     int64_t clock = ingest_clock(pipeline->parts.ingest);
@@ -431,6 +453,7 @@ static void tell(struct pipeline *pipeline, bool now)
     snprintf(view->held, sizeof view->held, "%s", held_by(pipeline));
     memcpy(view->events, pipeline->events, sizeof view->events);
     view->join = join;
+    view->undecided = ingest_held(pipeline->parts.ingest);
     view->pending = ingest_pending(pipeline->parts.ingest);
     view->open = ingest_open(pipeline->parts.ingest);
     view->ingest_bytes = ingest_bytes(pipeline->parts.ingest);

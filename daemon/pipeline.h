@@ -61,6 +61,7 @@ struct pipeline_view {
     size_t source_count;
     uint64_t events[DECODE_RESULTS];
     struct join_counts join;
+    struct join_held undecided;     /* core/joiner.h: with `join` they add up to what came in */
     size_t pending, open, ingest_bytes;
     int64_t clock;                  /* event time; INT64_MIN: no event yet */
     bool all_idle;

@@ -11,6 +11,7 @@ enum telemetry_metric {
     METRIC_CONSUMER_LAG,        /* consumer_lag{topic,partition} */
     METRIC_JOIN_FORCED,         /* join_forced_total: left early, as max_pending were held */
     METRIC_JOIN_PENDING, METRIC_JOIN,                       /* join_pending, join_total{result} */
+    METRIC_JOIN_EVENTS, METRIC_JOIN_UNDECIDED,              /* {kind}: what came in, and what has no outcome yet */
     METRIC_EXAMPLES,            /* examples_total{users} */
     METRIC_STEPS, METRIC_STEP_SECONDS,                      /* steps_total, step_seconds (histogram) */
     METRIC_LOG_LOSS, METRIC_AUC, METRIC_GAUC, METRIC_CALIBRATION,   /* {users,window}: window = "window" or "start" */

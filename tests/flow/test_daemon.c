@@ -121,6 +121,8 @@ static void test_learns_all_and_publishes(void **state)
     assert_int_equal(status_number(status, "join.impressions"), IMPRESSIONS);
     assert_int_equal(status_number(status, "join.matched") + status_number(status, "join.expired"), IMPRESSIONS);
     assert_int_equal(status_number(status, "join.matched"), status_number(status, "join.clicks"));
+    assert_int_equal(status_number(status, "join.undecided_impressions"), 0);
+    assert_int_equal(status_number(status, "join.undecided_clicks"), 0);
     assert_true(status_number(status, "steps") >= IMPRESSIONS / 64);
     size_t index;
     json_t *source;
