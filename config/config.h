@@ -16,6 +16,7 @@ enum source_start { START_EARLIEST, START_LATEST, START_TIMESTAMP };
 enum event_format { FORMAT_JSON, FORMAT_PROTOBUF };
 enum log_level { LEVEL_ERROR, LEVEL_WARNING, LEVEL_NOTICE, LEVEL_INFO, LEVEL_DEBUG };
 enum log_format { LOG_TEXT, LOG_JSON };
+enum on_damage { ON_DAMAGE_REFUSE, ON_DAMAGE_PREVIOUS };
 enum model_preset { PRESET_ONLINE, PRESET_PAPER };
 
 struct config_pair { char *name, *value; int line, column; };      /* properties, events.fields */
@@ -48,7 +49,7 @@ struct cs_config {
     struct batch_options batch;
     bool batch_max_delay_given;             /* in the file: else `train` closes batches by size alone */
     struct evaluation_options evaluation;
-    struct { char *directory; int64_t interval; } snapshot;
+    struct { char *directory; int64_t interval; double pace; enum on_damage on_damage; } snapshot;
     struct {
         char *directory;
         int64_t interval;
@@ -96,8 +97,13 @@ void config_problems_release(struct config_problems *problems);
 char *config_model_text(const struct cs_config *config);
 /* Hexadecimal XXH3-128 of config_model_text: equal where state may be exchanged. text: >= 33 bytes. */
 void config_fingerprint(const struct cs_config *config, char text[33]);
-/* The first difference between two model texts, for messages: "model.ranking.hidden: [512, 256] there, [256] here". */
-void config_model_difference(const char *there, const char *here, char *text, size_t size);
+/* Every difference between two model texts: "model.ranking.hidden: [512, 256] there, [256] here". migratable:
+ * `coldstreamctl migrate` carries a state over in spite of it: features that came, went, changed places or tables, and
+ * the length of the behavior sequence where no tower knows its positions. Returns how many there are. */
+typedef void config_difference(void *self, const char *text, bool migratable);
+size_t config_model_differences(const char *there, const char *here, config_difference *tell, void *self);
+/* The first of them, for messages. True: all are migratable. */
+bool config_model_difference(const char *there, const char *here, char *text, size_t size);
 
 /* What a reload would change: calls changed for each setting that differs, saying whether it can be changed live. */
 typedef void config_changed(void *self, const char *key, const char *from, const char *to, bool live);

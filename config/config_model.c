@@ -52,24 +52,129 @@ static struct cs_config *read_model(const char *name, const char *text, char *wh
     return config;
 }
 
-void config_model_difference(const char *there, const char *here, char *text, size_t size)
+/* ---- what differs, and whether a migration can carry the state over ---- */
+
+struct comparison {
+    struct pool *pool;
+    const struct cs_config *there, *here;
+    const struct setting *row;
+    config_difference *tell;
+    void *self;
+    size_t count;
+};
+
+static void tell(struct comparison *c, bool migratable, const char *text)
 {
-    struct pool *pool = pool_create();
-    struct cs_config *first = read_model("the model there", there, text, size), *second = NULL;
-    if (first) second = read_model("the model here", here, text, size);
-    if (second) snprintf(text, size, "no difference");
+    c->count++;
+    c->tell(c->self, text, migratable);
+}
+
+/* The next feature of the row's group from *i on; NULL: no more. */
+static const struct feature_options *next_of_group(const struct comparison *c, const struct cs_config *config,
+                                                   size_t *i)
+{
+    while (*i < config->features.feature_count) {
+        const struct feature_options *feature = &config->features.feature[(*i)++];
+        if ((int)feature->group == c->row->group) return feature;
+    }
+    return NULL;
+}
+
+static const struct feature_options *same_name(const struct comparison *c, const struct cs_config *config,
+                                               const char *name)
+{
+    const struct feature_options *feature;
+    for (size_t i = 0; (feature = next_of_group(c, config, &i));)
+        if (strcmp(feature->name, name) == 0) return feature;
+    return NULL;
+}
+
+/* Other bounds give the same rows another meaning; another table or kind leaves a feature that starts anew. */
+static void compare_feature(struct comparison *c, const struct feature_options *a, const struct feature_options *b)
+{
+    for (size_t i = 0; i < feature_setting_count; i++) {
+        const struct setting *row = &feature_settings[i];
+        const char *from = setting_text(c->pool, row, a), *to = setting_text(c->pool, row, b);
+        if (strcmp(from, to) == 0) continue;
+        tell(c, row->type != SETTING_BOUNDS || a->kind != b->kind,
+             pool_format(c->pool, "%s: %s: %s %s there, %s here", c->row->key, a->name, row->key, from, to));
+    }
+}
+
+static const char *names_of(const struct comparison *c, const struct cs_config *config)
+{
+    const struct feature_options *feature;
+    const char *text = "";
+    for (size_t i = 0; (feature = next_of_group(c, config, &i));)
+        text = pool_format(c->pool, "%s%s%s", text, *text ? ", " : "", feature->name);
+    return text;
+}
+
+/* Feature by feature, for what the whole lists would hide. */
+static void compare_features(struct comparison *c)
+{
+    const struct feature_options *feature, *other;
+    size_t before = c->count;
+    for (size_t i = 0; (feature = next_of_group(c, c->there, &i));) {
+        if ((other = same_name(c, c->here, feature->name))) compare_feature(c, feature, other);
+        else tell(c, true, pool_format(c->pool, "%s: %s there, not here", c->row->key, feature->name));
+    }
+    for (size_t i = 0; (feature = next_of_group(c, c->here, &i));)
+        if (!same_name(c, c->there, feature->name))
+            tell(c, true, pool_format(c->pool, "%s: %s here, not there", c->row->key, feature->name));
+    if (c->count == before)
+        tell(c, true, pool_format(c->pool, "%s: in another order: %s there; %s here", c->row->key,
+                                  names_of(c, c->there), names_of(c, c->here)));
+}
+
+static bool is_migratable(const struct comparison *c)
+{
+    const struct zero_shot_options *zero_shot = &c->here->model.zero_shot;
+    bool by_position = zero_shot->kind == ZERO_SHOT_MAIL && zero_shot->target == TARGET_SEQUENCE;
+    return strcmp(c->row->key, "features.behavior.max_length") == 0 && !by_position;
+}
+
+size_t config_model_differences(const char *there, const char *here, config_difference *told, void *self)
+{
+    char why[256];
+    struct comparison c = { .pool = pool_create(), .tell = told, .self = self };
+    struct cs_config *first = read_model("the model there", there, why, sizeof why), *second = NULL;
+    if (first) second = read_model("the model here", here, why, sizeof why);
+    if (!second) tell(&c, false, why);
+    c.there = first;
+    c.here = second;
     for (size_t i = 0; second && i < setting_count; i++) {
-        const struct setting *row = &settings[i];
-        if (!part_of_model(row, first) && !part_of_model(row, second)) continue;
-        const char *a = part_of_model(row, first) ? setting_text(pool, row, first) : "none";
-        const char *b = part_of_model(row, second) ? setting_text(pool, row, second) : "none";
+        c.row = &settings[i];
+        if (!part_of_model(c.row, first) && !part_of_model(c.row, second)) continue;
+        const char *a = part_of_model(c.row, first) ? setting_text(c.pool, c.row, first) : "none";
+        const char *b = part_of_model(c.row, second) ? setting_text(c.pool, c.row, second) : "none";
         if (strcmp(a, b) == 0) continue;
-        snprintf(text, size, "%s: %s there, %s here", row->key, a, b);
-        break;
+        if (c.row->type == SETTING_FEATURES) compare_features(&c);
+        else tell(&c, is_migratable(&c), pool_format(c.pool, "%s: %s there, %s here", c.row->key, a, b));
     }
     config_destroy(first);
     config_destroy(second);
-    pool_destroy(pool);
+    pool_destroy(c.pool);
+    return c.count;
+}
+
+struct first { char *text; size_t size; bool found, migratable; };
+
+static void note_first(void *self, const char *text, bool migratable)
+{
+    struct first *first = self;
+    first->migratable = first->migratable && migratable;
+    if (first->found) return;
+    snprintf(first->text, first->size, "%s", text);
+    first->found = true;
+}
+
+bool config_model_difference(const char *there, const char *here, char *text, size_t size)
+{
+    struct first first = { .text = text, .size = size, .migratable = true };
+    snprintf(text, size, "no difference");
+    config_model_differences(there, here, note_first, &first);
+    return first.migratable;
 }
 
 static const char *pair_value(const struct config_pair *pair, size_t count, const char *name)

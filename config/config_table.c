@@ -282,10 +282,18 @@ const struct setting settings[] = {
 
     { .key = "snapshot.directory", .type = SETTING_TEXT, AT(snapshot.directory), DIRECTORY,
       .preset = "/var/lib/coldstream/snapshot",
-      .doc = "The daemon's own state, one LMDB database. Owned by one daemon at a time." },
+      .doc = "The daemon's own state. Owned by one daemon at a time." },
     { .key = "snapshot.interval", .type = SETTING_DURATION, AT(snapshot.interval), .preset = "60s", .min = "100ms",
       .max = "1d", .live = true,
       .doc = "The longest stretch of the stream that a crash makes the daemon learn again." },
+    { .key = "snapshot.pace", .type = SETTING_NUMBER, AT(snapshot.pace), .preset = "0.15", .min = "0.01", .max = "1",
+      .live = true,
+      .doc = "The share of one core that writing a snapshot takes while the daemon learns. The last snapshot before "
+             "the end, and one that reading waits for, take what they can get." },
+    { .key = "snapshot.on_damage", .type = SETTING_CHOICE, AT(snapshot.on_damage), .choices = "refuse previous",
+      .preset = "refuse",
+      .doc = "What to do at the start where the newest snapshot is damaged: refuse, saying what is damaged; or go on "
+             "from the one before it, if that is intact. Then all of it is read and compared first." },
 
     { .key = "checkpoint.directory", .type = SETTING_TEXT, AT(checkpoint.directory), DIRECTORY,
       .preset = "/var/lib/coldstream/checkpoints",

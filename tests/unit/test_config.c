@@ -573,6 +573,64 @@ static void differences_are_named(void **state)
     config_destroy(b);
 }
 
+struct difference { const char *there, *here, *said; bool migratable; };
+
+/* USER is a list of user features; every difference between two models in one line each. */
+#define USER(list) "features:\n  user: [" list "]\n  item: [{name: item_id}]\n  behavior: {table: item_id}\n"
+static const struct difference differences[] = {
+    { USER("{name: a}"), USER("{name: a}, {name: b}"), "features.user: b here, not there\n", true },
+    { USER("{name: a}, {name: b}"), USER("{name: b}"), "features.user: a there, not here\n", true },
+    { USER("{name: a}"), USER("{name: b}"), "features.user: a there, not here\nfeatures.user: b here, not there\n",
+      true },
+    { USER("{name: a}, {name: b}"), USER("{name: b}, {name: a}"),
+      "features.user: in another order: a, b there; b, a here\n", true },
+    { USER("{name: a}"), USER("{name: a, table: t}"), "features.user: a: table a there, t here\n", true },
+    { USER("{name: a}, {name: b}"), USER("{name: a}, {name: b, kind: dense}"),
+      "features.user: b: kind categorical there, dense here\n", true },
+    { USER("{name: a, bucketize: [1, 2]}"), USER("{name: a, bucketize: [1, 3]}"),
+      "features.user: a: bucketize [1, 2] there, [1, 3] here\n", false },
+    { FEATURES, FEATURES "embedding: {dimension: 8}\n", "embedding.dimension: 32 there, 8 here\n", false },
+    { FEATURES, FEATURES "optimizer: {embedding: {kind: sgd}}\n", "optimizer.embedding.kind: adam there, sgd here\n",
+      false },
+    { FEATURES, FEATURES "model: {zero_shot: {kind: linear}}\n", "model.zero_shot.kind: mail there, linear here\n",
+      false },
+    { USER("{name: a}"), "features:\n  user: [{name: a}]\n  item: [{name: item_id}]\n"
+      "  behavior: {table: item_id, max_length: 7}\n", "features.behavior.max_length: 100 there, 7 here\n", true },
+    { USER("{name: a}") "model: {zero_shot: {target: sequence}}\n",
+      "features:\n  user: [{name: a}]\n  item: [{name: item_id}]\n  behavior: {table: item_id, max_length: 7}\n"
+      "model: {zero_shot: {target: sequence}}\n", "features.behavior.max_length: 100 there, 7 here\n", false },
+};
+
+struct said { char text[2048]; bool migratable; };
+
+static void note_difference(void *self, const char *text, bool migratable)
+{
+    struct said *said = self;
+    size_t used = strlen(said->text);
+    snprintf(said->text + used, sizeof said->text - used, "%s\n", text);
+    said->migratable = said->migratable && migratable;
+}
+
+static void it_is_said_which_differences_can_be_migrated(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof differences / sizeof *differences; i++) {
+        const struct difference *d = &differences[i];
+        struct cs_config *a = must_parse(d->there, CONFIG_FOR_TRAIN), *b = must_parse(d->here, CONFIG_FOR_TRAIN);
+        char *there = config_model_text(a), *here = config_model_text(b), first[200];
+        struct said said = { .migratable = true };
+        assert_true(config_model_differences(there, here, note_difference, &said) > 0);
+        if (!strstr(said.text, d->said)) fail_msg("%s: said %s", d->said, said.text);
+        if (said.migratable != d->migratable) fail_msg("%s: migratable: %d", d->said, said.migratable);
+        assert_int_equal(config_model_difference(there, here, first, sizeof first), d->migratable);
+        assert_int_equal(strncmp(said.text, first, strlen(first)), 0);
+        free(there);
+        free(here);
+        config_destroy(a);
+        config_destroy(b);
+    }
+}
+
 /* ---- reload ---- */
 
 struct changes { char text[8192]; };
@@ -670,6 +728,7 @@ int main(void)
         cmocka_unit_test(the_fingerprint_covers_the_state_and_no_more),
         cmocka_unit_test(only_mail_depends_on_its_settings),
         cmocka_unit_test(differences_are_named),
+        cmocka_unit_test(it_is_said_which_differences_can_be_migrated),
         cmocka_unit_test(a_reload_says_what_can_change),
         cmocka_unit_test(the_sample_is_valid_and_changes_nothing),
         cmocka_unit_test(the_manual_has_every_setting),
