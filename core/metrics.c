@@ -260,6 +260,11 @@ static struct metrics_report report_window(const struct metrics *metrics, enum m
     return report;
 }
 
+uint64_t metrics_examples(const struct metrics *metrics)
+{
+    return metrics->totals.sums[0].examples + metrics->totals.sums[1].examples;
+}
+
 static struct metrics_report report_start(const struct metrics *metrics, enum metrics_users users)
 {
     static const struct sums none;

@@ -138,6 +138,18 @@ static void *await_second_signal(void *argument)
     return NULL;
 }
 
+static struct snapshot_store *open_state(const struct cs_config *config, struct cs_error *err)
+{
+    const struct snapshot_options options = { .previous = config->snapshot.on_damage == ON_DAMAGE_PREVIOUS };
+    struct cs_error damage = { 0 };
+    struct snapshot_store *store = snapshot_open(config->snapshot.directory, &options, &damage, err);
+    if (!store) return NULL;
+    if (damage.code != CS_OK)
+        log_warning("the newest snapshot is damaged: going on from the one before it", LOG_S("damage", damage.message),
+                    LOG_S("where", damage.at.source), LOG_U("cut", snapshot_stats(store).cut));
+    return store;
+}
+
 static int run(const struct arguments *arguments, const struct cs_config *config)
 {
     struct cs_error err = { 0 };
@@ -170,7 +182,7 @@ static int run(const struct arguments *arguments, const struct cs_config *config
 
     /* 2. Where we were. Holds the lock on the state from here on. */
     notify_extend(60000);
-    if (!(store = snapshot_open(config->snapshot.directory, &err))) goto out;
+    if (!(store = open_state(config, &err))) goto out;
     if (!publish_resume(config, store, parallel->width, learner, ingest, metrics, &positions, &err)) goto out;
 
     /* 3. Snapshots before events, so that the first cut finds its thread. */
@@ -231,6 +243,11 @@ out:
         return 0;
     }
     log_error("stopped by an error", LOG_S("error", err.message), LOG_S("where", err.at.source));
+    if (err.code == CS_REFUSED && !publisher)
+        log_notice("nothing was changed. Where the snapshot is damaged: `coldstreamctl verify` says what is, "
+                   "`snapshot.on_damage: previous` goes on from the snapshot before it, `coldstreamctl restore` brings "
+                   "a backup back",
+                   LOG_S("directory", config->snapshot.directory));
     notify_status("%s", err.message);
     return cs_exit_code(err.code);
 }

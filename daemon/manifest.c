@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,18 +11,15 @@
 #include "daemon/version.h"
 #include "storage/checkpoint.h"
 
-struct row { uint64_t key; const float *value; };
-
-/* The rows of one table: found in the snapshot's blocks in slot order, written in order of key. */
-struct rows { struct row *row; size_t count, capacity; };
-
-struct copy {
-    struct snapshot_view *view;
-    struct checkpoint_writer *writer;
-    struct rows rows;
-    const char *section;
-    size_t dimension;
+/* The rows of one table: they come in any order, and are written in order of key. */
+struct rows {
+    struct embedding_shape shape;
+    size_t count;
+    float *value;                       /* [shape.rows, dimension], as they came */
+    struct row { uint64_t key, place; } *row;
 };
+
+struct copy { struct snapshot_view *view; struct checkpoint_writer *writer; };
 
 static bool copy_tensor(void *self, const struct tensor *tensor, struct cs_error *err)
 {
@@ -29,28 +27,20 @@ static bool copy_tensor(void *self, const struct tensor *tensor, struct cs_error
     return tensor->role != TENSOR_SCORING || checkpoint_tensor(copy->writer, tensor, err);
 }
 
-static bool collect_row(void *self, const struct embedding_row *row, struct cs_error *err)
+/* Copied: a record's bytes live for the call alone. */
+static bool collect(void *self, uint64_t slot, const void *bytes, size_t size, struct cs_error *err)
 {
     struct rows *rows = self;
-    if (rows->count == rows->capacity) {
-        size_t capacity = rows->capacity ? rows->capacity * 2 : 4096;
-        struct row *more = realloc(rows->row, capacity * sizeof *more);
-        if (!more) return cs_fail(err, CS_FAILED, "no memory to sort %zu rows", capacity);
-        rows->row = more;
-        rows->capacity = capacity;
-    }
-    rows->row[rows->count++] = (struct row){ row->key, row->row };
+    struct embedding_row row;
+    (void)slot;
+    if (!embedding_record_parse(&rows->shape, bytes, size, &row, err)) return false;
+    if (rows->count == rows->shape.rows)
+        return cs_fail(err, CS_REFUSED, "more rows than the %llu that the table says",
+                       (unsigned long long)rows->shape.rows);
+    memcpy(rows->value + rows->count * rows->shape.dimension, row.row, rows->shape.dimension * sizeof *rows->value);
+    rows->row[rows->count] = (struct row){ row.key, rows->count };
+    rows->count++;
     return true;
-}
-
-/* Visited blocks live for the call alone; those asked for by id live as long as the view, as the collected rows must.
- */
-static bool collect_block(void *self, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
-{
-    struct copy *copy = self;
-    struct state_reader *reader = snapshot_reader(copy->view);
-    if (!reader->get(reader, copy->section, id, &bytes, &size, err)) return false;
-    return embedding_block_each(bytes, size, collect_row, &copy->rows, err);
 }
 
 static int by_key(const void *a, const void *b)
@@ -59,21 +49,65 @@ static int by_key(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-static bool copy_section(void *self, const char *section, uint64_t blocks, uint64_t bytes, struct cs_error *err)
+/* living: what the section holds, so that a table's own word can't make us ask for any amount of memory. */
+static bool read_shape(struct state_reader *reader, const char *table, uint64_t living, struct embedding_shape *shape,
+                       struct cs_error *err)
 {
-    (void)blocks, (void)bytes;
-    struct copy *copy = self;
-    if (strncmp(section, "rows.", 5) != 0) return true;
+    char section[STATE_SECTION_MAX];
+    const void *bytes;
+    size_t size;
+    snprintf(section, sizeof section, "table.%s", table);
+    if (!reader->get(reader, section, 0, &bytes, &size, err)) return false;
+    if (!bytes) return cs_fail(err, CS_REFUSED, "the snapshot has rows of table %s, but not the table", table);
+    if (!embedding_shape_parse(bytes, size, shape, err)) return false;
+    return shape->rows == living || cs_fail(err, CS_REFUSED, "%llu rows are stored, the table says %llu",
+                                            (unsigned long long)living, (unsigned long long)shape->rows);
+}
+
+static bool copy_rows(struct copy *copy, const char *table, const char *section, uint64_t living, struct cs_error *err)
+{
     struct state_reader *reader = snapshot_reader(copy->view);
-    copy->rows.count = 0;
-    copy->section = section;
-    if (!reader->each(reader, section, collect_block, copy, err)) return false;
-    qsort(copy->rows.row, copy->rows.count, sizeof copy->rows.row[0], by_key);
-    for (size_t i = 0; i < copy->rows.count; i++)
-        if (!checkpoint_row(copy->writer, section + 5, copy->rows.row[i].key, copy->rows.row[i].value, copy->dimension,
-                            err))
-            return false;
-    return true;
+    struct rows rows = { 0 };
+    bool ok = false;
+    if (!read_shape(reader, table, living, &rows.shape, err)) goto out;
+    rows.value = malloc(living * rows.shape.dimension * sizeof *rows.value + 1);
+    rows.row = malloc(living * sizeof *rows.row + 1);
+    if (!rows.value || !rows.row) {
+        cs_fail(err, CS_FAILED, "no memory to sort %llu rows", (unsigned long long)living);
+        goto out;
+    }
+    if (!reader->each(reader, section, collect, &rows, err)) goto out;
+    qsort(rows.row, rows.count, sizeof rows.row[0], by_key);
+    ok = true;
+    for (size_t i = 0; ok && i < rows.count; i++)
+        ok = checkpoint_row(copy->writer, table, rows.row[i].key, rows.value + rows.row[i].place * rows.shape.dimension,
+                            rows.shape.dimension, err);
+out:
+    free(rows.value);
+    free(rows.row);
+    return ok;
+}
+
+static bool copy_section(void *self, const char *section, uint64_t records, uint64_t bytes, struct cs_error *err)
+{
+    (void)bytes;
+    static const char prefix[] = "rows.";
+    if (strncmp(section, prefix, sizeof prefix - 1) != 0) return true;
+    const char *table = section + sizeof prefix - 1;
+    return copy_rows(self, table, section, records, err) || cs_error_prefix(err, "table %s", table);
+}
+
+/* As they were when the snapshot was cut. */
+static bool read_reports(const struct cs_config *config, struct snapshot_view *view, struct cut *cut,
+                         struct cs_error *err)
+{
+    struct metrics *metrics = metrics_create(config->evaluation.window);
+    if (!metrics) return cs_fail(err, CS_FAILED, "no memory for the metrics of the manifest");
+    bool ok = metrics_load(metrics, snapshot_reader(view), err);
+    for (int users = 0; ok && users < USERS_GROUPS; users++)
+        for (int span = 0; span < SPANS; span++) cut->report[users][span] = metrics_report(metrics, users, span);
+    metrics_destroy(metrics);
+    return ok;
 }
 
 static json_t *number(double value)     /* JSON knows no NaN: null */
@@ -123,10 +157,10 @@ char *manifest_text(const struct cs_config *config, const char *fingerprint, con
 }
 
 bool manifest_publish(const struct cs_config *config, struct snapshot_store *store, const char *fingerprint,
-                      const struct cut *cut, uint64_t keep, uint64_t *version, struct cs_error *err)
+                      struct cut *cut, uint64_t keep, uint64_t *version, struct cs_error *err)
 {
     bool ok = false;
-    struct copy copy = { .dimension = config->embedding.dimension };
+    struct copy copy = { 0 };
     char *manifest = NULL;
     if (!(copy.view = snapshot_view_open(store, err))) goto out;
     if (!(copy.writer = checkpoint_begin(config->checkpoint.directory, err))) goto out;
@@ -135,6 +169,7 @@ bool manifest_publish(const struct cs_config *config, struct snapshot_store *sto
     if (!checkpoint_meta(copy.writer, "fingerprint", fingerprint, err)) goto out;
     if (!snapshot_view_tensors(copy.view, copy_tensor, &copy, err)) goto out;
     if (!snapshot_view_sections(copy.view, copy_section, &copy, err)) goto out;
+    if (!read_reports(config, copy.view, cut, err)) goto out;
     if (!(manifest = manifest_text(config, fingerprint, cut))) {
         cs_fail(err, CS_FAILED, "no memory for the manifest");
         goto out;
@@ -146,6 +181,5 @@ out:
     if (copy.writer) checkpoint_abandon(copy.writer);
     if (copy.view) snapshot_view_close(copy.view);
     free(manifest);
-    free(copy.rows.row);
     return ok;
 }

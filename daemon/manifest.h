@@ -7,7 +7,8 @@
 
 /* What a checkpoint says of itself, as JSON text (malloc'd): of the cut its positions, watermark, steps and reports. */
 char *manifest_text(const struct cs_config *config, const char *fingerprint, const struct cut *cut);
+/* Fills the cut's reports from the snapshot's metrics: the thread that learns need not wait for sorting them. */
 bool manifest_publish(const struct cs_config *config, struct snapshot_store *store, const char *fingerprint,
-                      const struct cut *cut, uint64_t keep, uint64_t *version, struct cs_error *err);
+                      struct cut *cut, uint64_t keep, uint64_t *version, struct cs_error *err);
 
 #endif

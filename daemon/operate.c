@@ -126,11 +126,16 @@ static json_t *tables_json(const struct pipeline_view *view)
 
 static json_t *snapshot_json(const struct publisher_view *view, const struct cs_config *config)
 {
-    return json_pack("{s:s, s:I, s:o, s:f, s:f, s:I, s:I, s:I, s:s}", "directory", config->snapshot.directory,
-                     "committed", (json_int_t)view->snapshots, "last", time_or_null(view->snapshot_time), "seconds",
+    const struct snapshot_stats *stats = &view->stats;
+    return json_pack("{s:s, s:I, s:I, s:o, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "directory",
+                     config->snapshot.directory, "cut", (json_int_t)stats->cut, "committed",
+                     (json_int_t)view->snapshots, "last", time_or_null(view->snapshot_time), "seconds",
                      view->snapshot_seconds, "stall_seconds", view->stall_seconds, "bytes",
-                     (json_int_t)view->snapshot_bytes, "failures", (json_int_t)view->failures, "failures_in_row",
-                     (json_int_t)view->failures_in_row, "error", view->snapshot_error);
+                     (json_int_t)stats->written_bytes, "changed_bytes", (json_int_t)stats->changed_bytes, "live_bytes",
+                     (json_int_t)stats->live_bytes, "disk_bytes", (json_int_t)stats->disk_bytes, "peak_bytes",
+                     (json_int_t)stats->peak_bytes, "segments", (json_int_t)stats->segments, "failures",
+                     (json_int_t)view->failures, "failures_in_row", (json_int_t)view->failures_in_row, "error",
+                     view->snapshot_error);
 }
 
 static json_t *checkpoint_json(const struct publisher_view *view, const struct cs_config *config)
@@ -265,8 +270,8 @@ static void take_config(struct operator *operator, const struct cs_config *confi
         .embedding_rate = config->model.embedding_optimizer.learning_rate,
     };
     pipeline_set_live(operator->pipeline, &live);
-    publisher_set_intervals(operator->publisher, config->snapshot.interval, config->checkpoint.interval,
-                            config->checkpoint.keep);
+    publisher_set_live(operator->publisher, config->snapshot.interval, config->checkpoint.interval,
+                       config->checkpoint.keep, config->snapshot.pace);
     log_set(config->logging.level, config->logging.format);
 }
 
@@ -321,8 +326,9 @@ static json_t *verb_snapshot(void *self, const char *argument, struct cs_error *
     struct operator *operator = self;
     if (!publisher_snapshot(operator->publisher, err)) return NULL;
     struct publisher_view view = publisher_view(operator->publisher);
-    return json_pack("{s:f, s:f, s:I}", "seconds", view.snapshot_seconds, "stall_seconds", view.stall_seconds, "bytes",
-                     (json_int_t)view.snapshot_bytes);
+    return json_pack("{s:I, s:f, s:f, s:I, s:I}", "cut", (json_int_t)view.stats.cut, "seconds", view.snapshot_seconds,
+                     "stall_seconds", view.stall_seconds, "bytes", (json_int_t)view.stats.written_bytes,
+                     "changed_bytes", (json_int_t)view.stats.changed_bytes);
 }
 
 static json_t *verb_publish(void *self, const char *argument, struct cs_error *err)

@@ -15,6 +15,7 @@
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/queue.h"
+#include "daemon/stall.h"
 
 enum {
     FILL = 512,             /* records decoded ahead for each partition */
@@ -76,6 +77,7 @@ struct pipeline {
     size_t small_batches;           /* in a row */
     int64_t warned;                 /* of them: monotonic ms, 0: never */
     struct learner_losses losses;
+    struct stall_hold *hold;        /* of the newest cut, until the learner has settled it */
 
     atomic_bool stopping, paused, ended, live_due;
     atomic_int_fast64_t join_moved, learn_moved;    /* monotonic ms */
@@ -341,6 +343,7 @@ static void check_accounts(struct pipeline *pipeline)
 /* The join thread's half of a cut: between two events, with no batch waiting. */
 static void send_cut(struct pipeline *pipeline, struct cut *cut)
 {
+    double begin = clock_seconds();
     struct work *work = calloc(1, sizeof *work);
     if (!work) abort();
     put_positions(pipeline, cut);
@@ -350,6 +353,7 @@ static void send_cut(struct pipeline *pipeline, struct cut *cut)
         cut->failed = !ingest_save(pipeline->parts.ingest, snapshot_writer(cut->snapshot), &cut->error) ||
                       !snapshot_meta(cut->snapshot, "positions", cut->positions, &cut->error);
     pipeline->changed = false;
+    cut->join_seconds = clock_seconds() - begin;
     *work = (struct work){ .kind = WORK_CUT, .cut = cut };
     queue_push(pipeline->batches, work);
 }
@@ -588,6 +592,11 @@ static void tell_learned(struct pipeline *pipeline, bool idle)
     pthread_mutex_unlock(&pipeline->lock);
 }
 
+static void waited(void *publisher, double seconds)
+{
+    publisher_waited(publisher, seconds);
+}
+
 /* The learn thread's half of a cut: it has learned exactly the batches that were closed before the join thread's half.
  */
 static void complete_cut(struct pipeline *pipeline, struct cut *cut)
@@ -595,14 +604,15 @@ static void complete_cut(struct pipeline *pipeline, struct cut *cut)
     double begin = clock_seconds();
     char text[32];
     cut->steps = learner_steps(pipeline->parts.learner);
-    report_metrics(pipeline, cut->report);
     if (!cut->failed) {
-        struct state_writer *writer = snapshot_writer(cut->snapshot);
+        struct stall_writer stall;
+        struct state_writer *writer = &stall.writer;
+        stall_writer_init(&stall, snapshot_writer(cut->snapshot), &pipeline->hold, waited, pipeline->parts.publisher);
         snprintf(text, sizeof text, "%llu", (unsigned long long)cut->steps);
         cut->failed = !learner_save(pipeline->parts.learner, writer, &cut->error) ||
                       !metrics_save(pipeline->parts.metrics, writer, &cut->error) ||
                       !snapshot_meta(cut->snapshot, "steps", text, &cut->error);
-        snprintf(text, sizeof text, "%llu", (unsigned long long)cut->report[USERS_ALL][SPAN_START].examples);
+        snprintf(text, sizeof text, "%llu", (unsigned long long)metrics_examples(pipeline->parts.metrics));
         cut->failed = cut->failed || !snapshot_meta(cut->snapshot, "examples", text, &cut->error);
     }
     cut->stall = clock_seconds() - begin;
@@ -637,6 +647,7 @@ static void *learn_loop(void *argument)
             break;
         }
     }
+    stall_hold_disarm(pipeline->hold);      /* the learner settles it when it ends */
     atomic_store(&pipeline->ended, true);
     return NULL;
 }

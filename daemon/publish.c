@@ -17,7 +17,11 @@
 #include "daemon/version.h"
 #include "storage/checkpoint.h"
 
-enum { FLUSH_WAIT = 10000, COMMIT_WAIT = 5000, STUCK_AFTER = 3 };      /* ms, ms, failures in a row */
+enum {
+    FLUSH_WAIT = 10000, COMMIT_WAIT = 5000,     /* ms */
+    STUCK_AFTER = 3,            /* failures in a row */
+    STUCK_RETRY = 10000,        /* ms, where the interval is longer: nothing is read until one succeeds */
+};
 
 struct publisher {
     const struct cs_config *config;
@@ -33,6 +37,8 @@ struct publisher {
     pthread_cond_t done;
     int64_t snapshot_interval, checkpoint_interval;
     uint64_t keep;
+    double pace;
+    bool hurry;                     /* the last cut is waited for */
     int64_t last_cut, last_publish; /* monotonic */
     uint64_t asked, finished;       /* tickets: a cut with ticket t serves all requests up to t */
     bool publish_asked, under_way, closed;
@@ -85,19 +91,37 @@ static bool publish(struct publisher *publisher, struct cut *cut, uint64_t *vers
     return true;
 }
 
-static void note_snapshot(struct publisher *publisher, const struct cut *cut, bool fine, double seconds, size_t bytes,
+/* Under the lock. Writing takes little of the machine while there is something to learn, all it can get otherwise. */
+static void set_pace(struct publisher *publisher)
+{
+    bool waiting = publisher->hurry || publisher->view.failures_in_row >= STUCK_AFTER;
+    snapshot_set_pace(publisher->store, waiting ? 1 : publisher->pace);
+}
+
+static void tell_sizes(struct telemetry *telemetry, const struct snapshot_stats *stats)
+{
+    telemetry_set(telemetry, METRIC_SNAPSHOT_BYTES, NULL, (double)stats->written_bytes);
+    telemetry_set(telemetry, METRIC_SNAPSHOT_CHANGED, NULL, (double)stats->changed_bytes);
+    telemetry_set(telemetry, METRIC_SNAPSHOT_LIVE, NULL, (double)stats->live_bytes);
+    telemetry_set(telemetry, METRIC_SNAPSHOT_DISK, NULL, (double)stats->disk_bytes);
+    telemetry_set(telemetry, METRIC_SNAPSHOT_SEGMENTS, NULL, (double)stats->segments);
+}
+
+static void note_snapshot(struct publisher *publisher, const struct cut *cut, bool fine, double seconds,
                           const struct cs_error *err)
 {
+    struct snapshot_stats stats = snapshot_stats(publisher->store);
     struct publisher_view *view = &publisher->view;
+    bool was_stuck = false;
     pthread_mutex_lock(&publisher->lock);
     publisher->snapshot_result = *err;
-    view->stall_seconds = cut->stall;
+    view->stats = stats;
     if (fine) {
+        was_stuck = view->failures_in_row >= STUCK_AFTER;
         view->snapshots++;
         view->failures_in_row = 0;
         view->snapshot_time = clock_wall();
         view->snapshot_seconds = seconds;
-        view->snapshot_bytes = bytes;
         view->snapshot_error[0] = 0;
     } else {
         view->failures++;
@@ -105,14 +129,18 @@ static void note_snapshot(struct publisher *publisher, const struct cut *cut, bo
         snprintf(view->snapshot_error, sizeof view->snapshot_error, "%.255s", err->message);
     }
     uint64_t in_row = view->failures_in_row;
+    double stall = view->stall_seconds;
+    set_pace(publisher);
     pthread_mutex_unlock(&publisher->lock);
-    telemetry_observe(publisher->telemetry, METRIC_SNAPSHOT_STALL, cut->stall);
+    tell_sizes(publisher->telemetry, &stats);
     if (fine) {
         telemetry_observe(publisher->telemetry, METRIC_SNAPSHOT_SECONDS, seconds);
         telemetry_set(publisher->telemetry, METRIC_SNAPSHOT_SUCCESS, NULL, (double)clock_wall() / 1000);
-        telemetry_set(publisher->telemetry, METRIC_SNAPSHOT_BYTES, NULL, (double)bytes);
-        log_info("snapshot committed", LOG_U("steps", cut->steps), LOG_U("bytes", bytes), LOG_F("seconds", seconds),
-                 LOG_F("stall", cut->stall));
+        if (was_stuck) log_notice("a snapshot succeeded: reading goes on");
+        log_info("snapshot committed", LOG_U("cut", stats.cut), LOG_U("steps", cut->steps),
+                 LOG_U("changed", stats.changed_bytes), LOG_U("written", stats.written_bytes),
+                 LOG_U("live", stats.live_bytes), LOG_U("disk", stats.disk_bytes), LOG_F("seconds", seconds),
+                 LOG_F("stall", stall), LOG_F("join", cut->join_seconds));
     } else {
         telemetry_add(publisher->telemetry, METRIC_SNAPSHOT_FAILURES, NULL, 1);
         log_error("snapshot failed, the previous one stands", LOG_S("error", err->message), LOG_U("in_row", in_row));
@@ -171,10 +199,9 @@ static void cut_destroy(struct cut *cut)
 static void end_cut(struct publisher *publisher, struct cut *cut)
 {
     struct cs_error err = { 0 };
-    size_t bytes = cut->failed ? 0 : snapshot_cut_bytes(cut->snapshot);
     double begin = clock_seconds();
     bool fine = commit_snapshot(publisher, cut, &err);
-    note_snapshot(publisher, cut, fine, clock_seconds() - begin, bytes, &err);
+    note_snapshot(publisher, cut, fine, clock_seconds() - begin, &err);
     if (fine) {
         if (cut->source) kafka_source_commit(cut->source, cut->commit, cut->commit_count, cut->final ? COMMIT_WAIT : 0);
         if (publication_due(publisher, cut)) {
@@ -237,7 +264,9 @@ struct cut *publisher_begin_if_due(struct publisher *publisher, bool changed)
     pthread_mutex_lock(&publisher->lock);
     /* What a failed commit held is owed again, also where nothing has changed since: reading may be held up by it. */
     bool owed = changed || publisher->view.failures_in_row > 0;
-    bool over = owed && clock_monotonic() - publisher->last_cut >= publisher->snapshot_interval;
+    int64_t pause = publisher->snapshot_interval;
+    if (publisher->view.failures_in_row >= STUCK_AFTER && pause > STUCK_RETRY) pause = STUCK_RETRY;
+    bool over = owed && clock_monotonic() - publisher->last_cut >= pause;
     if (!publisher->under_way && (publisher->asked > publisher->finished || over)) cut = begin(publisher);
     pthread_mutex_unlock(&publisher->lock);
     return cut ? open_cut(publisher, cut) : NULL;
@@ -246,6 +275,8 @@ struct cut *publisher_begin_if_due(struct publisher *publisher, bool changed)
 struct cut *publisher_begin_final(struct publisher *publisher)
 {
     pthread_mutex_lock(&publisher->lock);
+    publisher->hurry = true;
+    set_pace(publisher);
     while (publisher->under_way) pthread_cond_wait(&publisher->done, &publisher->lock);
     struct cut *cut = begin(publisher);
     cut->final = true;
@@ -255,7 +286,19 @@ struct cut *publisher_begin_final(struct publisher *publisher)
 
 void publisher_submit(struct publisher *publisher, struct cut *cut)
 {
+    pthread_mutex_lock(&publisher->lock);
+    publisher->view.stall_seconds = cut->stall;
+    pthread_mutex_unlock(&publisher->lock);
+    telemetry_observe(publisher->telemetry, METRIC_SNAPSHOT_STALL, cut->stall);
     queue_push(publisher->queue, cut);
+}
+
+void publisher_waited(struct publisher *publisher, double seconds)
+{
+    pthread_mutex_lock(&publisher->lock);
+    publisher->view.stall_seconds += seconds;
+    pthread_mutex_unlock(&publisher->lock);
+    telemetry_observe(publisher->telemetry, METRIC_SNAPSHOT_STALL, seconds);
 }
 
 void publisher_finish(struct publisher *publisher)
@@ -362,12 +405,14 @@ bool publisher_stuck(struct publisher *publisher)
     return stuck;
 }
 
-void publisher_set_intervals(struct publisher *publisher, int64_t snapshot, int64_t checkpoint, uint64_t keep)
+void publisher_set_live(struct publisher *publisher, int64_t snapshot, int64_t checkpoint, uint64_t keep, double pace)
 {
     pthread_mutex_lock(&publisher->lock);
     publisher->snapshot_interval = snapshot;
     publisher->checkpoint_interval = checkpoint;
     publisher->keep = keep;
+    publisher->pace = pace;
+    set_pace(publisher);
     pthread_mutex_unlock(&publisher->lock);
 }
 
@@ -387,9 +432,12 @@ struct publisher *publisher_create(const struct cs_config *config, struct snapsh
     publisher->queue = queue_create(2);
     pthread_mutex_init(&publisher->lock, NULL);
     pthread_cond_init(&publisher->done, NULL);
-    publisher_set_intervals(publisher, config->snapshot.interval, config->checkpoint.interval, config->checkpoint.keep);
+    publisher_set_live(publisher, config->snapshot.interval, config->checkpoint.interval, config->checkpoint.keep,
+                       config->snapshot.pace);
     publisher->last_cut = publisher->last_publish = clock_monotonic();
     publisher->published_steps = UINT64_MAX;
+    publisher->view.stats = snapshot_stats(store);
+    tell_sizes(telemetry, &publisher->view.stats);
     publisher->view.version = checkpoint_current(config->checkpoint.directory);
     if (publisher->view.version)
         telemetry_set(telemetry, METRIC_PUBLISHED_VERSION, NULL, (double)publisher->view.version);
@@ -450,12 +498,13 @@ static bool same_model(const struct cs_config *config, struct snapshot_view *vie
     const char *there = snapshot_view_meta(view, "fingerprint"), *there_text = snapshot_view_meta(view, "config");
     if (there && strcmp(there, here) == 0) return true;
     char *here_text = config_model_text(config);
-    if (there_text) config_model_difference(there_text, here_text, difference, sizeof difference);
+    bool migratable = there_text && config_model_difference(there_text, here_text, difference, sizeof difference);
     free(here_text);
     return cs_fail(
         err, CS_REFUSED,
-        "the snapshot in %s is of another model: %s. Restore that setting, or move the directory away to start anew",
-        directory, *difference ? difference : "it carries no configuration");
+        "the snapshot in %s is of another model: %s. Restore that setting, %smove the directory away to start anew",
+        directory, *difference ? difference : "it carries no configuration",
+        migratable ? "or carry the state over by `coldstreamctl migrate`, or " : "or ");
 }
 
 /* Same bytes are promised on the same kernels alone. */

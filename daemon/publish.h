@@ -28,14 +28,16 @@ struct cut {
     bool final;                         /* the daemon stops after it: no checkpoint, wait for the broker's answer */
     uint64_t ticket;
     uint64_t steps;
-    double stall;                       /* seconds that the learn thread spent on it */
-    struct metrics_report report[USERS_GROUPS][SPANS];
+    double join_seconds, stall;         /* that the join and the learn thread spent on it */
+    struct metrics_report report[USERS_GROUPS][SPANS];      /* filled from the snapshot, where it is published */
 };
 
 struct publisher_view {
-    uint64_t snapshots, failures, failures_in_row, snapshot_bytes;
+    uint64_t snapshots, failures, failures_in_row;
+    struct snapshot_stats stats;        /* of the last success; disk and segments as they are now */
     int64_t snapshot_time;              /* wall clock of the last success, 0: none */
-    double snapshot_seconds, stall_seconds;
+    double snapshot_seconds;
+    double stall_seconds;               /* that learning has waited for the newest cut, so far */
     char snapshot_error[256];           /* of the last failure in a row; "" */
     uint64_t version, published, publish_failures;      /* version 0: none */
     int64_t publish_time, publish_watermark;
@@ -51,7 +53,8 @@ struct publisher *publisher_create(const struct cs_config *config, struct snapsh
                                    struct kafka_sink *sink, struct telemetry *telemetry, size_t threads,
                                    struct cs_error *err);
 void publisher_destroy(struct publisher *publisher);            /* after publisher_finish */
-void publisher_set_intervals(struct publisher *publisher, int64_t snapshot, int64_t checkpoint, uint64_t keep);
+/* What a reload may change: intervals in ms; pace: the share of a core that writing takes while the daemon learns. */
+void publisher_set_live(struct publisher *publisher, int64_t snapshot, int64_t checkpoint, uint64_t keep, double pace);
 
 /* The join thread's side. Due: asked for, or the interval is over and something `changed`; never while another is under
  * way. When true the caller owes a cut (begun here). */
@@ -59,6 +62,7 @@ struct cut *publisher_begin_if_due(struct publisher *publisher, bool changed);
 struct cut *publisher_begin_final(struct publisher *publisher);    /* waits for the one under way first */
 /* The learn thread's side: takes the cut over. */
 void publisher_submit(struct publisher *publisher, struct cut *cut);
+void publisher_waited(struct publisher *publisher, double seconds);     /* for what the newest cut still read */
 void publisher_finish(struct publisher *publisher);             /* commits what was submitted, then ends the thread */
 
 /* The operator's side. Both wait until it is committed (and published). */

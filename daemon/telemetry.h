@@ -20,6 +20,8 @@ enum telemetry_metric {
     METRIC_NONFINITE,
     METRIC_SNAPSHOT_SECONDS, METRIC_SNAPSHOT_STALL,         /* histograms */
     METRIC_SNAPSHOT_SUCCESS, METRIC_SNAPSHOT_BYTES,         /* ..._last_success_timestamp_seconds; bytes of the last */
+    METRIC_SNAPSHOT_CHANGED, METRIC_SNAPSHOT_LIVE,          /* snapshot_*_bytes */
+    METRIC_SNAPSHOT_DISK, METRIC_SNAPSHOT_SEGMENTS,
     METRIC_SNAPSHOT_FAILURES,
     METRIC_PUBLISH, METRIC_PUBLISHED_VERSION,               /* publish_total{result} */
     METRIC_SERVING_VERSION, METRIC_FRESHNESS,               /* freshness_seconds (histogram) */

@@ -158,18 +158,20 @@ void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, 
             "idle_after: %s\n    discover: 1s\n"
             "    properties: {bootstrap.servers: \"%s\"%s%s}\n"
             "join: {window: %s}\n"
-            "features:\n  user: [{name: age, bucketize: [25, 45]}, {name: city}]\n  context: [{name: hour}]\n"
+            "features:\n  user: [{name: age, bucketize: [25, 45]}, {name: city}%s]\n  context: [{name: hour}]\n"
             "  item: [{name: item_id, table: item}, {name: category}]\n  behavior: {table: item, max_length: 8}\n"
             "embedding: {dimension: 8}\n"
             "model:\n  ranking: {tower: base_dnn, hidden: [16, 8]}\n"
             "  zero_shot: {kind: mail, attention: 8, encoder: [16, 8, 8], decoder: [8, 16]%s}\n"
             "batch: {size: 64, max_delay: 1s}\n"
-            "snapshot: {directory: %s, interval: 1h}\ncheckpoint: {directory: %s, interval: 1h, keep: 3}\n"
+            "snapshot: {directory: %s, interval: 1h%s}\ncheckpoint: {directory: %s, interval: 1h, keep: 3}\n"
             "control: {socket: %s}\nhttp: {listen: 127.0.0.1:0}\nlogging: {level: debug}\ncompute: {threads: 1}\n%s",
             settings->idle_after ? settings->idle_after : "300ms", mock_broker_address(broker),
             settings->properties ? ", " : "", settings->properties ? settings->properties : "",
-            settings->window ? settings->window : "2s", settings->extra_model ? settings->extra_model : "",
-            run->snapshot, run->checkpoints, run->socket, settings->extra ? settings->extra : "");
+            settings->window ? settings->window : "2s", settings->extra_user ? settings->extra_user : "",
+            settings->extra_model ? settings->extra_model : "", run->snapshot,
+            settings->extra_snapshot ? settings->extra_snapshot : "", run->checkpoints, run->socket,
+            settings->extra ? settings->extra : "");
     fclose(file);
 }
 
@@ -268,22 +270,27 @@ static bool add_tensor(void *self, const struct tensor *tensor, struct cs_error 
     return true;
 }
 
-static bool add_block(void *self, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
+struct digest { XXH3_state_t *state; struct state_reader *reader; uint64_t records; };
+
+/* Records come in any order: their hashes are added up. */
+static bool add_record(void *self, uint64_t slot, const void *bytes, size_t size, struct cs_error *err)
 {
     (void)err;
-    XXH3_64bits_update(self, &id, sizeof id);
-    XXH3_64bits_update(self, bytes, size);
+    struct digest *digest = self;
+    digest->records += XXH3_64bits_withSeed(bytes, size, slot);
     return true;
 }
 
-struct digest { XXH3_state_t *state; struct state_reader *reader; };
-
-static bool add_section(void *self, const char *section, uint64_t blocks, uint64_t bytes, struct cs_error *err)
+static bool add_section(void *self, const char *section, uint64_t records, uint64_t bytes, struct cs_error *err)
 {
-    (void)blocks, (void)bytes;
+    (void)bytes;
     struct digest *digest = self;
     if (strncmp(section, "rows.", 5) != 0 && strncmp(section, "metrics", 7) != 0) return true;
-    return digest->reader->each(digest->reader, section, add_block, digest->state, err);
+    digest->records = records;
+    if (!digest->reader->each(digest->reader, section, add_record, digest, err)) return false;
+    XXH3_64bits_update(digest->state, section, strlen(section));
+    XXH3_64bits_update(digest->state, &digest->records, sizeof digest->records);
+    return true;
 }
 
 uint64_t daemon_digest(const struct daemon_run *run)
@@ -291,7 +298,7 @@ uint64_t daemon_digest(const struct daemon_run *run)
     struct cs_error err;
     struct snapshot_view *view = snapshot_view_open_directory(run->snapshot, &err);
     if (!view) die(err.message);
-    struct digest digest = { XXH3_createState(), snapshot_reader(view) };
+    struct digest digest = { .state = XXH3_createState(), .reader = snapshot_reader(view) };
     XXH3_64bits_reset(digest.state);
     if (!snapshot_view_tensors(view, add_tensor, digest.state, &err) ||
         !snapshot_view_sections(view, add_section, &digest, &err))

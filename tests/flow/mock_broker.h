@@ -28,7 +28,11 @@ struct daemon_run {
 void daemon_prepare(struct daemon_run *run);
 void daemon_remove(struct daemon_run *run);             /* the directory and all in it */
 /* Writes the configuration: a small model, and what the test adds to or replaces in it. */
-struct daemon_settings { const char *properties, *idle_after, *extra_model, *window, *extra; };
+struct daemon_settings {
+    const char *properties, *idle_after, *extra_model, *window, *extra;
+    const char *extra_user;     /* user features: ", {name: plan}" */
+    const char *extra_snapshot; /* ", on_damage: previous" */
+};
 void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, const struct daemon_settings *settings);
 void daemon_start(struct daemon_run *run);
 int daemon_wait(struct daemon_run *run);                /* exit status; -signal */
