@@ -48,6 +48,8 @@ struct example *example_create(const struct features *features, size_t id_length
 struct example *example_copy(const struct example *example);
 /* A copy with other behaviors; the original is freed. */
 struct example *example_with_behaviors(struct example *example, const uint64_t *behavior, size_t count);
+/* Gives another example of the same impression, and frees this one. */
+typedef struct example *example_replace(void *self, struct example *example);
 /* True where the bytes are a whole example for these features: lengths add up, counts agree. Used on load. */
 bool example_check(const struct features *features, const void *bytes, size_t size);
 

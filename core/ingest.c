@@ -169,6 +169,17 @@ void ingest_finish(struct ingest *ingest)
     close_batch(ingest);
 }
 
+void ingest_replace_examples(struct ingest *ingest, example_replace *replace, void *self)
+{
+    assert(ingest->closed_begin == ingest->closed_end);
+    joiner_replace_examples(ingest->joiner, replace, self);
+    for (size_t i = 0; i < ingest->open_count; i++) {
+        ingest->bytes -= ingest->open[i]->size;
+        ingest->open[i] = replace(self, ingest->open[i]);
+        ingest->bytes += ingest->open[i]->size;
+    }
+}
+
 int64_t ingest_clock(const struct ingest *ingest) { return ingest->clock; }
 
 struct batch *ingest_pop(struct ingest *ingest, struct arena *arena)

@@ -41,6 +41,8 @@ struct join_held ingest_held(const struct ingest *ingest);
 size_t ingest_pending(const struct ingest *ingest);
 size_t ingest_open(const struct ingest *ingest);                   /* examples in the open batch */
 size_t ingest_bytes(const struct ingest *ingest);
+/* Migration: of all that wait, in the joiner and in the open batch. Call when ingest_pop has returned NULL. */
+void ingest_replace_examples(struct ingest *ingest, example_replace *replace, void *self);
 /* Joiner, histories, open batch, clock. Call when ingest_pop has returned NULL. */
 bool ingest_save(struct ingest *ingest, struct state_writer *writer, struct cs_error *err);
 bool ingest_load(struct ingest *ingest, struct state_reader *reader, struct cs_error *err);

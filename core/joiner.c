@@ -627,6 +627,18 @@ bool join_counts_add_up(const struct join_counts *counts, const struct join_held
                                  counts->duplicate_impressions + result[JOIN_ORPHAN] + held->clicks;
 }
 
+void joiner_replace_examples(struct joiner *joiner, example_replace *replace, void *self)
+{
+    for (size_t i = 0; i < joiner->blocks * BLOCK; i++) {
+        struct entry *entry = entry_at(joiner, (uint32_t)i);
+        if (entry->state == FREE || !entry->example) continue;
+        touch(joiner, (uint32_t)i);
+        joiner->bytes -= body_bytes(entry);
+        entry->example = replace(self, entry->example);
+        joiner->bytes += body_bytes(entry);
+    }
+}
+
 size_t joiner_bytes(const struct joiner *joiner)
 {
     return sizeof *joiner + joiner->blocks * sizeof(struct block) + (joiner->index_mask + 1) * sizeof *joiner->index +

@@ -58,6 +58,8 @@ struct example *joiner_pop(struct joiner *joiner);     /* the next that left, no
 size_t joiner_pending(const struct joiner *joiner);                /* impressions, early clicks and conversions held */
 struct join_held joiner_held(const struct joiner *joiner);         /* those of them that have no outcome */
 size_t joiner_bytes(const struct joiner *joiner);
+/* Migration: of all that are held or remembered. None may wait to be popped. */
+void joiner_replace_examples(struct joiner *joiner, example_replace *replace, void *self);
 struct join_counts joiner_counts(const struct joiner *joiner);
 /* Complete: what is loaded goes on exactly as what was saved. Call when joiner_pop has returned NULL. */
 bool joiner_save(struct joiner *joiner, struct state_writer *writer, struct cs_error *err);

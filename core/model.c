@@ -42,6 +42,19 @@ struct model_pass {
     struct ranking_pass *ranking;
 };
 
+struct model_layout model_layout(const struct features *features, size_t dimension)
+{
+    struct model_layout layout = { 0 };
+    for (size_t group = 0; group < GROUPS; group++) {
+        layout.group_offset[group] = layout.width;
+        layout.width += dimension + features->group_dense[group];
+        if (group != GROUP_USER) continue;
+        layout.behavior_offset = layout.width;
+        layout.user_width = layout.width += dimension;
+    }
+    return layout;
+}
+
 struct model *model_create(const struct features *features, size_t dimension, const struct model_options *options,
                            uint64_t seed, struct parallel *parallel, struct cs_error *err)
 {
@@ -59,13 +72,11 @@ struct model *model_create(const struct features *features, size_t dimension, co
     m->compute.parallel = parallel;
     m->ranking_ops = ranking_ops;
     m->zero_shot_ops = zero_shot_ops;
-    for (size_t group = 0; group < GROUPS; group++) {
-        m->group_offset[group] = m->width;
-        m->width += dimension + features->group_dense[group];
-        if (group != GROUP_USER) continue;
-        m->behavior_offset = m->width;
-        m->user_width = m->width += dimension;
-    }
+    struct model_layout layout = model_layout(features, dimension);
+    memcpy(m->group_offset, layout.group_offset, sizeof m->group_offset);
+    m->behavior_offset = layout.behavior_offset;
+    m->user_width = layout.user_width;
+    m->width = layout.width;
     struct zero_shot_shape shape = { features->group_categorical[GROUP_USER], features->group_dense[GROUP_USER],
                                      dimension, features->behavior_max_length };
     m->ranking = ranking_ops->create(&options->ranking, m->width, &m->set, err);

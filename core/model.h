@@ -19,6 +19,9 @@
  * two values seen: mean 0, variance 1. A value without a row counts as absent: zeros, masked in attention, and not
  * counted in a multi-valued feature's mean. */
 
+struct model_layout { size_t width, group_offset[GROUPS], behavior_offset, user_width; };  /* user_width: up to z_c */
+struct model_layout model_layout(const struct features *features, size_t dimension);
+
 /* The batch's rows as the model reads them: for each table row[count, d], and whether the key has a row at all (an
  * absent one is zeros, and masked in attention). */
 struct model_rows { const float *row; const uint8_t *present; };
