@@ -83,7 +83,9 @@ static char *read_text(const char *path, struct cs_error *err)
     struct stat status;
     char *text = NULL;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &status)) {
+    if (fd < 0 && errno == ENOENT) {
+        cs_fail(err, CS_REFUSED, "%s is missing: `current` names a version that is not whole", path);
+    } else if (fd < 0 || fstat(fd, &status)) {
         cs_fail_errno(err, errno, "opening %s", path);
     } else if (!S_ISREG(status.st_mode) || status.st_size > MANIFEST_MAX) {
         cs_fail(err, CS_REFUSED, "%s is not a file of up to %d bytes", path, MANIFEST_MAX);
@@ -122,7 +124,9 @@ static bool check_data(struct checkpoint *checkpoint, const json_t *manifest, co
         return cs_fail(err, CS_REFUSED, "%s holds the manifest of version %" PRIu64, checkpoint->directory,
                        checkpoint->version);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &status)) {
+    if (fd < 0 && errno == ENOENT) {
+        cs_fail(err, CS_REFUSED, "%s is damaged: it has a manifest, but no data.mdb", checkpoint->directory);
+    } else if (fd < 0 || fstat(fd, &status)) {
         cs_fail_errno(err, errno, "opening %s", path);
     } else if (status.st_size != json_integer_value(size)) {
         cs_fail(err, CS_REFUSED, "%s has %" PRId64 " bytes, its manifest says %" PRId64, path, (int64_t)status.st_size,

@@ -9,6 +9,7 @@
 #include "daemon/version.h"
 #include "storage/snapshot.h"
 #include "tools/ctl_exchange.h"
+#include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
 const struct ctl_option ctl_import_options[] = {
@@ -39,8 +40,7 @@ static bool write_snapshot(struct snapshot_store *store, const struct cs_config 
 int ctl_import(const struct ctl_arguments *arguments)
 {
     struct cs_error err = { 0 };
-    struct config_problems problems = { 0 };
-    struct cs_config *config = config_load(ctl_value(arguments, "config"), CONFIG_FOR_TRAIN, &problems);
+    struct cs_config *config = ctl_config_load(ctl_value(arguments, "config"));
     struct features *features = NULL;
     struct learner *learner = NULL;
     struct ingest *ingest = NULL;
@@ -49,13 +49,7 @@ int ctl_import(const struct ctl_arguments *arguments)
     uint64_t rows = 0;
     bool ok = false;
 
-    if (!config) {
-        char *text = config_problems_text(&problems);
-        fputs(text ? text : "out of memory\n", stderr);
-        free(text);
-        config_problems_release(&problems);
-        return cs_exit_code(CS_CONFIG);
-    }
+    if (!config) return cs_exit_code(CS_CONFIG);
     openblas_set_num_threads(1);
     features = features_create(&config->features, &err);
     learner = features ? assemble_learner(config, features, &parallel_serial, &err) : NULL;
@@ -69,7 +63,7 @@ int ctl_import(const struct ctl_arguments *arguments)
     if (!exchange_into_learner(learner, features, config->model.embedding_optimizer.kind, arguments->position[0],
                                (int64_t)time(NULL) * 1000, &err))
         goto out;
-    store = snapshot_open(ctl_value(arguments, "to"), &err);
+    store = snapshot_open(ctl_value(arguments, "to"), NULL, NULL, &err);
     if (!store) goto out;
     if (snapshot_exists(store)) {
         cs_fail(&err, CS_REFUSED, "%s holds a snapshot already: move it away first", ctl_value(arguments, "to"));

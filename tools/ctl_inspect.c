@@ -10,6 +10,7 @@
 
 #include "core/features.h"
 #include "tools/ctl_exchange.h"
+#include "tools/ctl_snapshot.h"
 #include "tools/ctl_source.h"
 #include "tools/ctl_verbs.h"
 
@@ -20,6 +21,7 @@ const struct ctl_option ctl_inspect_options[] = {
     { NULL, 0, NULL, NULL, false },
 };
 const struct ctl_option ctl_verify_options[] = {
+    CTL_SNAPSHOT_CONFIG,
     { "json", 'j', NULL, "for programs", false },
     { NULL, 0, NULL, NULL, false },
 };
@@ -54,11 +56,11 @@ static bool add_meta(void *self, const char *name, const char *text, struct cs_e
     return true;
 }
 
-static bool add_section(void *self, const char *section, uint64_t blocks, uint64_t bytes, struct cs_error *err)
+static bool add_section(void *self, const char *section, uint64_t records, uint64_t bytes, struct cs_error *err)
 {
     (void)err;
     json_object_set_new(self, section,
-                        json_pack("{s:I,s:I}", "blocks", (json_int_t)blocks, "bytes", (json_int_t)bytes));
+                        json_pack("{s:I,s:I}", "records", (json_int_t)records, "bytes", (json_int_t)bytes));
     return true;
 }
 
@@ -131,8 +133,8 @@ static void print_description(json_t *root)
     if (!json_object_get(root, "sections")) return;
     printf("\nsections\n");
     json_object_foreach(json_object_get(root, "sections"), name, value) printf(
-        "    %-32s %8" JSON_INTEGER_FORMAT " blocks %14" JSON_INTEGER_FORMAT " bytes\n", name,
-        json_integer_value(json_object_get(value, "blocks")), json_integer_value(json_object_get(value, "bytes")));
+        "    %-32s %8" JSON_INTEGER_FORMAT " records %14" JSON_INTEGER_FORMAT " bytes\n", name,
+        json_integer_value(json_object_get(value, "records")), json_integer_value(json_object_get(value, "bytes")));
 }
 
 /* -------------------------------------------------------------------------------------------------------- tables */
@@ -300,18 +302,23 @@ int ctl_verify(const struct ctl_arguments *arguments)
     struct cs_error err = { 0 };
     struct source source;
     struct tally tally = { .source = &source };
-    uint64_t blocks = 0, bytes = 0;
+    uint64_t records = 0, bytes = 0;
+    char path[PATH_MAX];
     bool ok;
 
-    if (!source_open(&source, arguments->position[0], &err)) return ctl_fail(arguments, &err);
-    ok = (source.checkpoint || snapshot_view_verify(source.snapshot, &blocks, &bytes, &err)) &&
+    if (!ctl_snapshot_directory(arguments, arguments->position[0], path, &err) || !source_open(&source, path, &err))
+        return ctl_fail(arguments, &err);
+    ok = (source.checkpoint || snapshot_view_verify(source.snapshot, &records, &bytes, &err)) &&
          source_tables(&source, count_table, &tally, &err) && source_tensors(&source, count_tensor, &tally, &err);
     if (ok && ctl_flag(arguments, "json"))
-        printf("{\"kind\": \"%s\", \"whole\": true, \"tensors\": %" PRIu64 ", \"rows\": %" PRIu64 "}\n",
-               source.checkpoint ? "checkpoint" : "snapshot", tally.tensors, tally.rows);
+        printf("{\"kind\": \"%s\", \"whole\": true, \"tensors\": %" PRIu64 ", \"rows\": %" PRIu64
+               ", \"records\": %" PRIu64 ", \"bytes\": %" PRIu64 "}\n",
+               source.checkpoint ? "checkpoint" : "snapshot", tally.tensors, tally.rows, records, bytes);
+    else if (ok && source.snapshot)
+        printf("snapshot: whole; %" PRIu64 " tensors, %" PRIu64 " rows, %" PRIu64 " records of %" PRIu64 " bytes\n",
+               tally.tensors, tally.rows, records, bytes);
     else if (ok)
-        printf("%s: whole; %" PRIu64 " tensors, %" PRIu64 " rows\n", source.checkpoint ? "checkpoint" : "snapshot",
-               tally.tensors, tally.rows);
+        printf("checkpoint: whole; %" PRIu64 " tensors, %" PRIu64 " rows\n", tally.tensors, tally.rows);
     source_close(&source);
     return ok ? 0 : ctl_fail(arguments, &err);
 }

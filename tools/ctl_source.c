@@ -78,10 +78,10 @@ static bool visit_checkpoint_table(void *self, const char *table, uint64_t rows,
     return tables->visit(tables->self, table, err);
 }
 
-static bool visit_section(void *self, const char *section, uint64_t blocks, uint64_t bytes, struct cs_error *err)
+static bool visit_section(void *self, const char *section, uint64_t records, uint64_t bytes, struct cs_error *err)
 {
     struct tables *tables = self;
-    (void)blocks, (void)bytes;
+    (void)records, (void)bytes;
     if (strncmp(section, rows_prefix, sizeof rows_prefix - 1) != 0) return true;
     return tables->visit(tables->self, section + sizeof rows_prefix - 1, err);
 }
@@ -96,7 +96,7 @@ bool source_tables(struct source *source, source_table_visitor *visit, void *sel
 /* --------------------------------------------------------------------------------------------------------- rows */
 
 /* Rows as they come; sorted afterwards by an index. */
-struct gathering { struct source_table table; size_t room; bool m, v; };
+struct gathering { struct embedding_shape shape; struct source_table table; size_t room; bool m, v; };
 
 static bool grow(struct gathering *g, struct cs_error *err)
 {
@@ -139,13 +139,33 @@ static bool gather(void *self, const struct embedding_row *row, struct cs_error 
     return true;
 }
 
-static bool gather_block(void *self, uint64_t id, const void *bytes, size_t size, struct cs_error *err)
+static bool gather_record(void *self, uint64_t slot, const void *bytes, size_t size, struct cs_error *err)
 {
     struct gathering *g = self;
+    struct embedding_row row;
 
-    if (!embedding_block_each(bytes, size, gather, g, err))
-        return cs_error_prefix(err, "block %llu of rows.%s", (unsigned long long)id, g->table.name);
-    return true;
+    if (!embedding_record_parse(&g->shape, bytes, size, &row, err))
+        return cs_error_prefix(err, "slot %llu of rows.%s", (unsigned long long)slot, g->table.name);
+    return gather(g, &row, err);
+}
+
+/* A table that the snapshot does not have is read as an empty one. */
+static bool gather_table(struct gathering *g, struct state_reader *reader, struct cs_error *err)
+{
+    char section[STATE_SECTION_MAX];
+    const void *bytes;
+    size_t size;
+
+    snprintf(section, sizeof section, "table.%s", g->table.name);
+    if (!reader->get(reader, section, 0, &bytes, &size, err)) return false;
+    if (!bytes) return true;
+    if (!embedding_shape_parse(bytes, size, &g->shape, err)) return cs_error_prefix(err, "section %s", section);
+    g->table.dimension = g->shape.dimension;
+    snprintf(section, sizeof section, "%s%s", rows_prefix, g->table.name);
+    if (!reader->each(reader, section, gather_record, g, err)) return false;
+    return g->table.count == g->shape.rows ||
+           cs_fail(err, CS_REFUSED, "section %s: %zu rows are stored, the table says %llu", section, g->table.count,
+                   (unsigned long long)g->shape.rows);
 }
 
 static bool gather_checkpoint(void *self, uint64_t key, const float *row, size_t dimension, struct cs_error *err)
@@ -195,7 +215,6 @@ static bool sort(struct source_table *t, struct cs_error *err)
 bool source_table_read(struct source *source, const char *name, struct source_table *table, struct cs_error *err)
 {
     struct gathering g = { 0 };
-    char section[STATE_SECTION_MAX];
     bool ok;
 
     snprintf(g.table.name, sizeof g.table.name, "%s", name);
@@ -207,9 +226,7 @@ bool source_table_read(struct source *source, const char *name, struct source_ta
         g.table.step = NULL;
         g.table.seen = NULL;
     } else {
-        struct state_reader *reader = snapshot_reader(source->snapshot);
-        snprintf(section, sizeof section, "%s%s", rows_prefix, name);
-        ok = reader->each(reader, section, gather_block, &g, err) && (g.table.count == 0 || sort(&g.table, err));
+        ok = gather_table(&g, snapshot_reader(source->snapshot), err) && (g.table.count == 0 || sort(&g.table, err));
     }
     *table = g.table;
     if (!ok) source_table_release(table);

@@ -1,0 +1,218 @@
+/* migrate: what was learned with other features, carried over to a configuration (core/migrate.h says how). */
+#include <cblas.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/metrics.h"
+#include "core/migrate.h"
+#include "daemon/assemble.h"
+#include "daemon/version.h"
+#include "storage/snapshot.h"
+#include "tools/ctl_snapshot.h"
+#include "tools/ctl_verbs.h"
+
+const struct ctl_option ctl_migrate_options[] = {
+    { "config", 'c', "FILE", "the configuration to carry the state over to", true },
+    { "from", 'f', "SNAPSHOT", "the state there is; it is only read", true },
+    { "to", 't', "DIR", "the new snapshot's directory: new, or empty", true },
+    { NULL, 0, NULL, NULL, false },
+};
+
+enum { OPEN_BATCH_MAX = 1 << 20 };      /* nothing may leave the open batch on the way */
+
+struct migrate {
+    const struct ctl_arguments *arguments;
+    struct snapshot_view *view;
+    struct cs_config *old, *config;
+    struct features *from, *to;
+    struct migration *migration;
+    struct learner *learner;
+    struct ingest *ingest;
+    struct metrics *metrics;
+    char refusal[400];
+};
+
+static bool read_old_config(struct migrate *x, struct cs_error *err)
+{
+    const char *text = snapshot_view_meta(x->view, "config");
+    struct config_problems problems = { 0 };
+
+    if (!text) return cs_fail(err, CS_REFUSED, "the snapshot does not say which configuration it is of");
+    x->old = config_parse("config", text, strlen(text), CONFIG_FOR_TRAIN, &problems);
+    if (!x->old)
+        cs_fail(err, CS_REFUSED, "the configuration kept in the snapshot can't be read: %s",
+                problems.count ? problems.problem[0].text : "out of memory");
+    config_problems_release(&problems);
+    return x->old != NULL;
+}
+
+static void note_difference(void *self, const char *text, bool migratable)
+{
+    struct migrate *x = self;
+
+    ctl_say(x->arguments, "%s%s", text, migratable ? "" : " (can't be migrated)");
+    if (!migratable && !*x->refusal) snprintf(x->refusal, sizeof x->refusal, "%s", text);
+}
+
+static bool compare(struct migrate *x, struct cs_error *err)
+{
+    char *here = config_model_text(x->config);
+
+    if (!config_model_differences(snapshot_view_meta(x->view, "config"), here, note_difference, x))
+        ctl_say(x->arguments, "no difference: the state is copied as it is");
+    free(here);
+    return !*x->refusal || cs_fail(err, CS_REFUSED,
+                                   "%s. Only features that come, go or change places or tables, and the length of the "
+                                   "behavior sequence, can be migrated: restore that setting, or start anew",
+                                   x->refusal);
+}
+
+static struct example *replace(void *self, struct example *example)
+{
+    return migration_example(self, example);
+}
+
+static bool load(struct migrate *x, struct cs_error *err)
+{
+    struct state_reader *reader = snapshot_reader(x->view), *migrated;
+    struct cs_config waiting = *x->config;
+
+    if (!(x->from = features_create(&x->old->features, err)) || !(x->to = features_create(&x->config->features, err)))
+        return false;
+    x->migration = migration_create(x->from, x->to, x->config->embedding.dimension, &x->config->model, err);
+    if (!x->migration || !(x->learner = assemble_learner(x->config, x->to, &parallel_serial, err))) return false;
+    migrated = migration_reader(x->migration, reader, x->learner, err);
+    if (!migrated || !learner_load(x->learner, migrated, err)) return false;
+
+    waiting.batch.size = OPEN_BATCH_MAX;
+    waiting.evaluation.hold_out_new = 0;
+    if (!(x->ingest = assemble_ingest(&waiting, x->from, 0, err)) || !ingest_load(x->ingest, reader, err)) return false;
+    ingest_replace_examples(x->ingest, replace, x->migration);
+
+    if (!(x->metrics = metrics_create(x->config->evaluation.window))) return cs_fail(err, CS_FAILED, "out of memory");
+    return metrics_load(x->metrics, reader, err);
+}
+
+/* ------------------------------------------------------------------------------------------------------- writing */
+
+static bool is_ours(const char *section)
+{
+    static const char *const known[] = { "rows.", "waiting.", "table.", "joiner", "history", "ingest" };
+
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strncmp(section, known[i], strlen(known[i])) == 0) return true;
+    return strcmp(section, "metrics") == 0 || strcmp(section, "metrics.window") == 0;
+}
+
+struct passing { struct state_reader *reader; struct state_writer *writer; const char *section; };
+
+static bool pass_record(void *self, uint64_t slot, const void *bytes, size_t size, struct cs_error *err)
+{
+    struct passing *passing = self;
+    return passing->writer->put(passing->writer, passing->section, slot, bytes, size, err);
+}
+
+/* State that does not depend on features stays as it is, whoever's it is. */
+static bool pass_section(void *self, const char *section, uint64_t records, uint64_t bytes, struct cs_error *err)
+{
+    struct passing *passing = self;
+    (void)records, (void)bytes;
+    if (is_ours(section)) return true;
+    passing->section = section;
+    return passing->reader->each(passing->reader, section, pass_record, passing, err);
+}
+
+static bool pass_meta(void *self, const char *name, const char *text, struct cs_error *err)
+{
+    static const char *const anew[] = { "format", "config", "fingerprint", "program", "seed" };
+
+    for (size_t i = 0; i < sizeof anew / sizeof *anew; i++)
+        if (strcmp(name, anew[i]) == 0) return true;
+    return snapshot_meta(self, name, text, err);
+}
+
+static bool write_cut(struct migrate *x, struct snapshot_cut *cut, struct cs_error *err)
+{
+    struct state_writer *writer = snapshot_writer(cut);
+    struct passing passing = { snapshot_reader(x->view), writer, NULL };
+    char fingerprint[33], seed[24], *model = config_model_text(x->config);
+    bool ok;
+
+    config_fingerprint(x->config, fingerprint);
+    snprintf(seed, sizeof seed, "%" PRIu64, x->config->compute.seed);
+    ok = snapshot_view_each_meta(x->view, pass_meta, cut, err) && snapshot_meta(cut, "config", model, err) &&
+         snapshot_meta(cut, "fingerprint", fingerprint, err) && snapshot_meta(cut, "program", version_number, err) &&
+         snapshot_meta(cut, "seed", seed, err) && learner_save(x->learner, writer, err) &&
+         ingest_save(x->ingest, writer, err) && metrics_save(x->metrics, writer, err) &&
+         snapshot_view_sections(x->view, pass_section, &passing, err);
+    free(model);
+    return ok;
+}
+
+static bool write_snapshot(struct migrate *x, const char *directory, struct cs_error *err)
+{
+    struct snapshot_store *store = snapshot_open(directory, NULL, NULL, err);
+    struct snapshot_cut *cut;
+    bool ok = false;
+
+    if (!store) return false;
+    if (snapshot_exists(store)) {
+        cs_fail(err, CS_REFUSED, "%s holds a snapshot already: move it away first", directory);
+    } else {
+        cut = snapshot_begin(store);
+        ok = write_cut(x, cut, err);
+        if (ok) ok = snapshot_commit(cut, err);
+        else snapshot_abandon(cut);
+    }
+    snapshot_close(store);
+    return ok;
+}
+
+static bool say_dropped(void *self, const char *section, uint64_t records, uint64_t bytes, struct cs_error *err)
+{
+    static const char prefix[] = "rows.";
+    struct migrate *x = self;
+    (void)bytes, (void)err;
+
+    if (strncmp(section, prefix, sizeof prefix - 1) != 0) return true;
+    for (size_t t = 0; t < x->to->table_count; t++)
+        if (strcmp(x->to->table[t], section + sizeof prefix - 1) == 0) return true;
+    ctl_say(x->arguments, "table %s: its %" PRIu64 " rows are left behind: no feature reads them",
+            section + sizeof prefix - 1, records);
+    return true;
+}
+
+int ctl_migrate(const struct ctl_arguments *arguments)
+{
+    struct migrate x = { .arguments = arguments };
+    const char *from = ctl_value(arguments, "from"), *to = ctl_value(arguments, "to");
+    struct cs_error err = { 0 };
+    uint64_t rows = 0;
+    bool ok = false;
+
+    if (!(x.config = ctl_config_load(ctl_value(arguments, "config")))) return cs_exit_code(CS_CONFIG);
+    openblas_set_num_threads(1);
+    if (!(x.view = snapshot_view_open_directory(from, &err))) goto out;
+    if (!read_old_config(&x, &err) || !compare(&x, &err) || !load(&x, &err)) {
+        cs_error_prefix(&err, "%s", from);
+        goto out;
+    }
+    if (!snapshot_view_sections(x.view, say_dropped, &x, &err) || !write_snapshot(&x, to, &err)) goto out;
+    for (size_t t = 0; t < x.to->table_count; t++) rows += embedding_rows(learner_table(x.learner, t));
+    ctl_say(arguments, "%s: %" PRIu64 " rows, step %" PRIu64 ", %zu impressions wait", to, rows,
+            learner_steps(x.learner), ingest_pending(x.ingest));
+    ok = true;
+out:
+    metrics_destroy(x.metrics);
+    ingest_destroy(x.ingest);
+    learner_destroy(x.learner);
+    migration_destroy(x.migration);
+    features_destroy(x.from);
+    features_destroy(x.to);
+    if (x.view) snapshot_view_close(x.view);
+    if (x.old) config_destroy(x.old);
+    config_destroy(x.config);
+    return ok ? 0 : ctl_fail(arguments, &err);
+}

@@ -1,0 +1,22 @@
+/* What the verbs on snapshots share: which directory is meant, and who owns it. */
+#ifndef TOOLS_CTL_SNAPSHOT_H
+#define TOOLS_CTL_SNAPSHOT_H
+
+#include <limits.h>
+
+#include "config/config.h"
+#include "tools/ctl.h"
+
+#define CTL_SNAPSHOT_CONFIG \
+    { "config", 'c', "FILE", "a configuration: its snapshot.directory is meant", false }
+
+/* NULL: all that is wrong with the file stands on stderr already. */
+struct cs_config *ctl_config_load(const char *file);
+/* The directory that was named: by a word, or by --config alone. */
+bool ctl_snapshot_directory(const struct ctl_arguments *arguments, const char *word, char directory[PATH_MAX],
+                            struct cs_error *err);
+/* Takes the lock of a snapshot that no daemon should be using: *fd is to be closed, -1 where there is no directory.
+ * CS_FENCED names the owner. */
+bool ctl_snapshot_lock(const char *directory, int *fd, struct cs_error *err);
+
+#endif
