@@ -279,6 +279,12 @@ const struct setting settings[] = {
       .min = "0", .max = "1",
       .doc = "This share of users, by a hash of the user id, loses its behaviors: how well would new users be "
              "served?" },
+    { .key = "evaluation.delayed", .type = SETTING_NUMBER, AT(evaluation.delayed), .preset = "0.1", .min = "0",
+      .max = "1",
+      .doc = "The impressions of this share of users, by a hash of the user id, are scored as they are shown, too, "
+             "and judged by that score when their clicks are known: delayed_* beside progressive_* in the metrics. "
+             "0: off. A forward pass more for each: measured, 0.1 costs 2 to 3 % of training, 1 costs 9 % with "
+             "zero_shot.kind mail and 26 % with none." },
 
     { .key = "snapshot.directory", .type = SETTING_TEXT, AT(snapshot.directory), DIRECTORY,
       .preset = "/var/lib/coldstream/snapshot",

@@ -105,6 +105,8 @@ static void add_example(const struct features *features, const struct example *e
     batch->correction[i] = example->correction;
     batch->is_new[i] = example->behavior_count == 0;
     batch->user[i] = example->user;
+    batch->item[i] = example->item;
+    batch->shown[i] = example->shown;
     batch->time[i] = example->time;
     if (i == 0 || example->released > batch->last_time) batch->last_time = example->released;
 }
@@ -124,6 +126,8 @@ struct batch *batch_build(const struct features *features, struct example *const
     batch->correction = arena_take(arena, count);
     batch->is_new = arena_take(arena, count);
     batch->user = arena_take(arena, count * sizeof *batch->user);
+    batch->item = arena_take(arena, count * sizeof *batch->item);
+    batch->shown = arena_take(arena, count * sizeof *batch->shown);
     batch->time = arena_take(arena, count * sizeof *batch->time);
     batch->id = arena_take(arena, count * sizeof *batch->id);
     size_t *table_of = arena_take(arena, features->categorical_count * sizeof *table_of);

@@ -28,11 +28,14 @@ struct batch {
     uint8_t *clicked, *converted, *correction;
     uint8_t *is_new;                    /* the behavior list is empty */
     uint64_t *user;                     /* key of the user id: groups GAUC */
+    uint64_t *item;                     /* key of the item id */
+    uint64_t *shown;                    /* as in example.shown */
     int64_t *time;                      /* of the impression */
     const char **id;                    /* impression ids, NUL-terminated */
     uint32_t *leader;                   /* NULL, or for each example the first (<= itself) that has the same user part
                                            (user features and behaviors): scoring computes that part once */
     int64_t last_time;                  /* largest event time (released) in it: the clock of expiry */
+    bool shown_only;                    /* impressions as they are shown: to be scored, not learned */
     uint64_t events;                    /* carried along for the owner */
     struct arena *arena;                /* holds all of this */
 };

@@ -26,10 +26,14 @@ struct example {
     uint8_t has_behaviors;      /* the event said what the user has, even if nothing: no history is asked */
     uint8_t correction;         /* a late click: a positive, with the fake negative's weight taken back */
     uint8_t reserved[4];
+    uint64_t shown;             /* number of the score of its showing (core/ingest.h), or one of these: */
     int64_t time;               /* of the impression, ms since the epoch */
     int64_t released;           /* event time at which it left the joiner: batches close by it */
     uint64_t user, item;        /* XXH3 of the ids */
 };
+
+/* Of example.shown: not judged by a score of its showing; shown and learned at once, so that both scores are one. */
+static const uint64_t SHOWN_NOT = 0, SHOWN_NOW = UINT64_MAX;
 
 enum event_kind { EVENT_IMPRESSION, EVENT_CLICK, EVENT_CONVERSION, EVENT_EXAMPLE };
 

@@ -3,11 +3,13 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 const char *const metrics_users_name[USERS_GROUPS] = { "all", "new", "old" };
 const char *const metrics_span_name[SPANS] = { "window", "start" };
+const char metrics_section[] = "metrics";
 
 enum {
     BINS = 8192, BINS_A_UNIT = 256,     /* of the logit, from -16 to 16 */
@@ -36,6 +38,7 @@ struct totals {
 };
 
 struct metrics {
+    const char *section;
     struct totals totals;
     struct observation *ring;           /* [window] */
     bool *changed;                      /* [blocks] since the last save */
@@ -53,11 +56,14 @@ static size_t block_count(size_t window)
     return (window + BLOCK - 1) / BLOCK;
 }
 
-struct metrics *metrics_create(size_t window)
+struct metrics *metrics_create(size_t window) { return metrics_create_named(window, metrics_section); }
+
+struct metrics *metrics_create_named(size_t window, const char *section)
 {
     assert(window > 0);
     struct metrics *metrics = calloc(1, sizeof *metrics);
     if (!metrics) return NULL;
+    metrics->section = section;
     metrics->totals.window = window;
     metrics->ring = calloc(window, sizeof *metrics->ring);
     metrics->changed = calloc(block_count(window), sizeof *metrics->changed);
@@ -297,25 +303,35 @@ struct metrics_report metrics_report(const struct metrics *metrics, enum metrics
 /* "metrics" 0: | version u64 | struct totals |   "metrics.window" b: observations [b * BLOCK, ...) of the ring */
 struct saved { uint64_t version; struct totals totals; };
 
+struct section { char name[STATE_SECTION_MAX]; };
+
+static struct section window_of(const struct metrics *metrics)
+{
+    struct section section;
+    snprintf(section.name, sizeof section.name, "%s.window", metrics->section);
+    return section;
+}
+
 bool metrics_save(struct metrics *metrics, struct state_writer *writer, struct cs_error *err)
 {
     const struct totals *totals = &metrics->totals;
+    struct section window = window_of(metrics);
     size_t blocks = block_count(totals->count);
     for (size_t b = 0; b < blocks; b++) {
         if (!writer->full && !metrics->changed[b]) continue;
         size_t count = totals->count - b * BLOCK < BLOCK ? totals->count - b * BLOCK : BLOCK;
-        if (!writer->put(writer, "metrics.window", b, metrics->ring + b * BLOCK, count * sizeof *metrics->ring, err))
+        if (!writer->put(writer, window.name, b, metrics->ring + b * BLOCK, count * sizeof *metrics->ring, err))
             return false;
         metrics->changed[b] = false;
     }
     /* Left over where the window was larger before. */
     for (size_t b = blocks; b < metrics->stored && !writer->full; b++)
-        if (!writer->remove(writer, "metrics.window", b, err)) return false;
+        if (!writer->remove(writer, window.name, b, err)) return false;
     metrics->stored = blocks;
     struct saved *saved = malloc(sizeof *saved);
     if (!saved) return cs_fail(err, CS_FAILED, "out of memory");
     *saved = (struct saved){ .version = STATE_VERSION, .totals = *totals };
-    bool ok = writer->put(writer, "metrics", 0, saved, sizeof *saved, err);
+    bool ok = writer->put(writer, metrics->section, 0, saved, sizeof *saved, err);
     free(saved);
     return ok;
 }
@@ -324,27 +340,28 @@ bool metrics_load(struct metrics *metrics, struct state_reader *reader, struct c
 {
     const void *bytes;
     size_t size, window = metrics->totals.window;
-    if (!reader->get(reader, "metrics", 0, &bytes, &size, err)) return false;
+    if (!reader->get(reader, metrics->section, 0, &bytes, &size, err)) return false;
     const struct saved *saved = bytes;
     if (!saved || size != sizeof *saved || saved->version != STATE_VERSION)
-        return cs_fail(err, CS_REFUSED, "section metrics: %zu bytes, %zu of version %d are needed", saved ? size : 0,
-                       sizeof *saved, STATE_VERSION);
+        return cs_fail(err, CS_REFUSED, "section %s: %zu bytes, %zu of version %d are needed", metrics->section,
+                       saved ? size : 0, sizeof *saved, STATE_VERSION);
     const struct totals *totals = &saved->totals;
     if (!totals->window || totals->count > totals->window || totals->next >= totals->window
         || totals->pending >= totals->window ||
         totals->pending > totals->count || (totals->count < totals->window && totals->next != totals->count))
-        return cs_fail(err, CS_REFUSED, "section metrics: a window of %ju with %ju examples, %ju pending, next %ju",
-                       (uintmax_t)totals->window,
-                       (uintmax_t)totals->count, (uintmax_t)totals->pending, (uintmax_t)totals->next);
+        return cs_fail(err, CS_REFUSED, "section %s: a window of %ju with %ju examples, %ju pending, next %ju",
+                       metrics->section, (uintmax_t)totals->window, (uintmax_t)totals->count,
+                       (uintmax_t)totals->pending, (uintmax_t)totals->next);
+    struct section name = window_of(metrics);
     size_t blocks = block_count(totals->count);
     const struct observation **block = malloc((blocks + 1) * sizeof *block);
     if (!block) return cs_fail(err, CS_FAILED, "out of memory");
     bool ok = false;
     for (size_t b = 0; b < blocks; b++) {
         size_t count = totals->count - b * BLOCK < BLOCK ? totals->count - b * BLOCK : BLOCK;
-        if (!reader->get(reader, "metrics.window", b, &bytes, &size, err)) goto out;
+        if (!reader->get(reader, name.name, b, &bytes, &size, err)) goto out;
         if (!bytes || size != count * sizeof **block) {
-            cs_fail(err, CS_REFUSED, "section metrics.window: block %zu has %zu bytes, %zu are needed", b,
+            cs_fail(err, CS_REFUSED, "section %s: block %zu has %zu bytes, %zu are needed", name.name, b,
                     bytes ? size : 0, count * sizeof **block);
             goto out;
         }

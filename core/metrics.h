@@ -30,6 +30,9 @@ struct metrics_report {
 
 struct metrics;
 struct metrics *metrics_create(size_t window);     /* window >= 1; NULL when out of memory */
+extern const char metrics_section[];            /* "metrics" */
+/* With sections of another name than "metrics"; it is borrowed for life. */
+struct metrics *metrics_create_named(size_t window, const char *section);
 void metrics_destroy(struct metrics *metrics);
 /* Costs O(1) an example, and a sort of the window once a window. A prediction that is not finite (the learner gives
  * none) is left out with its example. */
@@ -37,7 +40,8 @@ void metrics_observe(struct metrics *metrics, const struct batch *batch, const f
 uint64_t metrics_examples(const struct metrics *metrics);      /* judged since the start */
 /* Costs O(window log window); not for every step. */
 struct metrics_report metrics_report(const struct metrics *metrics, enum metrics_users users, enum metrics_span span);
-/* Sections "metrics" and "metrics.window". Restores exactly; where the window was configured anew, its newest part. */
+/* Sections "metrics" and "metrics.window", or as named. Restores exactly; where the window was configured anew, its
+ * newest part. */
 bool metrics_save(struct metrics *metrics, struct state_writer *writer, struct cs_error *err);
 bool metrics_load(struct metrics *metrics, struct state_reader *reader, struct cs_error *err);
 

@@ -105,6 +105,7 @@ struct batch_options {
 struct evaluation_options {
     size_t window;              /* examples that the windowed metrics look back on */
     double hold_out_new;        /* share of users, by hash of the user id, that loses its behaviors */
+    double delayed;             /* share of users, by another hash, judged by the scores of their showings too */
 };
 
 #endif

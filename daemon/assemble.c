@@ -38,6 +38,7 @@ struct ingest *assemble_ingest(const struct cs_config *config, const struct feat
         .history = config->history,
         .batch = { .size = config->batch.size, .max_delay = max_delay },
         .hold_out_new = config->evaluation.hold_out_new,
+        .delayed = config->evaluation.delayed,
     };
     return ingest_create(features, &options, err);
 }

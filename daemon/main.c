@@ -161,6 +161,7 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     struct ingest *ingest = NULL;
     struct learner *learner = NULL;
     struct metrics *metrics = NULL;
+    struct shown *shown = NULL;
     struct snapshot_store *store = NULL;
     struct kafka_sink *sink = NULL;
     struct publisher *publisher = NULL;
@@ -179,16 +180,22 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     if (!(ingest = assemble_ingest(config, features, config->batch.max_delay, &err))) goto out;
     if (!(learner = assemble_learner(config, features, parallel, &err))) goto out;
     metrics = metrics_create(config->evaluation.window);
+    shown = shown_create(config->evaluation.window);
+    if (!metrics || !shown) {
+        cs_fail(&err, CS_FAILED, "out of memory: evaluation.window");
+        goto out;
+    }
 
     /* 2. Where we were. Holds the lock on the state from here on. */
     notify_extend(60000);
     if (!(store = open_state(config, &err))) goto out;
-    if (!publish_resume(config, store, parallel->width, learner, ingest, metrics, &positions, &err)) goto out;
+    if (!publish_resume(config, store, parallel->width, learner, ingest, metrics, shown, &positions, &err)) goto out;
 
     /* 3. Snapshots before events, so that the first cut finds its thread. */
     if (!(sink = kafka_sink_create(config, &err))) goto out;
     if (!(publisher = publisher_create(config, store, sink, telemetry, parallel->width, &err))) goto out;
-    struct pipeline_parts parts = { config, features, decoder, ingest, learner, metrics, sink, publisher, telemetry };
+    struct pipeline_parts parts = { config, features, decoder,   ingest,   learner,
+                                    metrics, shown,  sink,      publisher, telemetry };
     if (!(pipeline = pipeline_start(&parts, &positions, &err))) goto out;
 
     /* 4. Operators. */
@@ -231,6 +238,7 @@ out:
     kafka_sink_destroy(sink);
     positions_release(&positions);
     snapshot_close(store);
+    shown_destroy(shown);
     metrics_destroy(metrics);
     learner_destroy(learner);
     ingest_destroy(ingest);

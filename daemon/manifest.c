@@ -98,14 +98,14 @@ static bool copy_section(void *self, const char *section, uint64_t records, uint
 }
 
 /* As they were when the snapshot was cut. */
-static bool read_reports(const struct cs_config *config, struct snapshot_view *view, struct cut *cut,
-                         struct cs_error *err)
+static bool read_report(const struct cs_config *config, struct snapshot_view *view, const char *section,
+                        struct metrics_report report[USERS_GROUPS][SPANS], struct cs_error *err)
 {
-    struct metrics *metrics = metrics_create(config->evaluation.window);
+    struct metrics *metrics = metrics_create_named(config->evaluation.window, section);
     if (!metrics) return cs_fail(err, CS_FAILED, "no memory for the metrics of the manifest");
     bool ok = metrics_load(metrics, snapshot_reader(view), err);
     for (int users = 0; ok && users < USERS_GROUPS; users++)
-        for (int span = 0; span < SPANS; span++) cut->report[users][span] = metrics_report(metrics, users, span);
+        for (int span = 0; span < SPANS; span++) report[users][span] = metrics_report(metrics, users, span);
     metrics_destroy(metrics);
     return ok;
 }
@@ -135,21 +135,27 @@ static json_t *features_of(const struct cs_config *config)
     return array;
 }
 
-char *manifest_text(const struct cs_config *config, const char *fingerprint, const struct cut *cut)
+static json_t *all_metrics_of(const struct metrics_report report[USERS_GROUPS][SPANS])
 {
     json_t *metrics = json_object();
     for (int users = 0; users < USERS_GROUPS; users++) {
         json_t *spans = json_object();
         for (int span = 0; span < SPANS; span++)
-            json_object_set_new(spans, metrics_span_name[span], metrics_of(&cut->report[users][span]));
+            json_object_set_new(spans, metrics_span_name[span], metrics_of(&report[users][span]));
         json_object_set_new(metrics, metrics_users_name[users], spans);
     }
+    return metrics;
+}
+
+char *manifest_text(const struct cs_config *config, const char *fingerprint, const struct cut *cut)
+{
     json_t *offsets = cut->positions ? json_loads(cut->positions, 0, NULL) : NULL;
     json_t *manifest =
-        json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:s, s:s, s:s}", "event_time_watermark",
+        json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:s, s:s, s:s}", "event_time_watermark",
                   cut->watermark == INT64_MIN ? json_null() : json_integer(cut->watermark), "offsets",
                   offsets ? offsets : json_array(), "examples", (json_int_t)cut->report[USERS_ALL][SPAN_START].examples,
-                  "steps", (json_int_t)cut->steps, "features", features_of(config), "metrics", metrics, "fingerprint",
+                  "steps", (json_int_t)cut->steps, "features", features_of(config), "metrics",
+                  all_metrics_of(cut->report), "delayed_metrics", all_metrics_of(cut->delayed), "fingerprint",
                   fingerprint, "program", version_number, "commit", version_commit);
     char *text = json_dumps(manifest, JSON_INDENT(1));
     json_decref(manifest);
@@ -169,7 +175,9 @@ bool manifest_publish(const struct cs_config *config, struct snapshot_store *sto
     if (!checkpoint_meta(copy.writer, "fingerprint", fingerprint, err)) goto out;
     if (!snapshot_view_tensors(copy.view, copy_tensor, &copy, err)) goto out;
     if (!snapshot_view_sections(copy.view, copy_section, &copy, err)) goto out;
-    if (!read_reports(config, copy.view, cut, err)) goto out;
+    if (!read_report(config, copy.view, metrics_section, cut->report, err) ||
+        !read_report(config, copy.view, shown_metrics_section, cut->delayed, err))
+        goto out;
     if (!(manifest = manifest_text(config, fingerprint, cut))) {
         cs_fail(err, CS_FAILED, "no memory for the manifest");
         goto out;

@@ -75,13 +75,13 @@ static json_t *sources_json(const struct pipeline_view *view)
     return array;
 }
 
-static json_t *metrics_json(const struct pipeline_view *view)
+static json_t *metrics_json(const struct metrics_report of[USERS_GROUPS][SPANS])
 {
     json_t *metrics = json_object();
     for (int users = 0; users < USERS_GROUPS; users++) {
         json_t *spans = json_object();
         for (int span = 0; span < SPANS; span++) {
-            const struct metrics_report *report = &view->report[users][span];
+            const struct metrics_report *report = &of[users][span];
             json_object_set_new(spans, metrics_span_name[span],
                                 json_pack("{s:I, s:I, s:o, s:o, s:o, s:o}", "examples", (json_int_t)report->examples,
                                           "clicks", (json_int_t)report->clicks, "log_loss", number(report->log_loss),
@@ -192,7 +192,9 @@ json_t *operator_status(struct operator *operator)
                         json_pack("{s:o, s:o, s:o, s:o}", "ranking", number(view.losses.ranking), "reconstruct_user",
                                   number(view.losses.reconstruct_user), "reconstruct_behavior",
                                   number(view.losses.reconstruct_behavior), "mmd", number(view.losses.mmd)));
-    json_object_set_new(status, "metrics", metrics_json(&view));
+    json_object_set_new(status, "metrics", metrics_json(view.report));
+    json_object_set_new(status, "delayed_metrics", metrics_json(view.delayed));
+    json_object_set_new(status, "shown_waiting", json_integer((json_int_t)view.shown_waiting));
     json_object_set_new(status, "tables", tables_json(&view));
     json_object_set_new(
         status, "memory",

@@ -515,7 +515,12 @@ static void learn_step(struct pipeline *pipeline, const struct batch *batch)
 {
     double begin = clock_seconds();
     const float *click_probability = learner_score(pipeline->parts.learner, batch);        /* as serving would */
+    if (batch->shown_only) {
+        shown_keep(pipeline->parts.shown, batch, click_probability);
+        return;
+    }
     metrics_observe(pipeline->parts.metrics, batch, click_probability); /* judged before it is learned */
+    shown_judge(pipeline->parts.shown, batch, click_probability); /* and by what was said when it was shown */
     pipeline->losses = learner_learn(pipeline->parts.learner, batch);
     pipeline->unjudged = true;
     warn_of_small_batches(pipeline, batch->size);
@@ -539,19 +544,33 @@ static void learn_step(struct pipeline *pipeline, const struct batch *batch)
     }
 }
 
-static void report_metrics(struct pipeline *pipeline, struct metrics_report report[USERS_GROUPS][SPANS])
+struct figures { enum telemetry_metric log_loss, auc, gauc, calibration; };
+
+static const struct figures progressive = { METRIC_LOG_LOSS, METRIC_AUC, METRIC_GAUC, METRIC_CALIBRATION };
+static const struct figures delayed = { METRIC_DELAYED_LOG_LOSS, METRIC_DELAYED_AUC, METRIC_DELAYED_GAUC,
+                                        METRIC_DELAYED_CALIBRATION };
+
+static void report_one(struct pipeline *pipeline, const struct metrics *metrics, const struct figures *figures,
+                       struct metrics_report report[USERS_GROUPS][SPANS])
 {
-    int64_t begin = clock_monotonic();
     for (int users = 0; users < USERS_GROUPS; users++)
         for (int span = 0; span < SPANS; span++) {
-            report[users][span] = metrics_report(pipeline->parts.metrics, users, span);
+            report[users][span] = metrics_report(metrics, users, span);
             const struct metrics_report *one = &report[users][span];
             const char *const *label = TELEMETRY_LABELS(metrics_users_name[users], metrics_span_name[span]);
-            telemetry_set(pipeline->parts.telemetry, METRIC_LOG_LOSS, label, one->log_loss);
-            telemetry_set(pipeline->parts.telemetry, METRIC_AUC, label, one->auc);
-            telemetry_set(pipeline->parts.telemetry, METRIC_GAUC, label, one->gauc);
-            telemetry_set(pipeline->parts.telemetry, METRIC_CALIBRATION, label, one->calibration);
+            telemetry_set(pipeline->parts.telemetry, figures->log_loss, label, one->log_loss);
+            telemetry_set(pipeline->parts.telemetry, figures->auc, label, one->auc);
+            telemetry_set(pipeline->parts.telemetry, figures->gauc, label, one->gauc);
+            telemetry_set(pipeline->parts.telemetry, figures->calibration, label, one->calibration);
         }
+}
+
+static void report_metrics(struct pipeline *pipeline, struct metrics_report report[USERS_GROUPS][SPANS],
+                           struct metrics_report of_showing[USERS_GROUPS][SPANS])
+{
+    int64_t begin = clock_monotonic();
+    report_one(pipeline, pipeline->parts.metrics, &progressive, report);
+    report_one(pipeline, shown_metrics(pipeline->parts.shown), &delayed, of_showing);
     pipeline->judged = clock_monotonic();
     pipeline->judging = pipeline->judged - begin;
 }
@@ -564,8 +583,8 @@ static void tell_learned(struct pipeline *pipeline, bool idle)
     if (pause < 20 * pipeline->judging) pause = 20 * pipeline->judging;
     if (!pipeline->unjudged || now - pipeline->judged < pause) return;
     pipeline->unjudged = false;
-    struct metrics_report report[USERS_GROUPS][SPANS];
-    report_metrics(pipeline, report);
+    struct metrics_report report[USERS_GROUPS][SPANS], of_showing[USERS_GROUPS][SPANS];
+    report_metrics(pipeline, report, of_showing);
     struct learner *learner = pipeline->parts.learner;
     size_t tables = pipeline->parts.features->table_count;
     struct table_view *table = calloc(tables + 1, sizeof *table);
@@ -581,6 +600,8 @@ static void tell_learned(struct pipeline *pipeline, bool idle)
     pthread_mutex_lock(&pipeline->lock);
     struct pipeline_view *view = &pipeline->view;
     memcpy(view->report, report, sizeof report);
+    memcpy(view->delayed, of_showing, sizeof of_showing);
+    view->shown_waiting = shown_waiting(pipeline->parts.shown);
     free(view->table);
     view->table = table;
     view->table_count = tables;
@@ -611,6 +632,7 @@ static void complete_cut(struct pipeline *pipeline, struct cut *cut)
         snprintf(text, sizeof text, "%llu", (unsigned long long)cut->steps);
         cut->failed = !learner_save(pipeline->parts.learner, writer, &cut->error) ||
                       !metrics_save(pipeline->parts.metrics, writer, &cut->error) ||
+                      !shown_save(pipeline->parts.shown, writer, &cut->error) ||
                       !snapshot_meta(cut->snapshot, "steps", text, &cut->error);
         snprintf(text, sizeof text, "%llu", (unsigned long long)metrics_examples(pipeline->parts.metrics));
         cut->failed = cut->failed || !snapshot_meta(cut->snapshot, "examples", text, &cut->error);

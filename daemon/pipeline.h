@@ -7,7 +7,7 @@
 #include "core/decode.h"
 #include "core/ingest.h"
 #include "core/learner.h"
-#include "core/metrics.h"
+#include "core/shown.h"
 #include "daemon/kafka_sink.h"
 #include "daemon/kafka_source.h"
 #include "daemon/publish.h"
@@ -21,6 +21,7 @@ struct pipeline_parts {
     struct ingest *ingest;
     struct learner *learner;
     struct metrics *metrics;
+    struct shown *shown;
     struct kafka_sink *sink;
     struct publisher *publisher;
     struct telemetry *telemetry;
@@ -67,7 +68,8 @@ struct pipeline_view {
     bool all_idle;
     uint64_t steps, zero_shot_steps, nonfinite;
     struct learner_losses losses;
-    struct metrics_report report[USERS_GROUPS][SPANS];
+    struct metrics_report report[USERS_GROUPS][SPANS], delayed[USERS_GROUPS][SPANS];
+    size_t shown_waiting;           /* scores kept until their examples are learned */
     struct table_view *table;       /* malloc'd */
     size_t table_count, learner_bytes;
 };

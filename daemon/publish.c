@@ -528,7 +528,7 @@ static void compare_arithmetic(const struct cs_config *config, struct snapshot_v
 
 bool publish_resume(const struct cs_config *config, struct snapshot_store *store, size_t threads,
                     struct learner *learner, struct ingest *ingest, struct metrics *metrics,
-                    struct kafka_positions *positions, struct cs_error *err)
+                    struct shown *shown, struct kafka_positions *positions, struct cs_error *err)
 {
     *positions = (struct kafka_positions){ 0 };
     if (!snapshot_exists(store)) {
@@ -545,7 +545,7 @@ bool publish_resume(const struct cs_config *config, struct snapshot_store *store
     if (!learner_load(learner, reader, err)) goto out;
     notify_extend(60000);
     if (!ingest_load(ingest, reader, err)) goto out;
-    if (!metrics_load(metrics, reader, err)) goto out;
+    if (!metrics_load(metrics, reader, err) || !shown_load(shown, reader, err)) goto out;
     const char *text = snapshot_view_meta(view, "positions");
     if (text && !parse_positions(text, positions, err)) goto out;
     log_notice("resumed from snapshot", LOG_S("directory", snapshot_directory(store)),

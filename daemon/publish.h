@@ -7,7 +7,7 @@
 #include "config/config.h"
 #include "core/ingest.h"
 #include "core/learner.h"
-#include "core/metrics.h"
+#include "core/shown.h"
 #include "daemon/kafka_sink.h"
 #include "daemon/kafka_source.h"
 #include "daemon/telemetry.h"
@@ -30,6 +30,7 @@ struct cut {
     uint64_t steps;
     double join_seconds, stall;         /* that the join and the learn thread spent on it */
     struct metrics_report report[USERS_GROUPS][SPANS];      /* filled from the snapshot, where it is published */
+    struct metrics_report delayed[USERS_GROUPS][SPANS];     /* the same, by the scores of the showing */
 };
 
 struct publisher_view {
@@ -80,7 +81,7 @@ bool publisher_stuck(struct publisher *publisher); /* three snapshots in a row h
  * (CS_REFUSED). The positions are malloc'd, topics too. */
 bool publish_resume(const struct cs_config *config, struct snapshot_store *store, size_t threads,
                     struct learner *learner, struct ingest *ingest, struct metrics *metrics,
-                    struct kafka_positions *positions, struct cs_error *err);
+                    struct shown *shown, struct kafka_positions *positions, struct cs_error *err);
 void positions_release(struct kafka_positions *positions);
 
 #endif

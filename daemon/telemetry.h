@@ -15,6 +15,7 @@ enum telemetry_metric {
     METRIC_EXAMPLES,            /* examples_total{users} */
     METRIC_STEPS, METRIC_STEP_SECONDS,                      /* steps_total, step_seconds (histogram) */
     METRIC_LOG_LOSS, METRIC_AUC, METRIC_GAUC, METRIC_CALIBRATION,   /* {users,window}: window = "window" or "start" */
+    METRIC_DELAYED_LOG_LOSS, METRIC_DELAYED_AUC, METRIC_DELAYED_GAUC, METRIC_DELAYED_CALIBRATION,   /* the same */
     METRIC_LOSS,                /* loss{part} */
     METRIC_ROWS, METRIC_ADMITTED, METRIC_EVICTED,           /* embedding_*{table} */
     METRIC_NONFINITE,

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "core/gemm.h"
-#include "core/metrics.h"
+#include "core/shown.h"
 #include "daemon/assemble.h"
 #include "daemon/queue.h"
 #include "tools/bench.h"
@@ -41,6 +41,7 @@ struct source {
     struct features *features;
     struct decoder *decoder;
     struct ingest *ingest;
+    bool gives_shown;           /* impressions as they are shown, too */
     FILE *file;
     char *line;
     size_t room;
@@ -77,11 +78,12 @@ static void source_close(struct source *source)
     decoder_destroy(source->decoder);
 }
 
-/* The next batch, NULL at the end of the file. */
+/* The next batch (one that is shown_only where these are wanted), NULL at the end of the file. */
 static struct batch *source_batch(struct source *source, struct arena *arena)
 {
     for (;;) {
         struct batch *batch = ingest_pop(source->ingest, arena);
+        if (batch && batch->shown_only && !source->gives_shown) continue;
         if (batch || source->finished) return batch;
         ssize_t length = getline(&source->line, &source->room, source->file);
         if (length < 0) {
@@ -113,16 +115,16 @@ static void *feed(void *argument)
 }
 
 /* Examples a second of decode, join and learn, each in its thread, over the second half of the file. */
-static bool train_from_file(struct learner *learner, struct metrics *metrics, const struct cs_config *config,
-                            struct features *features,
-                            const char *file, size_t batches, struct source *counted, double *rate,
-                                struct cs_error *err)
+static bool train_from_file(struct learner *learner, struct metrics *metrics, struct shown *shown,
+                            const struct cs_config *config, struct features *features, const char *file, size_t batches,
+                            struct source *counted, double *rate, struct cs_error *err)
 {
     struct feeder feeder = { .spare = queue_create(IN_FLIGHT), .ready = queue_create(IN_FLIGHT) };
     struct parcel parcel[IN_FLIGHT] = { { NULL, NULL } }, *next;
     double begin = bench_seconds();
     size_t batch = 0, examples = 0;
     bool ok = source_open(&feeder.source, config, features, file, err);
+    feeder.source.gives_shown = true;
     for (size_t i = 0; i < IN_FLIGHT; i++) {
         parcel[i].arena = arena_create(1 << 20);
         queue_push(feeder.spare, &parcel[i]);
@@ -131,13 +133,20 @@ static bool train_from_file(struct learner *learner, struct metrics *metrics, co
         ok = cs_fail(err, CS_FAILED, "cannot start a thread");
     if (ok) {
         while ((next = queue_pop(feeder.ready, -1))) {
-            if (batch++ == batches / 2) {
+            const float *probability = learner_score(learner, next->batch);
+            if (next->batch->shown_only) {
+                shown_keep(shown, next->batch, probability);
+                queue_push(feeder.spare, next);
+                continue;
+            }
+            metrics_observe(metrics, next->batch, probability);
+            shown_judge(shown, next->batch, probability);
+            learner_learn(learner, next->batch);
+            examples += next->batch->size;
+            if (++batch == batches / 2) {
                 begin = bench_seconds();
                 examples = 0;
             }
-            metrics_observe(metrics, next->batch, learner_score(learner, next->batch));
-            learner_learn(learner, next->batch);
-            examples += next->batch->size;
             queue_push(feeder.spare, next);
         }
         *rate = (double)examples / (bench_seconds() - begin);
@@ -336,6 +345,7 @@ static bool run_system(struct bench *bench, const struct bench_system *system, c
     struct features *features = config ? features_create(&config->features, err) : NULL;
     struct learner *learner = features ? assemble_learner(config, features, bench->parallel, err) : NULL;
     struct metrics *metrics = learner ? metrics_create(config->evaluation.window) : NULL;
+    struct shown *shown = metrics ? shown_create(config->evaluation.window) : NULL;
     struct source counted;
     double rate = NAN, products = NAN;
     char what[96], directory[300];
@@ -343,11 +353,11 @@ static bool run_system(struct bench *bench, const struct bench_system *system, c
     size_t line = bench->lines++;       /* of the whole, whose ideal is known after its parts */
     bool ok = false;
 
-    if (!metrics) goto out;
-    if (!train_from_file(learner, metrics, config, features, file, batches, &counted, &rate, err)) goto out;
+    if (!shown) goto out;
+    if (!train_from_file(learner, metrics, shown, config, features, file, batches, &counted, &rate, err)) goto out;
     if (system->scored && bench_wants(bench, "score")) {
         snprintf(directory, sizeof directory, "%s/checkpoints", bench->directory);
-        if (!checkpoint_from_learner(learner, features, config, metrics, 0, directory, &version, err)) goto out;
+        if (!checkpoint_from_learner(learner, features, config, metrics, shown, 0, directory, &version, err)) goto out;
     }
     if (!train_alone(bench, learner, metrics, config, features, file, system->name, &products, err)) goto out;
     bench->bare_rate[system - bench_system] = (double)config->batch.size / products;
@@ -360,6 +370,7 @@ static bool run_system(struct bench *bench, const struct bench_system *system, c
     ok = !(system->scored && bench_wants(bench, "score")) || bench_score(bench, directory, generator, err);
 out:
     if (!ok) bench->lines = line;
+    shown_destroy(shown);
     metrics_destroy(metrics);
     learner_destroy(learner);
     features_destroy(features);

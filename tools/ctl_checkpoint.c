@@ -20,8 +20,8 @@ static bool write_row(void *self, const struct embedding_row *row, struct cs_err
 }
 
 bool checkpoint_from_learner(struct learner *learner, const struct features *features, const struct cs_config *config,
-                             const struct metrics *metrics, int64_t watermark, const char *directory, uint64_t *version,
-                             struct cs_error *err)
+                             const struct metrics *metrics, const struct shown *shown, int64_t watermark,
+                             const char *directory, uint64_t *version, struct cs_error *err)
 {
     struct checkpoint_writer *writer = checkpoint_begin(directory, err);
     char *model = config_model_text(config), *manifest, fingerprint[33];
@@ -29,7 +29,10 @@ bool checkpoint_from_learner(struct learner *learner, const struct features *fea
     bool ok = false;
 
     for (int users = 0; users < USERS_GROUPS; users++)
-        for (int span = 0; span < SPANS; span++) facts.report[users][span] = metrics_report(metrics, users, span);
+        for (int span = 0; span < SPANS; span++) {
+            facts.report[users][span] = metrics_report(metrics, users, span);
+            facts.delayed[users][span] = metrics_report(shown_metrics(shown), users, span);
+        }
     config_fingerprint(config, fingerprint);
     manifest = manifest_text(config, fingerprint, &facts);
 

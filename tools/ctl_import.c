@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "core/metrics.h"
+#include "core/shown.h"
 #include "daemon/assemble.h"
 #include "daemon/version.h"
 #include "storage/snapshot.h"
@@ -19,7 +19,8 @@ const struct ctl_option ctl_import_options[] = {
 };
 
 static bool write_snapshot(struct snapshot_store *store, const struct cs_config *config, struct learner *learner,
-                           struct ingest *ingest, struct metrics *metrics, struct cs_error *err)
+                           struct ingest *ingest, struct metrics *metrics, struct shown *shown,
+                           struct cs_error *err)
 {
     struct snapshot_cut *cut = snapshot_begin(store);
     struct state_writer *writer = snapshot_writer(cut);
@@ -30,7 +31,8 @@ static bool write_snapshot(struct snapshot_store *store, const struct cs_config 
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)config->compute.seed);
     ok = model && snapshot_meta(cut, "config", model, err) && snapshot_meta(cut, "fingerprint", fingerprint, err) &&
          snapshot_meta(cut, "program", version_number, err) && snapshot_meta(cut, "seed", seed, err) &&
-         learner_save(learner, writer, err) && ingest_save(ingest, writer, err) && metrics_save(metrics, writer, err);
+         learner_save(learner, writer, err) && ingest_save(ingest, writer, err) && metrics_save(metrics, writer, err) &&
+         shown_save(shown, writer, err);
     free(model);
     if (ok) return snapshot_commit(cut, err);
     snapshot_abandon(cut);
@@ -45,6 +47,7 @@ int ctl_import(const struct ctl_arguments *arguments)
     struct learner *learner = NULL;
     struct ingest *ingest = NULL;
     struct metrics *metrics = NULL;
+    struct shown *shown = NULL;
     struct snapshot_store *store = NULL;
     uint64_t rows = 0;
     bool ok = false;
@@ -56,7 +59,8 @@ int ctl_import(const struct ctl_arguments *arguments)
     ingest = learner ? assemble_ingest(config, features, config->batch.max_delay, &err) : NULL;
     if (!ingest) goto out;
     metrics = metrics_create(config->evaluation.window);
-    if (!metrics) {
+    shown = shown_create(config->evaluation.window);
+    if (!metrics || !shown) {
         cs_fail(&err, CS_FAILED, "out of memory");
         goto out;
     }
@@ -69,13 +73,14 @@ int ctl_import(const struct ctl_arguments *arguments)
         cs_fail(&err, CS_REFUSED, "%s holds a snapshot already: move it away first", ctl_value(arguments, "to"));
         goto out;
     }
-    ok = write_snapshot(store, config, learner, ingest, metrics, &err);
+    ok = write_snapshot(store, config, learner, ingest, metrics, shown, &err);
     for (size_t t = 0; t < features->table_count; t++) rows += embedding_rows(learner_table(learner, t));
     if (ok)
         ctl_say(arguments, "%s: %zu tables, %llu rows", ctl_value(arguments, "to"), features->table_count,
                 (unsigned long long)rows);
 out:
     if (store) snapshot_close(store);
+    shown_destroy(shown);
     metrics_destroy(metrics);
     ingest_destroy(ingest);
     learner_destroy(learner);

@@ -12,7 +12,7 @@
 
 #include <jansson.h>
 
-#include "core/metrics.h"
+#include "core/shown.h"
 #include "daemon/assemble.h"
 #include "daemon/worker_pool.h"
 #include "tools/ctl_checkpoint.h"
@@ -45,6 +45,7 @@ struct training {
     struct worker_pool *pool;
     struct learner *learner;
     struct metrics *metrics;
+    struct shown *shown;
     struct arena *arena;
     FILE *events, *predictions, *losses;
     const char *events_name;
@@ -76,7 +77,12 @@ static void learn_batch(struct training *t, const struct batch *batch)
     const float *score = learner_score(t->learner, batch);
     struct learner_losses losses;
 
+    if (batch->shown_only) {
+        shown_keep(t->shown, batch, score);
+        return;
+    }
     metrics_observe(t->metrics, batch, score);
+    shown_judge(t->shown, batch, score);
     if (t->predictions)
         for (size_t i = 0; i < batch->size; i++) {
             write_text(t->predictions, batch->id[i]);
@@ -221,8 +227,9 @@ static bool start(struct training *t, struct cs_error *err)
     t->learner = t->pool ? assemble_learner(t->config, t->features, worker_pool_parallel(t->pool), err) : NULL;
     if (!t->learner) return false;
     t->metrics = metrics_create(t->config->evaluation.window);
+    t->shown = shown_create(t->config->evaluation.window);
     t->arena = arena_create(1 << 20);
-    if (!t->metrics || !t->arena) return cs_fail(err, CS_FAILED, "out of memory");
+    if (!t->metrics || !t->shown || !t->arena) return cs_fail(err, CS_FAILED, "out of memory");
     clock_gettime(CLOCK_REALTIME, &now);
     if (ctl_value(a, "import") &&
         !exchange_into_learner(t->learner, t->features, t->config->model.embedding_optimizer.kind,
@@ -241,6 +248,7 @@ static void stop(struct training *t)
     if (t->losses) fclose(t->losses);
     arena_destroy(t->arena);
     metrics_destroy(t->metrics);
+    shown_destroy(t->shown);
     learner_destroy(t->learner);
     worker_pool_destroy(t->pool);
     ingest_destroy(t->ingest);
@@ -257,6 +265,27 @@ static void print_number(double value, int width, int digits)
     else printf("%*.*f", width, digits, value);
 }
 
+static void print_metrics(const struct metrics *metrics, const char *prefix)
+{
+    for (int span = SPANS - 1; span >= 0; span--)
+        for (int users = 0; users < USERS_GROUPS; users++) {
+            struct metrics_report r = metrics_report(metrics, (enum metrics_users)users, (enum metrics_span)span);
+            char over[24];
+            snprintf(over, sizeof over, "%s%s", prefix, metrics_span_name[span]);
+            printf("%-14s %-5s %10" PRIu64 " %9" PRIu64, over, metrics_users_name[users], r.examples, r.clicks);
+            print_number(r.log_loss, 10, 4);
+            print_number(r.auc, 10, 4);
+            print_number(r.gauc, 10, 4);
+            print_number(r.calibration, 13, 3);
+            putchar('\n');
+        }
+}
+
+static bool is_judged(const struct metrics *metrics)
+{
+    return metrics_report(metrics, USERS_ALL, SPAN_WINDOW).examples > 0;
+}
+
 static void print_summary(struct training *t, double seconds, uint64_t version)
 {
     struct join_counts joined = ingest_counts(t->ingest);
@@ -264,19 +293,10 @@ static void print_summary(struct training *t, double seconds, uint64_t version)
 
     printf("%" PRIu64 " examples in %" PRIu64 " steps, %.1f s, %.0f examples/s\n\n", t->examples, t->steps, seconds,
            (double)t->examples / seconds);
-    printf("%-8s %-5s %10s %9s %9s %9s %9s %12s\n", "over", "users", "examples", "clicks", "log loss", "AUC", "GAUC",
+    printf("%-14s %-5s %10s %9s %9s %9s %9s %12s\n", "over", "users", "examples", "clicks", "log loss", "AUC", "GAUC",
            "calibration");
-    for (int span = SPANS - 1; span >= 0; span--)
-        for (int users = 0; users < USERS_GROUPS; users++) {
-            struct metrics_report r = metrics_report(t->metrics, (enum metrics_users)users, (enum metrics_span)span);
-            printf("%-8s %-5s %10" PRIu64 " %9" PRIu64, metrics_span_name[span], metrics_users_name[users], r.examples,
-                   r.clicks);
-            print_number(r.log_loss, 10, 4);
-            print_number(r.auc, 10, 4);
-            print_number(r.gauc, 10, 4);
-            print_number(r.calibration, 13, 3);
-            putchar('\n');
-        }
+    print_metrics(t->metrics, "");
+    if (is_judged(shown_metrics(t->shown))) print_metrics(shown_metrics(t->shown), "delayed ");
     printf("\nmean loss    ranking %.5f", t->mean.ranking / s);
     if (t->zero_shot_steps)
         printf("   reconstruct user %.5f   reconstruct behavior %.5f   mmd %.5f", t->mean.reconstruct_user / z,
@@ -301,20 +321,14 @@ static void print_summary(struct training *t, double seconds, uint64_t version)
 
 static json_t *number_or_null(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
-static void print_summary_json(struct training *t, double seconds, uint64_t version)
+static json_t *metrics_json(const struct metrics *from)
 {
-    json_t *root = json_object(), *metrics = json_object(), *rows = json_object(), *refused = json_object();
+    json_t *metrics = json_object();
 
-    json_object_set_new(root, "examples", json_integer((json_int_t)t->examples));
-    json_object_set_new(root, "steps", json_integer((json_int_t)t->steps));
-    json_object_set_new(root, "skipped_steps", json_integer((json_int_t)t->skipped));
-    json_object_set_new(root, "lines", json_integer((json_int_t)t->lines));
-    json_object_set_new(root, "seconds", json_real(seconds));
-    json_object_set_new(root, "examples_per_second", json_real((double)t->examples / seconds));
     for (int span = 0; span < SPANS; span++) {
         json_t *spans = json_object();
         for (int users = 0; users < USERS_GROUPS; users++) {
-            struct metrics_report r = metrics_report(t->metrics, (enum metrics_users)users, (enum metrics_span)span);
+            struct metrics_report r = metrics_report(from, (enum metrics_users)users, (enum metrics_span)span);
             json_object_set_new(spans, metrics_users_name[users],
                                 json_pack("{s:I,s:I,s:o,s:o,s:o,s:o}", "examples", (json_int_t)r.examples, "clicks",
                                           (json_int_t)r.clicks, "log_loss", number_or_null(r.log_loss), "auc",
@@ -323,12 +337,26 @@ static void print_summary_json(struct training *t, double seconds, uint64_t vers
         }
         json_object_set_new(metrics, metrics_span_name[span], spans);
     }
+    return metrics;
+}
+
+static void print_summary_json(struct training *t, double seconds, uint64_t version)
+{
+    json_t *root = json_object(), *rows = json_object(), *refused = json_object();
+
+    json_object_set_new(root, "examples", json_integer((json_int_t)t->examples));
+    json_object_set_new(root, "steps", json_integer((json_int_t)t->steps));
+    json_object_set_new(root, "skipped_steps", json_integer((json_int_t)t->skipped));
+    json_object_set_new(root, "lines", json_integer((json_int_t)t->lines));
+    json_object_set_new(root, "seconds", json_real(seconds));
+    json_object_set_new(root, "examples_per_second", json_real((double)t->examples / seconds));
     for (size_t i = 0; i < t->features->table_count; i++)
         json_object_set_new(rows, t->features->table[i],
                             json_integer((json_int_t)embedding_rows(learner_table(t->learner, i))));
     for (int i = 0; i < DECODE_RESULTS; i++)
         if (t->bad[i]) json_object_set_new(refused, decode_result_name[i], json_integer((json_int_t)t->bad[i]));
-    json_object_set_new(root, "metrics", metrics);
+    json_object_set_new(root, "metrics", metrics_json(t->metrics));
+    json_object_set_new(root, "delayed_metrics", metrics_json(shown_metrics(t->shown)));
     json_object_set_new(root, "rows", rows);
     json_object_set_new(root, "refused", refused);
     if (version) json_object_set_new(root, "checkpoint", json_integer((json_int_t)version));
@@ -367,7 +395,7 @@ int ctl_train(const struct ctl_arguments *arguments)
         && !exchange_from_learner(t.learner, t.features, ctl_value(arguments, "export"), EXCHANGE_SAFETENSORS, &err))
         goto out;
     if (ctl_value(arguments, "checkpoint") &&
-        !checkpoint_from_learner(t.learner, t.features, t.config, t.metrics, ingest_clock(t.ingest),
+        !checkpoint_from_learner(t.learner, t.features, t.config, t.metrics, t.shown, ingest_clock(t.ingest),
                                  ctl_value(arguments, "checkpoint"), &version, &err))
         goto out;
     if (ctl_flag(arguments, "json")) print_summary_json(&t, seconds, version);

@@ -91,14 +91,29 @@ static uint64_t version_of(const json_t *result)
     return result ? (uint64_t)json_integer_value(json_object_get(result, "version")) : 0;
 }
 
-/* One run over all events, nothing in between. */
-static uint64_t uninterrupted(struct mock_broker *broker, const char *properties)
+static const char all_delayed[] = "evaluation: {delayed: 1}\n";
+
+/* Both validations as the status has them, as text; malloc'd. */
+static char *validation_of(const struct daemon_run *run)
+{
+    json_t *status = daemon_ask(run, "status", NULL), *both = json_object();
+    json_object_set(both, "metrics", json_object_get(status, "metrics"));
+    json_object_set(both, "delayed_metrics", json_object_get(status, "delayed_metrics"));
+    char *text = json_dumps(both, JSON_SORT_KEYS | JSON_INDENT(1));
+    json_decref(both);
+    json_decref(status);
+    return text;
+}
+
+/* One run over all events, nothing in between. validation, where not NULL: as validation_of. */
+static uint64_t uninterrupted(struct mock_broker *broker, const char *properties, char **validation)
 {
     struct daemon_run run;
     daemon_prepare(&run);
-    daemon_configure(&run, broker, &(struct daemon_settings){ .properties = properties });
+    daemon_configure(&run, broker, &(struct daemon_settings){ .properties = properties, .extra = all_delayed });
     daemon_start(&run);
     assert_true(daemon_until(&run, learned, IMPRESSIONS));
+    if (validation) *validation = validation_of(&run);
     assert_int_equal(daemon_stop(&run, SIGTERM), 0);
     uint64_t digest = daemon_digest(&run);
     daemon_remove(&run);
@@ -110,7 +125,7 @@ static void test_learns_all_and_publishes(void **state)
     struct world *world = *state;
     make_topics(world->broker);
     produce_events(world->broker, 0, IMPRESSIONS);
-    daemon_configure(&world->run, world->broker, &(struct daemon_settings){ 0 });
+    daemon_configure(&world->run, world->broker, &(struct daemon_settings){ .extra = all_delayed });
     daemon_start(&world->run);
     assert_true(daemon_until(&world->run, learned, IMPRESSIONS));
     json_t *result = daemon_ask(&world->run, "publish", NULL);
@@ -124,6 +139,9 @@ static void test_learns_all_and_publishes(void **state)
     assert_int_equal(status_number(status, "join.undecided_impressions"), 0);
     assert_int_equal(status_number(status, "join.undecided_clicks"), 0);
     assert_true(status_number(status, "steps") >= IMPRESSIONS / 64);
+    assert_int_equal(status_number(status, "delayed_metrics.all.start.examples"), IMPRESSIONS);
+    assert_int_equal(status_number(status, "delayed_metrics.all.start.clicks"), status_number(status, "join.matched"));
+    assert_int_equal(status_number(status, "shown_waiting"), 0);
     size_t index;
     json_t *source;
     assert_int_equal(json_array_size(json_object_get(status, "sources")), IMPRESSION_PARTITIONS + CLICK_PARTITIONS);
@@ -139,6 +157,7 @@ static void test_learns_all_and_publishes(void **state)
     assert_int_equal(status_number(manifest, "examples"), IMPRESSIONS);
     assert_int_equal(json_array_size(json_object_get(manifest, "offsets")), IMPRESSION_PARTITIONS + CLICK_PARTITIONS);
     assert_int_equal(status_number(manifest, "metrics.all.start.examples"), IMPRESSIONS);
+    assert_int_equal(status_number(manifest, "delayed_metrics.all.start.examples"), IMPRESSIONS);
     json_decref(manifest);
     checkpoint_close(checkpoint);
     json_decref(result);
@@ -151,10 +170,16 @@ static void test_order_is_of_the_stream_alone(void **state)
     struct world *world = *state;
     make_topics(world->broker);
     produce_events(world->broker, 0, IMPRESSIONS);
-    uint64_t digest = uninterrupted(world->broker, NULL);
-    assert_int_equal(digest, uninterrupted(world->broker, "fetch.message.max.bytes: 4000, queued.min.messages: 7"));
+    char *validation[2];
+    uint64_t digest = uninterrupted(world->broker, NULL, &validation[0]);
+    assert_int_equal(digest, uninterrupted(world->broker, "fetch.message.max.bytes: 4000, queued.min.messages: 7",
+                                           &validation[1]));
+    assert_string_equal(validation[0], validation[1]);
     assert_int_equal(digest, uninterrupted(world->broker,
-                                           "fetch.message.max.bytes: 50000, fetch.wait.max.ms: 5, fetch.min.bytes: 1"));
+                                           "fetch.message.max.bytes: 50000, fetch.wait.max.ms: 5, fetch.min.bytes: 1",
+                                           NULL));
+    free(validation[0]);
+    free(validation[1]);
 }
 
 static void test_stop_and_resume_equals_uninterrupted(void **state)
@@ -164,7 +189,7 @@ static void test_stop_and_resume_equals_uninterrupted(void **state)
     /* With sources that never count as idle the first part leaves examples pending, a batch open and heads in the
      * merge. */
     produce_events(world->broker, 0, IMPRESSIONS / 2);
-    daemon_configure(&world->run, world->broker, &(struct daemon_settings){ .idle_after = "1h" });
+    daemon_configure(&world->run, world->broker, &(struct daemon_settings){ .idle_after = "1h", .extra = all_delayed });
     daemon_start(&world->run);
     assert_true(daemon_until(&world->run, learned, IMPRESSIONS / 3));
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
@@ -180,11 +205,15 @@ static void test_stop_and_resume_equals_uninterrupted(void **state)
     assert_true(daemon_until(&world->run, learned, IMPRESSIONS * 8 / 10));
     assert_int_equal(daemon_stop(&world->run, SIGKILL), -SIGKILL);
 
-    daemon_configure(&world->run, world->broker, &(struct daemon_settings){ 0 });
+    daemon_configure(&world->run, world->broker, &(struct daemon_settings){ .extra = all_delayed });
     daemon_start(&world->run);
     assert_true(daemon_until(&world->run, learned, IMPRESSIONS));
+    char *resumed = validation_of(&world->run), *expected;
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
-    assert_int_equal(daemon_digest(&world->run), uninterrupted(world->broker, NULL));
+    assert_int_equal(daemon_digest(&world->run), uninterrupted(world->broker, NULL, &expected));
+    assert_string_equal(resumed, expected);
+    free(resumed);
+    free(expected);
 }
 
 static void test_garbage_goes_to_dead_letters(void **state)

@@ -117,6 +117,7 @@ static size_t learn(struct side *side, float score[16])
     size_t size = 0;
     while ((batch = ingest_pop(side->ingest, side->arena))) {
         const float *probability = learner_score(side->learner, batch);
+        if (batch->shown_only) continue;
         size = batch->size;
         if (score) memcpy(score, probability, size * sizeof *score);
         struct learner_losses losses = learner_learn(side->learner, batch);
@@ -387,7 +388,7 @@ static void learning_goes_on_with_what_came(void **state)
         assert_int_equal(waiting, WAITING + ingest_open(old.ingest));
         ingest_finish(new.ingest);
         for (struct batch *batch; (batch = ingest_pop(new.ingest, new.arena)); arena_reset(new.arena)) {
-            learned += batch->size;
+            learned += batch->shown_only ? 0 : batch->size;
             for (size_t i = 0; i < batch->size; i++)
                 assert_true(batch->behavior.offset[i + 1] - batch->behavior.offset[i] <= 3);
             for (size_t f = 0; f < new.features->count; f++) {
@@ -398,6 +399,7 @@ static void learning_goes_on_with_what_came(void **state)
                 assert_int_equal(keys, was ? batch->size : 0);
             }
             learner_score(new.learner, batch);
+            if (batch->shown_only) continue;
             assert_false(learner_learn(new.learner, batch).skipped);
         }
         assert_int_equal(learned, waiting);
