@@ -73,28 +73,57 @@ void embedding_find(const struct embedding_table *table, const uint64_t *key, si
     embedding_index_find_many(table->rows->index, key, n, slot);
 }
 
+static void start_row(const struct embedding_table *table, uint64_t key, float *row)
+{
+    uint64_t stream = random_stream(table->seed, table->options.name, key);
+    for (size_t i = 0; i < table->dimension; i++) row[i] = random_normal(stream, i) * (float)table->init_std;
+}
+
 static uint32_t make_row(struct embedding_table *table, uint64_t key, int64_t seen)
 {
     uint32_t slot = rows_take(table->rows, key);
     if (slot == EMBEDDING_NONE) return slot;
     struct record *record = rows_record(table->rows, slot);
     size_t d = table->dimension;
-    uint64_t stream = random_stream(table->seed, table->options.name, key);
     record->seen = seen;
-    for (size_t i = 0; i < d; i++) record->value[i] = random_normal(stream, i) * (float)table->init_std;
+    start_row(table, key, record->value);
     float *v = record_v(record, d, table->rows->moments), initial_v = optimizer_initial_v(&table->optimizer);
     for (size_t i = 0; v && i < d; i++) v[i] = initial_v;
     rows_hold(table->rows, record);
     return slot;
 }
 
+/* Sightings of a key without a row, with these; *slot: where it waits, INDEX_NONE: nowhere. */
+static uint64_t total_sightings(const struct embedding_table *table, uint64_t key, uint32_t sightings, uint32_t *slot)
+{
+    *slot = embedding_index_find(table->waiting->index, key);
+    return *slot == INDEX_NONE ? sightings : (uint64_t)sightings + rows_record(table->waiting, *slot)->step;
+}
+
+size_t embedding_foresee(const struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n,
+                         const uint32_t *slot, float *row, uint8_t *fresh)
+{
+    uint64_t count = table->rows->count, held = 0;
+    size_t found = 0;
+    for (size_t i = 0; i < n; i++) held += slot[i] != EMBEDDING_NONE;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t waits;
+        fresh[i] = slot[i] == EMBEDDING_NONE &&
+                   (!table->waiting ||
+                    total_sightings(table, key[i], sightings[i], &waits) >= table->options.admit_after) &&
+                   rows_would_take(table->rows, &count, &held);
+        if (fresh[i]) start_row(table, key[i], row + i * table->dimension);
+        found += fresh[i];
+    }
+    return found;
+}
+
 /* Counts sightings of a key without a row; true when it is due, and then it waits no longer. */
 static bool is_due(struct embedding_table *table, uint64_t key, uint32_t sightings, int64_t time)
 {
     if (!table->waiting) return true;
-    uint32_t slot = embedding_index_find(table->waiting->index, key);
-    uint64_t total = sightings;
-    if (slot != INDEX_NONE) total += rows_record(table->waiting, slot)->step;
+    uint32_t slot;
+    uint64_t total = total_sightings(table, key, sightings, &slot);
     if (total >= table->options.admit_after) {
         if (slot != INDEX_NONE) rows_drop(table->waiting, slot);
         return true;

@@ -228,6 +228,18 @@ uint32_t rows_take(struct rows *rows, uint64_t key)
     return slot;
 }
 
+bool rows_would_take(const struct rows *rows, uint64_t *count, uint64_t *held)
+{
+    for (size_t i = 0; rows->max && *count >= rows->max; i++) {
+        if (*count <= *held && i == 0) return false;
+        if (*count <= *held || i == EVICTIONS_MAX) break;
+        --*count;
+    }
+    ++*count;
+    ++*held;
+    return true;
+}
+
 void rows_expire(struct rows *rows, int64_t before, size_t budget)
 {
     size_t total = rows->chunks << rows->shift;

@@ -73,6 +73,8 @@ static inline void rows_hold(struct rows *rows, struct record *record)
 /* A cleared record for a key that has none, touched; pushes out old ones where max says so. INDEX_NONE: all are held by
  * this batch, or out of memory. */
 uint32_t rows_take(struct rows *rows, uint64_t key);
+/* What rows_take would do, without doing it: *count rows live, *held of them are read by this batch; false: none. */
+bool rows_would_take(const struct rows *rows, uint64_t *count, uint64_t *held);
 void rows_drop(struct rows *rows, uint32_t slot);
 /* The first living slot from `slot` on, going round; there must be one. */
 uint32_t rows_next(const struct rows *rows, uint64_t slot);

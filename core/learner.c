@@ -1,5 +1,5 @@
 /* One step (numerics.md, section 6): score; ranking forward and backward; zero-shot forward and backward on the same
- * rows; then the optimizers. Nothing is changed before every loss and gradient is known to be finite. */
+ * rows; then admission and the optimizers. Nothing is changed before every loss and gradient is known to be finite. */
 #include "core/learner.h"
 
 #include <math.h>
@@ -150,30 +150,14 @@ const float *learner_score(struct learner *l, const struct batch *batch)
 
 /* ---- Rows that this batch brings ---- */
 
-/* fresh[i]: the key has a row now, and had none when the batch was scored. Its row is read. False: none is. */
-static bool admit(struct learner *l, size_t t, uint8_t *fresh)
+/* fresh[i]: the key gets a row by this batch, and had none when it was scored. Its start is read. False: none does. */
+static bool foresee(struct learner *l, size_t t, uint8_t *fresh)
 {
     const struct batch_table *keys = &l->batch->table[t];
     struct table_step *step = &l->step[t];
-    size_t d = l->options.dimension, count = 0;
-    embedding_admit(l->table[t], keys->key, keys->sightings, keys->count, l->batch->last_time, step->slot);
-    for (size_t i = 0; i < keys->count; i++) {
-        fresh[i] = !step->present[i] && step->slot[i] != EMBEDDING_NONE;
-        count += fresh[i];
-    }
-    if (!count) return false;
-    uint32_t *slot = arena_take(l->scratch, count * sizeof *slot);
-    float *row = arena_take(l->scratch, count * d * sizeof *row);
-    size_t n = 0;
-    for (size_t i = 0; i < keys->count; i++)
-        if (fresh[i]) slot[n++] = step->slot[i];
-    embedding_gather(l->table[t], slot, count, row, l->parallel);
-    n = 0;
-    for (size_t i = 0; i < keys->count; i++) {
-        if (!fresh[i]) continue;
-        memcpy(step->row + i * d, row + n++ * d, d * sizeof *row);
-        step->present[i] = 1;
-    }
+    if (!embedding_foresee(l->table[t], keys->key, keys->sightings, keys->count, step->slot, step->row, fresh))
+        return false;
+    for (size_t i = 0; i < keys->count; i++) step->present[i] |= fresh[i];
     return true;
 }
 
@@ -183,14 +167,14 @@ static void mark_changed(const struct batch_column *column, const uint8_t *fresh
         for (uint32_t j = column->offset[i]; j < column->offset[i + 1]; j++) changed[i] |= fresh[column->row[j]];
 }
 
-static void admit_rows(struct learner *l)
+static void foresee_rows(struct learner *l)
 {
     const struct features *features = l->features;
     uint8_t *changed = arena_take_zeroed(l->scratch, l->batch->size);
     bool any = false;
     for (size_t t = 0; t < features->table_count; t++) {
         uint8_t *fresh = arena_take(l->scratch, l->batch->table[t].count);
-        if (!admit(l, t, fresh)) continue;
+        if (!foresee(l, t, fresh)) continue;
         any = true;
         for (size_t f = 0; f < features->count; f++) {
             const struct feature *feature = &features->feature[f];
@@ -267,6 +251,18 @@ static size_t draw_old_users(const struct learner *l, uint32_t *example, size_t 
     return count;
 }
 
+/* Nothing has been changed yet. */
+static struct learner_losses skip(struct learner *l, struct learner_losses losses, const char *what, const char *table)
+{
+    l->pass = NULL;
+    l->skipped++;
+    losses.skipped = true;
+    losses.zero_shot_trained = false;
+    losses.nonfinite = what;
+    losses.table = table;
+    return losses;
+}
+
 struct learner_losses learner_learn(struct learner *l, const struct batch *batch)
 {
     struct parameter_set *set = model_parameters(l->model);
@@ -274,37 +270,37 @@ struct learner_losses learner_learn(struct learner *l, const struct batch *batch
     uint32_t *example = arena_take(l->scratch, batch->size * sizeof *example);
     l->batch = batch;
     size_t drawn = draw_old_users(l, example, &losses.old_examples);
-    admit_rows(l);
+    foresee_rows(l);
     losses.ranking = model_train_ranking(l->model, l->pass, l->options.seed, l->ranking_steps, l->scratch);
-    bool finite = isfinite(losses.ranking) && model_gradient_finite(l->model, l->pass) &&
-                  all_finite(l, set->gradient[PARAMETER_RANKING], set->block_size[PARAMETER_RANKING]);
-    for (size_t t = 0; finite && t < l->features->table_count; t++) {
+    if (!isfinite(losses.ranking)) return skip(l, losses, "ranking loss", NULL);
+    if (!model_gradient_finite(l->model, l->pass) ||
+        !all_finite(l, set->gradient[PARAMETER_RANKING], set->block_size[PARAMETER_RANKING]))
+        return skip(l, losses, "gradient of the ranking tower", NULL);
+    for (size_t t = 0; t < l->features->table_count; t++) {
         size_t floats = batch->table[t].count * l->options.dimension;
         l->step[t].gradient = arena_take(l->scratch, floats * sizeof(float));
         model_row_gradient(l->model, l->pass, t, l->step[t].gradient, l->scratch);
-        finite = all_finite(l, l->step[t].gradient, floats);
+        if (!all_finite(l, l->step[t].gradient, floats))
+            return skip(l, losses, "gradient of rows", l->features->table[t]);
     }
-    if (finite && drawn >= 2 && model_trains_zero_shot(l->model)) {
+    if (drawn >= 2 && model_trains_zero_shot(l->model)) {
         struct zero_shot_loss loss =
             model_train_zero_shot(l->model, l->pass, example, drawn, l->options.seed, l->ranking_steps, l->scratch);
         losses.reconstruct_user = loss.user;
         losses.reconstruct_behavior = loss.behavior;
         losses.mmd = loss.mmd;
         losses.zero_shot_trained = true;
-        finite = isfinite(loss.user + loss.behavior + loss.mmd) &&
-                 all_finite(l, set->gradient[PARAMETER_ZERO_SHOT], set->block_size[PARAMETER_ZERO_SHOT]);
-    }
-    l->pass = finite ? l->pass : NULL;
-    if (!finite) {
-        l->skipped++;
-        losses.skipped = true;
-        losses.zero_shot_trained = false;
-        return losses;
+        if (!isfinite(loss.user + loss.behavior + loss.mmd)) return skip(l, losses, "zero-shot loss", NULL);
+        if (!all_finite(l, set->gradient[PARAMETER_ZERO_SHOT], set->block_size[PARAMETER_ZERO_SHOT]))
+            return skip(l, losses, "gradient of the zero-shot tower", NULL);
     }
     settle(l);
     update(l, PARAMETER_RANKING, ++l->ranking_steps);
-    for (size_t t = 0; t < l->features->table_count; t++)
-        embedding_update(l->table[t], l->step[t].slot, batch->table[t].count, l->step[t].gradient, l->parallel);
+    for (size_t t = 0; t < l->features->table_count; t++) {
+        const struct batch_table *keys = &batch->table[t];
+        embedding_admit(l->table[t], keys->key, keys->sightings, keys->count, batch->last_time, l->step[t].slot);
+        embedding_update(l->table[t], l->step[t].slot, keys->count, l->step[t].gradient, l->parallel);
+    }
     if (losses.zero_shot_trained) update(l, PARAMETER_ZERO_SHOT, ++l->zero_shot_steps);
     model_commit(l->model, l->pass);
     return losses;

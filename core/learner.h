@@ -22,7 +22,8 @@ struct learner_losses {
     double ranking, reconstruct_user, reconstruct_behavior,
         mmd; /* means over the batch; L_a, L_v, L_d; 0 where not trained */
     bool zero_shot_trained;
-    bool skipped;                   /* a non-finite loss or gradient: nothing was changed by this batch */
+    bool skipped;                   /* a non-finite loss or gradient: this batch left no trace, no row, no sighting */
+    const char *nonfinite, *table;  /* where skipped: what was not finite, and of which table (NULL: of none) */
 };
 
 struct learner;

@@ -103,6 +103,25 @@ static void assert_follows(const struct embedding_table *table, const struct dic
     for (size_t i = 0; i < KEYS; i++) assert_int_equal(find_one(table, key_of(i)) != NONE, model->entry[i].living);
 }
 
+/* As embedding_admit, which must do what was foreseen. */
+static void admit_as_foreseen(struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n,
+                              int64_t time, uint32_t *slot)
+{
+    uint32_t before[BATCH];
+    uint8_t fresh[BATCH];
+    float start[BATCH * D], row[BATCH * D];
+    embedding_find(table, key, n, before);
+    size_t count = embedding_foresee(table, key, sightings, n, before, start, fresh);
+    embedding_admit(table, key, sightings, n, time, slot);
+    embedding_gather(table, slot, n, row, &parallel_serial);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(fresh[i], before[i] == NONE && slot[i] != NONE);
+        count -= fresh[i];
+        if (fresh[i]) assert_memory_equal(start + i * D, row + i * D, D * sizeof *row);
+    }
+    assert_int_equal(count, 0);
+}
+
 struct trial { uint32_t admit_after; int64_t expire_after; uint64_t max_rows; size_t batch; };
 
 static void model_admit(struct dictionary *model, const struct trial *trial, struct embedding_table *table,
@@ -115,7 +134,7 @@ static void model_admit(struct dictionary *model, const struct trial *trial, str
         key[i] = key_of(who[i]);
         in_batch[who[i]] = true;
     }
-    embedding_admit(table, key, sightings, n, time, slot);
+    admit_as_foreseen(table, key, sightings, n, time, slot);
     /* Who was pushed out is the table's choice, within the rule: nobody of the batch, and (up to 32 rows) the
      * oldest. */
     int64_t newest_gone = INT64_MIN, oldest_left = INT64_MAX;

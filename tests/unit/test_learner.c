@@ -230,6 +230,62 @@ static void test_non_finite_batch_is_skipped_whole(void **state)
     bench_destroy(&b);
 }
 
+/* Not even of keys that it alone brings: they have no row, they were not sighted, they pushed nobody out, the rows that
+ * it read were not seen later for it. Two learners, of which one met such a batch, go on as one. */
+static void test_a_skipped_batch_leaves_no_trace(void **state)
+{
+    (void)state;
+    struct table_options table[] = { { .name = "item", .admit_after = 2, .max_rows = 6 },
+                                     { .name = "tags", .admit_after = 1, .max_rows = 4 } };
+    struct bench b[2];
+    float score[SMALL_SIZE];
+    for (int i = 0; i < 2; i++) {
+        b[i] = bench_create(ZERO_SHOT_MAIL, &parallel_serial);
+        b[i].options.table = table;
+        b[i].options.table_count = 2;
+        learner_destroy(b[i].learner);
+        b[i].learner = learner_create(b[i].features, &b[i].options, &parallel_serial, NULL);
+        for (uint64_t seed = 0; seed < 3; seed++) step(&b[i], seed, score);
+    }
+    struct batch *batch = small_batch(b[0].features, 9, b[0].arena);
+    for (size_t t = 0; t < b[0].features->table_count; t++)
+        for (size_t i = 0; i < batch->table[t].count; i += 2) batch->table[t].key[i] += 10;    /* never seen before */
+    batch->last_time = 1000;
+    struct parameter_set *set = model_parameters(learner_model(b[0].learner));
+    float old = set->value[PARAMETER_RANKING][0];
+    set->value[PARAMETER_RANKING][0] = NAN;
+    learner_changed(b[0].learner);
+    learner_score(b[0].learner, batch);
+    struct learner_losses losses = learner_learn(b[0].learner, batch);
+    set->value[PARAMETER_RANKING][0] = old;
+    learner_changed(b[0].learner);
+    assert_true(losses.skipped);
+    assert_string_equal(losses.nonfinite, "ranking loss");
+    assert_null(losses.table);
+    for (uint64_t seed = 3; seed < 40; seed++) {
+        for (int i = 0; i < 2; i++) {
+            batch = small_batch(b[i].features, seed, b[i].arena);
+            for (size_t t = 0; t < b[i].features->table_count; t++)
+                for (size_t k = 0; k < batch->table[t].count; k++)
+                    batch->table[t].key[k] += seed % 4 * 5;         /* some as in the skipped one */
+            batch->last_time = (int64_t)seed;
+            learner_score(b[i].learner, batch);
+            assert_false(learner_learn(b[i].learner, batch).skipped);
+        }
+        assert_same_learners(&b[0], &b[1]);
+        for (size_t t = 0; t < b[0].features->table_count; t++) {
+            struct embedding_table *one = learner_table(b[0].learner, t), *other = learner_table(b[1].learner, t);
+            assert_int_equal(embedding_admitted(one), embedding_admitted(other));
+            assert_int_equal(embedding_evicted(one), embedding_evicted(other));
+            assert_int_equal(embedding_refused(one), embedding_refused(other));
+            assert_int_equal(embedding_waiting(one), embedding_waiting(other));
+        }
+    }
+    assert_true(embedding_evicted(learner_table(b[0].learner, b[0].features->behavior_table)) > 0);
+    bench_destroy(&b[0]);
+    bench_destroy(&b[1]);
+}
+
 static void test_restored_goes_on_as_the_saved_one(void **state)
 {
     (void)state;
@@ -290,6 +346,7 @@ int main(void)
         cmocka_unit_test(test_scoring_makes_nothing),    cmocka_unit_test(test_learning_lowers_the_losses),
         cmocka_unit_test(test_new_rows_take_part),       cmocka_unit_test(test_restored_goes_on_as_the_saved_one),
         cmocka_unit_test(test_threads_do_not_matter),    cmocka_unit_test(test_non_finite_batch_is_skipped_whole),
+        cmocka_unit_test(test_a_skipped_batch_leaves_no_trace),
         cmocka_unit_test(test_fewer_than_two_old_users), cmocka_unit_test(test_kinds_not_built_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
