@@ -49,7 +49,13 @@ struct cs_config {
     struct batch_options batch;
     bool batch_max_delay_given;             /* in the file: else `train` closes batches by size alone */
     struct evaluation_options evaluation;
-    struct { char *directory; int64_t interval; double pace; enum on_damage on_damage; } snapshot;
+    struct {
+        char *directory;
+        int64_t interval;
+        double pace;
+        enum on_damage on_damage;
+        uint64_t keep_aside;
+    } snapshot;
     struct {
         char *directory;
         int64_t interval;

@@ -300,6 +300,10 @@ const struct setting settings[] = {
       .preset = "refuse",
       .doc = "What to do at the start where the newest snapshot is damaged: refuse, saying what is damaged; or go on "
              "from the one before it, if that is intact. Then all of it is read and compared first." },
+    { .key = "snapshot.keep_aside", .type = SETTING_COUNT, AT(snapshot.keep_aside), .preset = "16", .min = "0",
+      .max = "10000",
+      .doc = "Batches that are skipped because a loss or a gradient is not finite are kept in <directory>/aside as "
+             "JSON lines, at most so many and 64 MiB; of batches all skipped in a row the first. 0: none." },
 
     { .key = "checkpoint.directory", .type = SETTING_TEXT, AT(checkpoint.directory), DIRECTORY,
       .preset = "/var/lib/coldstream/checkpoints",

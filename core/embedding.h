@@ -34,8 +34,8 @@ void embedding_find(const struct embedding_table *table, const uint64_t *key, si
  * refused. */
 void embedding_admit(struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n,
                      int64_t time, uint32_t *slot);
-/* What embedding_admit will do, without a trace: slot is embedding_find's. fresh[i] = 1 where a key that has none will get
- * a row, otherwise 0; row[i * d ..] = its start there, otherwise left alone. Returns how many. (Where more than
+/* What embedding_admit will do, without a trace: slot is embedding_find's. fresh[i] = 1 where a key that has none will
+ * get a row, otherwise 0; row[i * d ..] = its start there, otherwise left alone. Returns how many. (Where more than
  * EMBEDDING_WAITING_MAX keys wait, admission may come later than said here: one of this batch pushed the other out.) */
 size_t embedding_foresee(const struct embedding_table *table, const uint64_t *key, const uint32_t *sightings, size_t n,
                          const uint32_t *slot, float *row, uint8_t *fresh);

@@ -32,7 +32,7 @@ struct learner *learner_create(const struct features *features, const struct lea
 void learner_destroy(struct learner *learner);
 
 /* Click probabilities [batch->size] as a checkpoint cut now would serve them: keys without a row contribute nothing,
- * and none is made. Valid until the next call. */
+ * and none is made. Valid until the next learner_score. */
 const float *learner_score(struct learner *learner, const struct batch *batch);
 /* Must follow learner_score on the same batch. */
 struct learner_losses learner_learn(struct learner *learner, const struct batch *batch);

@@ -162,6 +162,7 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     struct learner *learner = NULL;
     struct metrics *metrics = NULL;
     struct shown *shown = NULL;
+    struct aside *aside = NULL;
     struct snapshot_store *store = NULL;
     struct kafka_sink *sink = NULL;
     struct publisher *publisher = NULL;
@@ -194,8 +195,9 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     /* 3. Snapshots before events, so that the first cut finds its thread. */
     if (!(sink = kafka_sink_create(config, &err))) goto out;
     if (!(publisher = publisher_create(config, store, sink, telemetry, parallel->width, &err))) goto out;
-    struct pipeline_parts parts = { config, features, decoder,   ingest,   learner,
-                                    metrics, shown,  sink,      publisher, telemetry };
+    if (!(aside = aside_create(config->snapshot.directory, config->snapshot.keep_aside, &err))) goto out;
+    struct pipeline_parts parts = { config, features, decoder, ingest,    learner,  metrics,
+                                    shown,  aside,    sink,    publisher, telemetry };
     if (!(pipeline = pipeline_start(&parts, &positions, &err))) goto out;
 
     /* 4. Operators. */
@@ -237,6 +239,7 @@ out:
     publisher_destroy(publisher);
     kafka_sink_destroy(sink);
     positions_release(&positions);
+    aside_destroy(aside);
     snapshot_close(store);
     shown_destroy(shown);
     metrics_destroy(metrics);

@@ -540,7 +540,10 @@ static void learn_step(struct pipeline *pipeline, const struct batch *batch)
     telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("mmd"), losses->mmd);
     if (losses->skipped) {
         telemetry_add(telemetry, METRIC_NONFINITE, NULL, 1);
-        log_warning("a batch with a non-finite loss or gradient was skipped", LOG_U("step", losses->step));
+        aside_keep(pipeline->parts.aside, pipeline->parts.features, batch, click_probability, losses,
+                   learner_steps(pipeline->parts.learner));
+    } else {
+        aside_learned(pipeline->parts.aside);
     }
 }
 

@@ -8,6 +8,7 @@
 #include "core/ingest.h"
 #include "core/learner.h"
 #include "core/shown.h"
+#include "daemon/aside.h"
 #include "daemon/kafka_sink.h"
 #include "daemon/kafka_source.h"
 #include "daemon/publish.h"
@@ -22,6 +23,7 @@ struct pipeline_parts {
     struct learner *learner;
     struct metrics *metrics;
     struct shown *shown;
+    struct aside *aside;
     struct kafka_sink *sink;
     struct publisher *publisher;
     struct telemetry *telemetry;

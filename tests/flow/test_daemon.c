@@ -1,4 +1,5 @@
 /* coldstreamd as operators meet it, against a broker: learns everything once, in one order, whatever interrupts it. */
+#include <glob.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <xxhash.h>
 
 #include "storage/checkpoint.h"
 #include "tests/flow/mock_broker.h"
@@ -352,6 +354,106 @@ static void test_verbs(void **state)
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
 }
 
+static bool skips(const json_t *status, int64_t argument)
+{
+    return status_number(status, "nonfinite_skipped") >= argument;
+}
+
+static bool all_joined(const json_t *status, int64_t argument)
+{
+    return status_number(status, "join.impressions") == argument && status_number(status, "join.pending") == 0 &&
+           status_number(status, "join.open_batch") == 0;
+}
+
+/* The lines of a kept batch: how many; each an impression that was produced, none twice. */
+static size_t kept_examples(const char *path, bool seen[IMPRESSIONS])
+{
+    FILE *file = fopen(path, "r");
+    char *line = NULL;
+    size_t room = 0, count = 0;
+    assert_non_null(file);
+    for (; getline(&line, &room, file) > 0; count++) {
+        json_t *example = json_loads(line, 0, NULL);
+        int number = -1;
+        assert_non_null(example);
+        assert_int_equal(sscanf(json_string_value(json_object_get(example, "impression_id")), "r%d", &number), 1);
+        assert_in_range(number, 0, IMPRESSIONS - 1);
+        assert_false(seen[number]);
+        seen[number] = true;
+        assert_int_equal(json_integer_value(json_object_get(example, "time")), BEGIN + number * 20);
+        bool is_new = json_array_size(json_object_get(example, "behaviors")) == 0;
+        assert_int_equal(json_is_true(json_object_get(example, "new")), is_new);
+        assert_int_equal(json_array_size(json_object_get(json_object_get(example, "features"), "city")), 1);
+        json_decref(example);
+    }
+    free(line);
+    fclose(file);
+    return count;
+}
+
+/* Of all bytes that the snapshot exports: rows, dense parameters, moments, steps. */
+static uint64_t exported(const struct daemon_run *run)
+{
+    char command[512], path[128];
+    uint8_t bytes[4096];
+    XXH3_state_t *hash = XXH3_createState();
+    const char *build = getenv("BUILD");
+    snprintf(path, sizeof path, "%s/exported", run->directory);
+    snprintf(command, sizeof command, "%s/coldstreamctl export -q --from %s --format safetensors %s",
+             build ? build : "build", run->snapshot, path);
+    assert_int_equal(system(command), 0);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    XXH3_64bits_reset(hash);
+    for (size_t size; (size = fread(bytes, 1, sizeof bytes, file));) XXH3_64bits_update(hash, bytes, size);
+    fclose(file);
+    uint64_t digest = XXH3_64bits_digest(hash);
+    XXH3_freeState(hash);
+    return digest;
+}
+
+/* A zero-shot tower that is pushed off by its own steps: from some batch on nothing is finite. The daemon goes on,
+ * changes nothing more, and the batches can be looked into. */
+static void test_keeps_aside_what_is_not_finite(void **state)
+{
+    enum { KEPT = 16 };
+    struct world *world = *state;
+    static bool seen[IMPRESSIONS];
+    char pattern[192], *last = NULL;
+    glob_t found;
+    make_topics(world->broker);
+    produce_events(world->broker, 0, IMPRESSIONS / 2);
+    daemon_configure(&world->run, world->broker, &(struct daemon_settings){
+        .extra = "optimizer: {zero_shot: {kind: sgd, learning_rate: 10}}\n" });
+    daemon_start(&world->run);
+    assert_true(daemon_until(&world->run, skips, 1));
+    json_t *first = daemon_ask(&world->run, "snapshot", NULL);
+    assert_non_null(first);
+    json_decref(first);
+    uint64_t learned_then = exported(&world->run);
+    produce_events(world->broker, IMPRESSIONS / 2, IMPRESSIONS);
+    assert_true(daemon_until(&world->run, all_joined, IMPRESSIONS));
+    assert_true(daemon_until(&world->run, skips, KEPT + 1));
+    json_t *status = daemon_ask(&world->run, "status", NULL);
+    long steps = (long)status_number(status, "steps");
+    assert_true(steps > 0);         /* those before it counted */
+    json_decref(status);
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+    assert_int_equal(exported(&world->run), learned_then);
+
+    snprintf(pattern, sizeof pattern, "%s/aside/*", world->run.snapshot);
+    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+    assert_int_equal(found.gl_pathc, KEPT);     /* the first of the row, and nothing else */
+    snprintf(pattern, sizeof pattern, "%s/aside/%020ld-", world->run.snapshot, steps);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        assert_int_equal(strncmp(found.gl_pathv[i], pattern, strlen(pattern)), 0);
+        assert_in_range(kept_examples(found.gl_pathv[i], seen), 1, 64);
+        last = found.gl_pathv[i];
+    }
+    assert_true(daemon_logged(&world->run, last));
+    globfree(&found);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -364,6 +466,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refuses_offsets_out_of_range, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refuses_another_model_and_a_second_owner, setup, teardown),
         cmocka_unit_test_setup_teardown(test_verbs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_keeps_aside_what_is_not_finite, setup, teardown),
     };
     return cmocka_run_group_tests_name("daemon", tests, NULL, NULL);
 }
