@@ -15,6 +15,7 @@
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/queue.h"
+#include "daemon/report.h"
 #include "daemon/stall.h"
 
 enum {
@@ -525,55 +526,20 @@ static void learn_step(struct pipeline *pipeline, const struct batch *batch)
     pipeline->unjudged = true;
     warn_of_small_batches(pipeline, batch->size);
 
-    struct telemetry *telemetry = pipeline->parts.telemetry;
-    size_t new_users = 0;
-    for (size_t i = 0; i < batch->size; i++) new_users += batch->is_new[i];
-    telemetry_observe(telemetry, METRIC_STEP_SECONDS, clock_seconds() - begin);
-    telemetry_add(telemetry, METRIC_STEPS, NULL, 1);
-    telemetry_add(telemetry, METRIC_EXAMPLES, TELEMETRY_LABELS("all"), (double)batch->size);
-    telemetry_add(telemetry, METRIC_EXAMPLES, TELEMETRY_LABELS("new"), (double)new_users);
-    telemetry_add(telemetry, METRIC_EXAMPLES, TELEMETRY_LABELS("old"), (double)(batch->size - new_users));
     const struct learner_losses *losses = &pipeline->losses;
-    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("ranking"), losses->ranking);
-    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("reconstruct_user"), losses->reconstruct_user);
-    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("reconstruct_behavior"), losses->reconstruct_behavior);
-    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("mmd"), losses->mmd);
-    if (losses->skipped) {
-        telemetry_add(telemetry, METRIC_NONFINITE, NULL, 1);
+    report_step(pipeline->parts.telemetry, batch, losses, clock_seconds() - begin);
+    if (!losses->skipped) aside_learned(pipeline->parts.aside);
+    else
         aside_keep(pipeline->parts.aside, pipeline->parts.features, batch, click_probability, losses,
                    learner_steps(pipeline->parts.learner));
-    } else {
-        aside_learned(pipeline->parts.aside);
-    }
-}
-
-struct figures { enum telemetry_metric log_loss, auc, gauc, calibration; };
-
-static const struct figures progressive = { METRIC_LOG_LOSS, METRIC_AUC, METRIC_GAUC, METRIC_CALIBRATION };
-static const struct figures delayed = { METRIC_DELAYED_LOG_LOSS, METRIC_DELAYED_AUC, METRIC_DELAYED_GAUC,
-                                        METRIC_DELAYED_CALIBRATION };
-
-static void report_one(struct pipeline *pipeline, const struct metrics *metrics, const struct figures *figures,
-                       struct metrics_report report[USERS_GROUPS][SPANS])
-{
-    for (int users = 0; users < USERS_GROUPS; users++)
-        for (int span = 0; span < SPANS; span++) {
-            report[users][span] = metrics_report(metrics, users, span);
-            const struct metrics_report *one = &report[users][span];
-            const char *const *label = TELEMETRY_LABELS(metrics_users_name[users], metrics_span_name[span]);
-            telemetry_set(pipeline->parts.telemetry, figures->log_loss, label, one->log_loss);
-            telemetry_set(pipeline->parts.telemetry, figures->auc, label, one->auc);
-            telemetry_set(pipeline->parts.telemetry, figures->gauc, label, one->gauc);
-            telemetry_set(pipeline->parts.telemetry, figures->calibration, label, one->calibration);
-        }
 }
 
 static void report_metrics(struct pipeline *pipeline, struct metrics_report report[USERS_GROUPS][SPANS],
-                           struct metrics_report of_showing[USERS_GROUPS][SPANS])
+                           struct metrics_report delayed[USERS_GROUPS][SPANS])
 {
     int64_t begin = clock_monotonic();
-    report_one(pipeline, pipeline->parts.metrics, &progressive, report);
-    report_one(pipeline, shown_metrics(pipeline->parts.shown), &delayed, of_showing);
+    report_validation(pipeline->parts.telemetry, VALIDATION_PROGRESSIVE, pipeline->parts.metrics, report);
+    report_validation(pipeline->parts.telemetry, VALIDATION_DELAYED, shown_metrics(pipeline->parts.shown), delayed);
     pipeline->judged = clock_monotonic();
     pipeline->judging = pipeline->judged - begin;
 }
@@ -586,8 +552,8 @@ static void tell_learned(struct pipeline *pipeline, bool idle)
     if (pause < 20 * pipeline->judging) pause = 20 * pipeline->judging;
     if (!pipeline->unjudged || now - pipeline->judged < pause) return;
     pipeline->unjudged = false;
-    struct metrics_report report[USERS_GROUPS][SPANS], of_showing[USERS_GROUPS][SPANS];
-    report_metrics(pipeline, report, of_showing);
+    struct metrics_report report[USERS_GROUPS][SPANS], delayed[USERS_GROUPS][SPANS];
+    report_metrics(pipeline, report, delayed);
     struct learner *learner = pipeline->parts.learner;
     size_t tables = pipeline->parts.features->table_count;
     struct table_view *table = calloc(tables + 1, sizeof *table);
@@ -603,7 +569,7 @@ static void tell_learned(struct pipeline *pipeline, bool idle)
     pthread_mutex_lock(&pipeline->lock);
     struct pipeline_view *view = &pipeline->view;
     memcpy(view->report, report, sizeof report);
-    memcpy(view->delayed, of_showing, sizeof of_showing);
+    memcpy(view->delayed, delayed, sizeof delayed);
     view->shown_waiting = shown_waiting(pipeline->parts.shown);
     free(view->table);
     view->table = table;

@@ -1,0 +1,38 @@
+/* Figures of steps and validations, under the names of telemetry_table.c. */
+#include "daemon/report.h"
+
+void report_step(struct telemetry *telemetry, const struct batch *batch, const struct learner_losses *losses,
+                 double seconds)
+{
+    size_t new_users = 0;
+    for (size_t i = 0; i < batch->size; i++) new_users += batch->is_new[i];
+    telemetry_observe(telemetry, METRIC_STEP_SECONDS, seconds);
+    telemetry_add(telemetry, METRIC_STEPS, NULL, 1);
+    telemetry_add(telemetry, METRIC_EXAMPLES, TELEMETRY_LABELS("all"), (double)batch->size);
+    telemetry_add(telemetry, METRIC_EXAMPLES, TELEMETRY_LABELS("new"), (double)new_users);
+    telemetry_add(telemetry, METRIC_EXAMPLES, TELEMETRY_LABELS("old"), (double)(batch->size - new_users));
+    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("ranking"), losses->ranking);
+    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("reconstruct_user"), losses->reconstruct_user);
+    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("reconstruct_behavior"), losses->reconstruct_behavior);
+    telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("mmd"), losses->mmd);
+    if (losses->skipped) telemetry_add(telemetry, METRIC_NONFINITE, NULL, 1);
+}
+
+void report_validation(struct telemetry *telemetry, enum validation validation, const struct metrics *metrics,
+                       struct metrics_report report[USERS_GROUPS][SPANS])
+{
+    static const struct { enum telemetry_metric log_loss, auc, gauc, calibration; } metric[] = {
+        [VALIDATION_PROGRESSIVE] = { METRIC_LOG_LOSS, METRIC_AUC, METRIC_GAUC, METRIC_CALIBRATION },
+        [VALIDATION_DELAYED] = { METRIC_DELAYED_LOG_LOSS, METRIC_DELAYED_AUC, METRIC_DELAYED_GAUC,
+                                 METRIC_DELAYED_CALIBRATION },
+    };
+    for (int users = 0; users < USERS_GROUPS; users++)
+        for (int span = 0; span < SPANS; span++) {
+            struct metrics_report one = report[users][span] = metrics_report(metrics, users, span);
+            const char *const *label = TELEMETRY_LABELS(metrics_users_name[users], metrics_span_name[span]);
+            telemetry_set(telemetry, metric[validation].log_loss, label, one.log_loss);
+            telemetry_set(telemetry, metric[validation].auc, label, one.auc);
+            telemetry_set(telemetry, metric[validation].gauc, label, one.gauc);
+            telemetry_set(telemetry, metric[validation].calibration, label, one.calibration);
+        }
+}
