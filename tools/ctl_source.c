@@ -26,6 +26,7 @@ static bool read_dimension(struct source *source, struct cs_error *err)
         config_problems_release(&problems);
         return false;
     }
+    config_problems_release(&problems);
     source->dimension = config->embedding.dimension;
     config_destroy(config);
     return true;

@@ -382,6 +382,7 @@ int ctl_train(const struct ctl_arguments *arguments)
         config_problems_release(&problems);
         return cs_exit_code(CS_CONFIG);
     }
+    config_problems_release(&problems);
     if (!start(&t, &err)) goto out;
     t.started = ctl_seconds();
     ctl_progress_start(&t.progress, arguments, 0, "examples");
