@@ -150,6 +150,22 @@ static struct snapshot_store *open_state(const struct cs_config *config, struct 
     return store;
 }
 
+static bool add_size(void *self, const struct tensor *tensor, struct cs_error *err)
+{
+    (void)err;
+    *(size_t *)self += tensor_bytes(tensor) + 64;
+    return true;
+}
+
+/* So that the first snapshots don't wait for memory. */
+static void reserve(struct snapshot_store *store, struct learner *learner)
+{
+    struct cs_error err;
+    size_t bytes = 0;
+    if (!learner_tensors(learner, add_size, &bytes, &err) || !snapshot_reserve(store, bytes))
+        log_warning("no memory is left to keep ready for snapshots: they may hold up learning", LOG_U("bytes", bytes));
+}
+
 static int run(const struct arguments *arguments, const struct cs_config *config)
 {
     struct cs_error err = { 0 };
@@ -191,6 +207,7 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     notify_extend(60000);
     if (!(store = open_state(config, &err))) goto out;
     if (!publish_resume(config, store, parallel->width, learner, ingest, metrics, shown, &positions, &err)) goto out;
+    reserve(store, learner);
 
     /* 3. Snapshots before events, so that the first cut finds its thread. */
     if (!(sink = kafka_sink_create(config, &err))) goto out;

@@ -57,6 +57,7 @@ static bool commit_snapshot(struct publisher *publisher, struct cut *cut, struct
         *err = cut->error;
         goto abandon;
     }
+    snapshot_take_tensors(cut->snapshot);       /* while the learner is at its next batch */
     /* Before the snapshot that covers them, so that no dead letter can be lost. */
     if (publisher->sink && !kafka_sink_flush(publisher->sink, FLUSH_WAIT, err)) goto abandon;
     struct snapshot_cut *snapshot = cut->snapshot;

@@ -274,11 +274,18 @@ void snapshot_close(struct snapshot_store *store)
     manifest_free(&store->before);
     forget_again(store);
     puts_free(&store->owed);
+    staging_release(store->staging);
     pthread_mutex_destroy(&store->mutex);
     pthread_cond_destroy(&store->pace_changed);
     free(store->segments);
     free(store->directory);
     free(store);
+}
+
+bool snapshot_reserve(struct snapshot_store *store, size_t tensor_bytes)
+{
+    if (!store->staging) store->staging = staging_create(tensor_bytes);
+    return store->staging != NULL;
 }
 
 struct snapshot_stats snapshot_stats(const struct snapshot_store *store)
@@ -355,7 +362,7 @@ static bool cut_tensor(struct state_writer *self, const struct tensor *tensor, s
     struct snapshot_cut *cut = (struct snapshot_cut *)self;
     assert(*tensor->name && tensor->rank <= TENSOR_RANK_MAX);
     if (!cut->open_held) {
-        cut->open_held = held_create();
+        cut->open_held = held_create(cut->store->staging);
         held_set_next(cut->open_held, cut->held);
         cut->held = cut->open_held;
     }
@@ -366,7 +373,7 @@ static struct state_hold *cut_hold(struct state_writer *self)
 {
     struct snapshot_cut *cut = (struct snapshot_cut *)self;
     if (!cut->open_held) {
-        cut->open_held = held_create();
+        cut->open_held = held_create(cut->store->staging);
         held_set_next(cut->open_held, cut->held);
         cut->held = cut->open_held;
     }
@@ -412,6 +419,11 @@ struct snapshot_cut *snapshot_begin(struct snapshot_store *store)
                                          .hold = cut_hold };
     puts_move(&cut->puts, &store->owed);
     return cut;
+}
+
+void snapshot_take_tensors(struct snapshot_cut *cut)
+{
+    for (struct held *held = cut->held; held; held = held_next(held)) held_take(held);
 }
 
 struct state_writer *snapshot_writer(struct snapshot_cut *cut)

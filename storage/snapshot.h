@@ -47,6 +47,10 @@ const char *snapshot_directory(const struct snapshot_store *store);
  * While the learner works, less leaves it its cores; a last snapshot wants 1. */
 void snapshot_set_pace(struct snapshot_store *store, double share);
 
+/* Memory for copies of this many bytes of tensors, for the store's life: without it the first cuts wait for fresh
+ * pages. Before the first cut. False: there is no such memory, and cuts take what they need as they need it. */
+bool snapshot_reserve(struct snapshot_store *store, size_t tensor_bytes);
+
 struct snapshot_stats {
     uint64_t cut;               /* number of the newest, 0: none; rising by one */
     uint64_t changed_bytes;     /* of the last commit: what owners gave because it changed */
@@ -63,6 +67,9 @@ struct snapshot_cut *snapshot_begin(struct snapshot_store *store);
 struct state_writer *snapshot_writer(struct snapshot_cut *cut);
 /* The name "format" is the store's own. A cut's meta is whole: what it does not name is gone. */
 bool snapshot_meta(struct snapshot_cut *cut, const char *name, const char *text, struct cs_error *err);
+/* Copies the tensors that were given, at full speed: to be called first by the thread that will commit, so that the
+ * owner, who settles them when it next changes them, finds nothing left to copy. */
+void snapshot_take_tensors(struct snapshot_cut *cut);
 /* Ends the cut either way, and calls every records' end. */
 bool snapshot_commit(struct snapshot_cut *cut, struct cs_error *err);
 void snapshot_abandon(struct snapshot_cut *cut);                /* as a commit that failed */

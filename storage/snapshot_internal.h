@@ -36,6 +36,7 @@ struct snapshot_store {
     size_t agains;
     uint64_t credit;                    /* bytes that may be copied: a little less than what changed, ever */
     struct puts owed;                   /* of cuts that failed */
+    struct staging *staging;            /* NULL: nothing was reserved */
 
     pthread_mutex_t mutex;              /* guards what follows */
     pthread_cond_t pace_changed;
@@ -65,7 +66,9 @@ void puts_move(struct puts *to, struct puts *from);     /* from's are older than
 void puts_compact(struct puts *puts);   /* forgets the bytes of what was overwritten */
 
 /* -- snapshot_tensor.c: tensors by reference, in pieces that are claimed one by one -- */
-struct held *held_create(void);
+struct staging *staging_create(size_t size);    /* NULL: no memory */
+void staging_release(struct staging *staging);  /* NULL is fine; groups that were lent it may still have it */
+struct held *held_create(struct staging *staging);
 bool held_add(struct held *held, const struct tensor *tensor, struct cs_error *err);
 struct state_hold *held_hold(struct held *held);        /* the owner has it from now on, too */
 struct held *held_next(struct held *held);
@@ -73,6 +76,8 @@ void held_set_next(struct held *held, struct held *next);
 size_t held_tensors(const struct held *held);
 const struct tensor *held_tensor(const struct held *held, size_t tensor);
 /* A piece as it was when it was given. */
+/* The cut's: copies all that is not yet claimed, so that the owner need not. */
+void held_take(struct held *held);
 void held_read(struct held *held, size_t tensor, size_t piece, void *into);
 void held_release(struct held *held);   /* the cut needs it no more: owners who settle don't wait and don't copy */
 

@@ -593,6 +593,56 @@ static bool check_step(void *self, uint64_t slot, const void *bytes, size_t size
     return true;
 }
 
+static void *take_and_commit_in_thread(void *cut)
+{
+    snapshot_take_tensors(cut);
+    return commit_in_thread(cut);
+}
+
+/* What the owner must not do, it does here to show where the cut's numbers come from: it changes them unsettled. */
+static void taken_tensors_are_looked_at_no_more(void **state)
+{
+    for (size_t reserved = 0; reserved < 3000000; reserved += 700000) {     /* none, too little, enough */
+        char directory[300];
+        snprintf(directory, sizeof directory, "%s-%zu", (const char *)*state, reserved);
+        struct snapshot_store *store = open_store(directory);
+        float *data = calloc(200000, 4), *back = calloc(200000, 4);
+        struct tensor tensor[] = { { .name = "a", .rank = 1, .shape = { 200000 }, .data = data },
+                                   { .name = "b", .rank = 1, .shape = { 200000 }, .data = data } };
+        if (reserved) assert_true(snapshot_reserve(store, reserved));
+        for (int cuts = 0; cuts < 3; cuts++) {
+            struct snapshot_cut *cut = snapshot_begin(store);
+            struct state_writer *writer = snapshot_writer(cut);
+            for (int i = 0; i < 2; i++) assert_true(writer->tensor(writer, &tensor[i], NULL));
+            struct state_hold *hold = writer->hold(writer);
+            float before = data[0];
+            snapshot_take_tensors(cut);
+            for (size_t i = 0; i < 200000; i++) data[i] = (float)(cuts + 1);
+            hold->settle(hold);
+            commit(cut);
+            struct snapshot_view *view = open_view(store);
+            for (int t = 0; t < 2; t++) {
+                struct tensor wanted = tensor[t];
+                wanted.data = back;
+                assert_true(snapshot_reader(view)->tensor(snapshot_reader(view), &wanted, NULL));
+                for (size_t i = 0; i < 200000; i++) assert_true(back[i] == before);
+            }
+            snapshot_view_close(view);
+        }
+        /* The owner may settle later than the store lives. */
+        struct snapshot_cut *cut = snapshot_begin(store);
+        struct state_writer *writer = snapshot_writer(cut);
+        assert_true(writer->tensor(writer, &tensor[0], NULL));
+        struct state_hold *hold = writer->hold(writer);
+        snapshot_take_tensors(cut);
+        commit(cut);
+        snapshot_close(store);
+        hold->settle(hold);
+        free(data);
+        free(back);
+    }
+}
+
 /* While a thread writes the cut the owner settles, changes every number and many records: the cut is of before. */
 static void a_cut_is_of_its_moment_while_the_learner_goes_on(void **state)
 {
@@ -612,7 +662,8 @@ static void a_cut_is_of_its_moment_while_the_learner_goes_on(void **state)
         memcpy(expected, now, RECORDS * 4);
         float before = learner.data[0];
         pthread_t thread;
-        pthread_create(&thread, NULL, commit_in_thread, cut);
+        if (step == STEPS / 2) snapshot_reserve(store, 1 << 20);        /* of use from the next cut on */
+        pthread_create(&thread, NULL, step % 2 ? take_and_commit_in_thread : commit_in_thread, cut);
         hold->settle(hold);
         for (size_t i = 0; i < 200000; i++) learner.data[i] = (float)(step + 1);
         for (int i = 0; i < 6000; i++) {
@@ -687,6 +738,7 @@ int main(void)
         TEST(a_cut_survives_a_restart),
         TEST(only_matching_tensors_are_read),
         TEST(tensors_of_many_pieces_may_change_their_shape),
+        TEST(taken_tensors_are_looked_at_no_more),
         TEST(a_cut_changes_what_it_names_alone),
         TEST(what_failed_is_owed_to_the_next_cut),
         TEST(the_dead_stay_dead),
