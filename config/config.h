@@ -30,6 +30,7 @@ struct cs_config {
         enum source_start start;
         int64_t start_time;                 /* ms, with START_TIMESTAMP */
         int64_t idle_after, discover;       /* ms */
+        uint64_t read_ahead;                /* bytes */
         struct config_pair *property;       /* librdkafka's own, secrets already resolved */
         size_t property_count;
     } source;

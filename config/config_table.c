@@ -139,7 +139,12 @@ const struct setting settings[] = {
              "and brings nothing for this long is no longer waited for." },
     { .key = "source.kafka.discover", .type = SETTING_DURATION, AT(source.discover), .preset = "60s", .min = "100ms",
       .max = "1d",
-      .doc = "How often new partitions are looked for. They are read from their beginning." },
+      .doc = "How often new partitions are looked for, which are read from their beginning, and how often the record "
+             "learned last of each partition is compared with what is at the broker: a topic made anew is an error." },
+    { .key = "source.kafka.read_ahead", .type = SETTING_SIZE, AT(source.read_ahead), .preset = "256MiB", .min = "1MiB",
+      .max = "64GiB",
+      .doc = "Memory for records that were read and not yet learned, of all partitions together. A partition gets "
+             "64 KiB at least and 16 MiB at most of it, and beyond it what is under way." },
     { .key = "source.kafka.properties", .type = SETTING_PAIRS, AT(source.property), COUNT_AT(source.property_count),
       .preset = "{}", .secret = true, .sample = "{bootstrap.servers: 127.0.0.1:9092}",
       .doc = "librdkafka's own properties, passed on as they are: brokers, TLS, SASL. Secrets as ${VARIABLE}, "

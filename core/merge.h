@@ -11,7 +11,11 @@ struct merge_entry {
     bool has_event;             /* false: a record that could not be used; it goes out as soon as it is the head */
     struct event event;
     int64_t offset;
-    void *record;               /* the owner's own, e.g. the raw bytes for the dead-letter topic; may be NULL */
+    /* the owner's own: */
+    int64_t timestamp;          /* of the record */
+    uint64_t hash;              /* of its bytes */
+    size_t size;                /* of them */
+    void *record;               /* e.g. the raw bytes for the dead-letter topic; may be NULL */
 };
 
 struct merge;

@@ -1,10 +1,13 @@
-/* librdkafka's settings and its log lines. */
+/* librdkafka's settings, its log lines, and how its clients end. */
 #include <librdkafka/rdkafka.h>
 
 #include "daemon/kafka_config.h"
 
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "daemon/log.h"
 
@@ -53,4 +56,78 @@ rd_kafka_conf_t *kafka_conf_create(const struct cs_config *config, struct cs_err
 fail:
     rd_kafka_conf_destroy(conf);
     return NULL;
+}
+
+bool kafka_conf_preset(rd_kafka_conf_t *conf, const struct cs_config *config, const struct kafka_preset *preset,
+                       struct cs_error *err)
+{
+    for (; preset->name; preset++) {
+        bool given = false;
+        for (size_t i = 0; i < config->source.property_count; i++)
+            given |= strcmp(config->source.property[i].name, preset->name) == 0;
+        if (!given && !kafka_conf_set(conf, preset->name, preset->value, err)) return false;
+    }
+    return true;
+}
+
+rd_kafka_conf_t *kafka_consumer_conf(const struct cs_config *config, const struct kafka_preset *preset,
+                                     struct cs_error *err)
+{
+    static const struct kafka_preset owned[] = {
+        { "enable.auto.commit", "false" },       { "enable.auto.offset.store", "false" },
+        { "auto.offset.reset", "error" },        { "isolation.level", "read_committed" },
+        { "check.crcs", "true" },                { "enable.partition.eof", "true" },
+        { "allow.auto.create.topics", "false" },
+    };
+    rd_kafka_conf_t *conf = kafka_conf_create(config, err);
+    if (!conf) return NULL;
+    if (!kafka_conf_preset(conf, config, preset, err)) goto fail;
+    for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
+        if (!kafka_conf_set(conf, owned[i].name, owned[i].value, err)) goto fail;
+    if (!kafka_conf_set(conf, "group.id", config->source.group, err)) goto fail;
+    return conf;
+fail:
+    rd_kafka_conf_destroy(conf);
+    return NULL;
+}
+
+struct closing { rd_kafka_t *rk; pthread_mutex_t lock; pthread_cond_t done; bool closed; };
+
+static void *close_consumer(void *argument)
+{
+    struct closing *closing = argument;
+    rd_kafka_consumer_close(closing->rk);
+    rd_kafka_destroy(closing->rk);
+    pthread_mutex_lock(&closing->lock);
+    closing->closed = true;
+    pthread_cond_signal(&closing->done);
+    pthread_mutex_unlock(&closing->lock);
+    return NULL;
+}
+
+void kafka_close_bounded(rd_kafka_t *rk)
+{
+    struct closing *closing = calloc(1, sizeof *closing);
+    if (!closing) abort();
+    closing->rk = rk;
+    pthread_mutex_init(&closing->lock, NULL);
+    pthread_cond_init(&closing->done, NULL);
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, close_consumer, closing)) return;
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 5;
+    pthread_mutex_lock(&closing->lock);
+    while (!closing->closed && pthread_cond_timedwait(&closing->done, &closing->lock, &until) == 0) {}
+    bool closed = closing->closed;
+    pthread_mutex_unlock(&closing->lock);
+    if (!closed) {
+        log_warning("closing the Kafka consumer takes too long, left behind");
+        pthread_detach(thread);
+        return;
+    }
+    pthread_join(thread, NULL);
+    pthread_cond_destroy(&closing->done);
+    pthread_mutex_destroy(&closing->lock);
+    free(closing);
 }

@@ -1,4 +1,5 @@
-/* librdkafka's own settings: the operator's, checked as librdkafka checks them, and those that the daemon owns. */
+/* librdkafka's own settings: the operator's, checked as librdkafka checks them, and those that the daemon owns. How
+ * clients begin and end. */
 #ifndef DAEMON_KAFKA_CONFIG_H
 #define DAEMON_KAFKA_CONFIG_H
 
@@ -14,6 +15,15 @@ bool kafka_property_check(const char *name, const char *value, char *text, size_
  * where a property is refused. rd_kafka_conf_set on one of our own settings. */
 rd_kafka_conf_t *kafka_conf_create(const struct cs_config *config, struct cs_error *err);
 bool kafka_conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, struct cs_error *err);
+/* Ended by a NULL name. They stand below the operator's own. */
+struct kafka_preset { const char *name, *value; };
+bool kafka_conf_preset(rd_kafka_conf_t *conf, const struct cs_config *config, const struct kafka_preset *preset,
+                       struct cs_error *err);
+/* Of a consumer that takes no offset from the broker by itself and sees what is committed alone. */
+rd_kafka_conf_t *kafka_consumer_conf(const struct cs_config *config, const struct kafka_preset *preset,
+                                     struct cs_error *err);
+/* 2.0.2's close can hang where a topic was deleted: it gets five seconds, then is left to the process's end. */
+void kafka_close_bounded(rd_kafka_t *rk);
 #endif
 
 #endif

@@ -13,9 +13,12 @@
 #include "core/decode.h"
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
+#include "daemon/kafka_probe.h"
 #include "daemon/log.h"
 
-enum { TOPICS_MAX = 4, METADATA_TIMEOUT = 5000, RETRY = 1000, POLL = 100 };     /* ms */
+enum { TOPICS_MAX = 4, RETRY = 1000, POLL = 100 };     /* ms */
+/* Bytes read ahead of each partition: its share of source.kafka.read_ahead, within these. */
+enum { PARTITION_MOST = 16 << 20, PARTITION_LEAST = 64 << 10, FETCH_MOST = 1 << 20 };
 
 struct kafka_partition {
     struct kafka_source *source;
@@ -29,6 +32,8 @@ struct kafka_partition {
     atomic_int_fast64_t end;        /* at the last end-of-partition event; -1: none */
     atomic_bool at_end;             /* nothing was taken since that event */
     int64_t came;                   /* monotonic ms: last record or end; the taking thread's own */
+    struct kafka_fingerprint last;  /* of the record taken last; under the source's lock */
+    int64_t stable, high;           /* ends when last looked at: the source thread's own */
     struct kafka_partition *found;  /* next in the list of those not yet handed out */
 };
 
@@ -36,12 +41,14 @@ struct topic {
     char *name;
     int kind;
     bool is_optional;               /* reading starts without it; it is read from its beginning once it exists */
-    rd_kafka_topic_t *handle;
     int32_t partitions;
+    bool is_gone;                   /* it was read, and does not exist any more */
 };
 
 struct kafka_source {
-    rd_kafka_t *rk;
+    const struct cs_config *config;
+    rd_kafka_t *rk;                 /* NULL until it is known what to read */
+    struct kafka_probe *probe;
     struct topic topic[TOPICS_MAX]; /* ascending by name */
     size_t topic_count;
     enum source_start start;
@@ -114,7 +121,7 @@ bool kafka_source_connected(struct kafka_source *source)
 static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 {
     struct kafka_source *source = opaque;
-    if (code == RD_KAFKA_RESP_ERR__FATAL) {
+    if (code == RD_KAFKA_RESP_ERR__FATAL && rk) {
         char text[256];
         rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(rk, text, sizeof text);
         fail(source, fatal == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID ? CS_FENCED : CS_FAILED, "Kafka consumer: %s (%s)",
@@ -127,6 +134,13 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
     }
 }
 
+/* The probe's errors are the reader's as well, once there is one. */
+static void on_probe_error(void *self, int code, const char *text)
+{
+    struct kafka_source *source = self;
+    if (!source->rk) on_error(NULL, code, text, source);
+}
+
 static void on_commit(rd_kafka_t *rk, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t *offsets, void *opaque)
 {
     (void)rk, (void)offsets, (void)opaque;
@@ -135,14 +149,26 @@ static void on_commit(rd_kafka_t *rk, rd_kafka_resp_err_t error, rd_kafka_topic_
                     LOG_S("error", rd_kafka_err2str(error)));
 }
 
+/* How an operator goes on from offsets that mean nothing any more. */
+#define REMEDY "To go on with what was learned: coldstreamctl offsets --to earliest, latest or a time"
+
 static void out_of_range(struct kafka_source *source, const char *topic, int32_t number, int64_t next, const char *why)
 {
     fail(source, CS_REFUSED,
          "%s [%d]: offset %lld is out of range: %s. Records after the snapshot were deleted, or the topic was made "
-         "anew. To keep what was learned and read by source.kafka.start: coldstreamctl export the snapshot, move its "
-         "directory away, "
-         "coldstreamctl import --to it",
+         "anew. " REMEDY,
          topic, (int)number, (long long)next, why);
+}
+
+static void made_anew(struct kafka_source *source, const struct kafka_look *look,
+                      const struct kafka_fingerprint *expected)
+{
+    fail(source, CS_REFUSED,
+         "%.100s [%d]: the record at offset %lld is not the one that was learned: expected time %lld, hash %016llx; "
+         "found time %lld, hash %016llx. The topic was made anew, or its log was cut and written again. " REMEDY
+         "; --to same where it is the same stream",
+         look->topic, (int)look->partition, (long long)look->offset, (long long)expected->timestamp,
+         (unsigned long long)expected->hash, (long long)look->found.timestamp, (unsigned long long)look->found.hash);
 }
 
 /* ---- partitions found */
@@ -162,28 +188,17 @@ static const struct kafka_position *find_position(const struct kafka_source *sou
     return NULL;
 }
 
-/* First offset with a timestamp at or after the configured one; the end where there is none. */
-static bool offset_at_time(struct kafka_source *source, const char *topic, int32_t number, int64_t end, int64_t *offset)
-{
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(list, topic, number)->offset = source->start_time;
-    bool fine = !rd_kafka_offsets_for_times(source->rk, list, METADATA_TIMEOUT) && !list->elems[0].err;
-    if (fine) *offset = list->elems[0].offset >= 0 ? list->elems[0].offset : end;
-    rd_kafka_topic_partition_list_destroy(list);
-    return fine;
-}
-
 /* Where to start reading. False: ask again later (or the source has failed). */
 static bool start_offset(struct kafka_source *source, const char *topic, int32_t number, bool grown, int64_t *offset)
 {
-    int64_t low, high;
-    if (rd_kafka_query_watermark_offsets(source->rk, topic, number, &low, &high, METADATA_TIMEOUT)) return false;
+    int64_t low, end;
+    if (!kafka_probe_ends(source->probe, topic, number, &low, &end)) return false;
     const struct kafka_position *position = find_position(source, topic, number);
     if (position) {
         *offset = position->next;
-        if (position->next >= low && position->next <= high) return true;
+        if (position->next >= low && position->next <= end) return true;
         char why[80];
-        snprintf(why, sizeof why, "the broker has %lld to %lld", (long long)low, (long long)high);
+        snprintf(why, sizeof why, "the broker has %lld to %lld", (long long)low, (long long)end);
         out_of_range(source, topic, number, position->next, why);
         return false;
     }
@@ -193,8 +208,9 @@ static bool start_offset(struct kafka_source *source, const char *topic, int32_t
                     LOG_S("topic", topic), LOG_I("partition", number), LOG_I("offset", low));
         return true;
     }
-    if (source->start == START_LATEST) *offset = high;
-    if (source->start == START_TIMESTAMP) return offset_at_time(source, topic, number, high, offset);
+    if (source->start == START_LATEST) *offset = end;
+    if (source->start == START_TIMESTAMP)
+        return kafka_probe_at_time(source->probe, topic, number, source->start_time, end, offset);
     return true;
 }
 
@@ -212,7 +228,11 @@ static struct kafka_partition *add_partition(struct kafka_source *source, size_t
                                            .start = offset,
                                            .next = offset,
                                            .end = -1,
-                                           .came = clock_monotonic() };
+                                           .came = clock_monotonic(),
+                                           .stable = -1,
+                                           .high = -1 };
+    const struct kafka_position *position = find_position(source, partition->topic, number);
+    if (position) partition->last = position->last;
     /* Before the assignment, so that no record takes the way to the common queue. */
     partition->queue = rd_kafka_queue_get_partition(source->rk, partition->topic, number);
     rd_kafka_queue_forward(partition->queue, NULL);
@@ -225,9 +245,45 @@ static struct kafka_partition *add_partition(struct kafka_source *source, size_t
 
 struct plan { size_t topic; int32_t number; int64_t offset; };
 
+/* The client that reads, made when it is known how many partitions share the room for records read ahead. */
+static bool create_reader(struct kafka_source *source, size_t partitions)
+{
+    char kilobytes[24], bytes[24];
+    uint64_t share = source->config->source.read_ahead / partitions;
+    if (share > PARTITION_MOST) share = PARTITION_MOST;
+    if (share < PARTITION_LEAST) share = PARTITION_LEAST;
+    snprintf(kilobytes, sizeof kilobytes, "%llu", (unsigned long long)share / 1024);
+    snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)(share < FETCH_MOST ? share : FETCH_MOST));
+    const struct kafka_preset preset[] = {
+        { "fetch.wait.max.ms", "100" },
+        { "queued.min.messages", "20000" },
+        { "queued.max.messages.kbytes", kilobytes },
+        { "fetch.message.max.bytes", bytes },
+        { NULL, NULL },
+    };
+    struct cs_error err;
+    rd_kafka_conf_t *conf = kafka_consumer_conf(source->config, preset, &err);
+    if (!conf) goto fail;
+    rd_kafka_conf_set_error_cb(conf, on_error);
+    rd_kafka_conf_set_offset_commit_cb(conf, on_commit);
+    rd_kafka_conf_set_opaque(conf, source);
+    char text[256];
+    source->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof text);
+    if (source->rk) {
+        rd_kafka_poll_set_consumer(source->rk);
+        return true;
+    }
+    rd_kafka_conf_destroy(conf);
+    cs_fail(&err, CS_CONFIG, "Kafka consumer: %s", text);
+fail:
+    fail(source, err.code, "%s", err.message);
+    return false;
+}
+
 /* Assigns, then hands the partitions out, in order of (topic, partition). */
 static bool assign(struct kafka_source *source, const struct plan *plan, size_t count)
 {
+    if (!source->rk && !create_reader(source, count)) return false;
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)count);
     struct kafka_partition *first = NULL, **last = &first;
     for (size_t i = 0; i < count; i++) {
@@ -261,35 +317,140 @@ static bool assign(struct kafka_source *source, const struct plan *plan, size_t 
     return true;
 }
 
-/* How many partitions each topic has; 0: does not exist (yet). False: brokers did not answer, or reading has not
- * started and a topic that it must not start without is not there. */
+/* A topic that was read: it may be gone for good, or be on its way back with other records. False: failed. */
+static bool compare_topic(struct kafka_source *source, struct topic *topic, enum kafka_answer answer, int32_t count)
+{
+    if (answer == KAFKA_ABSENT && !topic->is_gone)
+        log_warning("topic does not exist any more: nothing comes from it until it does; if it was made anew, reading "
+                    "ends with an error",
+                    LOG_S("topic", topic->name));
+    topic->is_gone = answer == KAFKA_ABSENT;
+    if (answer != KAFKA_ANSWERED || count >= topic->partitions) return true;
+    fail(source, CS_REFUSED, "%s has %d partitions, and had %d: the topic was made anew. " REMEDY, topic->name,
+         (int)count, (int)topic->partitions);
+    return false;
+}
+
+/* How many partitions each topic has; 0: does not exist (yet). False: brokers did not answer, or a topic that must be
+ * there is not. */
 static bool ask_partitions(struct kafka_source *source, int32_t count[TOPICS_MAX])
 {
     bool starting = !atomic_load(&source->assigned);
     char missing[160] = "";         /* the first of them: all in turn would be a new message each time */
     for (size_t i = 0; i < source->topic_count; i++) {
-        const struct rd_kafka_metadata *metadata;
-        rd_kafka_resp_err_t error =
-            rd_kafka_metadata(source->rk, 0, source->topic[i].handle, &metadata, METADATA_TIMEOUT);
-        if (error) {
-            char text[160];
-            snprintf(text, sizeof text, "brokers (%s)", rd_kafka_err2str(error));
+        struct topic *topic = &source->topic[i];
+        char text[120];
+        enum kafka_answer answer = kafka_probe_partitions(source->probe, topic->name, &count[i], text, sizeof text);
+        if (answer == KAFKA_SILENT) {
+            char waiting[160];
+            snprintf(waiting, sizeof waiting, "brokers (%s)", text);
             atomic_store(&source->connected, false);
-            if (starting) set_waiting(source, text);
+            if (starting) set_waiting(source, waiting);
             return false;
         }
-        error = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
-        count[i] = error ? 0 : metadata->topics[0].partition_cnt;
-        rd_kafka_metadata_destroy(metadata);
+        if (topic->partitions && !compare_topic(source, topic, answer, count[i])) return false;
         /* An optional topic that is there, but without a leader or not for us, is waited for like any other. */
-        bool is_absent = error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || error == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
-        if (count[i] == 0 && !(source->topic[i].is_optional && is_absent) && !*missing)
-            snprintf(missing, sizeof missing, "topic %.80s (%s)", source->topic[i].name, rd_kafka_err2str(error));
+        bool is_needed = starting ? !topic->is_optional || answer != KAFKA_ABSENT : topic->is_gone;
+        if (count[i] == 0 && is_needed && !*missing)
+            snprintf(missing, sizeof missing, "topic %.80s (%s)", topic->name, text);
     }
     if (!atomic_exchange(&source->connected, true) && !starting) log_notice("brokers answer again");
-    if (!starting || !*missing) return true;
+    if (starting && !*missing) return true;
     set_waiting(source, missing);
-    return false;
+    return !*missing;
+}
+
+/* ---- is what the brokers have still what was learned from? */
+
+/* Says what was found at the offsets of the last records. False: the topic is another one. */
+static bool judge(struct kafka_source *source, const struct kafka_look *look, const struct kafka_fingerprint *expected,
+                  size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!look[i].answered) continue;
+        if (!look[i].found.known) {
+            log_warning("the last record learned is not at the broker any more (retention or compaction): it can't be "
+                        "told whether the topic was made anew",
+                        LOG_S("topic", look[i].topic), LOG_I("partition", look[i].partition),
+                        LOG_I("offset", look[i].offset));
+        } else if (!kafka_fingerprint_same(&look[i].found, &expected[i])) {
+            made_anew(source, &look[i], &expected[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Before anything is read. False: ask again later, or failed. */
+static bool verify_positions(struct kafka_source *source, const struct plan *plan, size_t count)
+{
+    struct kafka_look *look = calloc(count, sizeof *look);
+    struct kafka_fingerprint *expected = calloc(count, sizeof *expected);
+    if (!look || !expected) abort();
+    size_t looks = 0;
+    for (size_t i = 0; i < count; i++) {
+        const char *topic = source->topic[plan[i].topic].name;
+        const struct kafka_position *position = find_position(source, topic, plan[i].number);
+        if (!position || !position->last.known) continue;
+        look[looks] =
+            (struct kafka_look){ .topic = topic, .partition = plan[i].number, .offset = position->last.offset };
+        expected[looks++] = position->last;
+    }
+    bool fine = kafka_probe_look(source->probe, look, looks);
+    fine = judge(source, look, expected, looks) && fine;
+    free(look);
+    free(expected);
+    return fine;
+}
+
+/* While reading: the record taken last of each partition. What can't be answered now is asked the next time. */
+static bool verify_taken(struct kafka_source *source)
+{
+    struct kafka_look *look = calloc(source->partition_count + 1, sizeof *look);
+    struct kafka_fingerprint *expected = calloc(source->partition_count + 1, sizeof *expected);
+    if (!look || !expected) abort();
+    size_t looks = 0;
+    pthread_mutex_lock(&source->lock);
+    for (size_t i = 0; i < source->partition_count; i++) {
+        struct kafka_partition *partition = source->partition[i];
+        if (!partition->last.known || source->topic[partition->topic_index].is_gone) continue;
+        look[looks] = (struct kafka_look){ .topic = partition->topic,
+                                           .partition = partition->number,
+                                           .offset = partition->last.offset };
+        expected[looks++] = partition->last;
+    }
+    pthread_mutex_unlock(&source->lock);
+    kafka_probe_look(source->probe, look, looks);
+    bool fine = judge(source, look, expected, looks);
+    free(look);
+    free(expected);
+    return fine;
+}
+
+/* Ends below what was taken; an open transaction, behind which nothing can be read. */
+static bool verify_ends(struct kafka_source *source)
+{
+    for (size_t i = 0; i < source->partition_count; i++) {
+        struct kafka_partition *partition = source->partition[i];
+        int64_t low, stable, high, unused, next = atomic_load(&partition->next);
+        if (source->topic[partition->topic_index].is_gone) continue;
+        if (!kafka_probe_ends(source->probe, partition->topic, partition->number, &low, &stable)) return true;
+        if (stable < next) {
+            char why[80];
+            snprintf(why, sizeof why, "the log ends at %lld", (long long)stable);
+            out_of_range(source, partition->topic, partition->number, next, why);
+            return false;
+        }
+        /* What fetches last said, which is past what is committed. */
+        if (rd_kafka_get_watermark_offsets(source->rk, partition->topic, partition->number, &unused, &high)) continue;
+        if (high > stable && stable == partition->stable && high > partition->high && partition->high >= 0)
+            log_warning("nothing more can be read: a transaction was opened here and neither committed nor aborted",
+                        LOG_S("topic", partition->topic), LOG_I("partition", partition->number),
+                        LOG_I("offset", stable), LOG_I("end", high));
+        partition->stable = stable;
+        partition->high = high;
+    }
+    return true;
 }
 
 /* True where all is known; false: look again soon. */
@@ -299,6 +460,7 @@ static bool discover(struct kafka_source *source)
     /* All topics first: the merge's order needs every partition, and without clicks all would be negative. */
     if (!ask_partitions(source, count)) return false;
     bool grown = atomic_load(&source->assigned);
+    if (grown && (!verify_ends(source) || !verify_taken(source))) return false;
     size_t new_count = 0, planned = 0;
     for (size_t i = 0; i < source->topic_count; i++)
         if (count[i] > source->topic[i].partitions) new_count += (size_t)(count[i] - source->topic[i].partitions);
@@ -311,7 +473,7 @@ static bool discover(struct kafka_source *source)
             plan[planned] = (struct plan){ .topic = i, .number = number };
             fine = start_offset(source, source->topic[i].name, number, grown, &plan[planned++].offset);
         }
-    if (fine) fine = assign(source, plan, planned);
+    if (fine) fine = verify_positions(source, plan, planned) && assign(source, plan, planned);
     for (size_t i = 0; i < source->topic_count && fine; i++) {
         if (count[i] > source->topic[i].partitions) source->topic[i].partitions = count[i];
         if (!grown && count[i] == 0)
@@ -334,6 +496,8 @@ static void *serve(void *argument)
             bool known = discover(source);
             next = clock_monotonic() + (known ? source->discover : RETRY);
         }
+        kafka_probe_poll(source->probe, source->rk ? 0 : POLL);
+        if (!source->rk) continue;
         rd_kafka_message_t *message = rd_kafka_consumer_poll(source->rk, POLL);
         if (!message) continue;
         if (message->err)
@@ -365,54 +529,9 @@ static void add_topic(struct kafka_source *source, const char *name, int kind)
     source->topic_count++;
 }
 
-static rd_kafka_conf_t *consumer_conf(const struct cs_config *config, struct cs_error *err)
+static bool start(struct kafka_source *source, struct cs_error *err)
 {
-    /* Below the operator's own. A partition's queue holds what the merge can't take yet. */
-    static const char *const preset[][2] = {
-        { "fetch.wait.max.ms", "100" }, { "queued.min.messages", "20000" }, { "queued.max.messages.kbytes", "16384" },
-    };
-    static const char *const owned[][2] = {
-        { "enable.auto.commit", "false" }, { "enable.auto.offset.store", "false" }, { "auto.offset.reset", "error" },
-        { "isolation.level", "read_committed" }, { "check.crcs", "true" }, { "enable.partition.eof", "true" },
-        { "allow.auto.create.topics", "false" },
-    };
-    rd_kafka_conf_t *conf = kafka_conf_create(config, err);
-    if (!conf) return NULL;
-    for (size_t i = 0; i < sizeof preset / sizeof preset[0]; i++) {
-        bool given = false;
-        for (size_t j = 0; j < config->source.property_count; j++)
-            given |= strcmp(config->source.property[j].name, preset[i][0]) == 0;
-        if (!given && !kafka_conf_set(conf, preset[i][0], preset[i][1], err)) goto fail;
-    }
-    for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
-        if (!kafka_conf_set(conf, owned[i][0], owned[i][1], err)) goto fail;
-    if (!kafka_conf_set(conf, "group.id", config->source.group, err)) goto fail;
-    rd_kafka_conf_set_error_cb(conf, on_error);
-    rd_kafka_conf_set_offset_commit_cb(conf, on_commit);
-    return conf;
-fail:
-    rd_kafka_conf_destroy(conf);
-    return NULL;
-}
-
-static bool start(struct kafka_source *source, const struct cs_config *config, struct cs_error *err)
-{
-    rd_kafka_conf_t *conf = consumer_conf(config, err);
-    if (!conf) return false;
-    rd_kafka_conf_set_opaque(conf, source);
-    char text[256];
-    source->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof text);
-    if (!source->rk) {
-        rd_kafka_conf_destroy(conf);
-        return cs_fail(err, CS_CONFIG, "Kafka consumer: %s", text);
-    }
-    rd_kafka_poll_set_consumer(source->rk);
-    for (size_t i = 0; i < source->topic_count; i++) {
-        source->topic[i].handle = rd_kafka_topic_new(source->rk, source->topic[i].name, NULL);
-        if (!source->topic[i].handle)
-            return cs_fail(err, CS_CONFIG, "topic %s: %s", source->topic[i].name,
-                           rd_kafka_err2str(rd_kafka_last_error()));
-    }
+    if (!(source->probe = kafka_probe_create(source->config, on_probe_error, source, err))) return false;
     int error = pthread_create(&source->thread, NULL, serve, source);
     if (error) return cs_fail_errno(err, error, "starting the poll thread");
     source->started = true;
@@ -428,6 +547,7 @@ struct kafka_source *kafka_source_create(const struct cs_config *config, const s
     }
     struct kafka_source *source = calloc(1, sizeof *source);
     if (!source) abort();
+    source->config = config;
     source->start = config->source.start;
     source->start_time = config->source.start_time;
     source->idle_after = config->source.idle_after;
@@ -447,53 +567,11 @@ struct kafka_source *kafka_source_create(const struct cs_config *config, const s
         source->position[i].topic = strdup(positions->position[i].topic);
         source->position_count++;
     }
-    if (!start(source, config, err)) {
+    if (!start(source, err)) {
         kafka_source_destroy(source);
         return NULL;
     }
     return source;
-}
-
-struct closing { rd_kafka_t *rk; pthread_mutex_t lock; pthread_cond_t done; bool closed; };
-
-static void *close_consumer(void *argument)
-{
-    struct closing *closing = argument;
-    rd_kafka_consumer_close(closing->rk);
-    rd_kafka_destroy(closing->rk);
-    pthread_mutex_lock(&closing->lock);
-    closing->closed = true;
-    pthread_cond_signal(&closing->done);
-    pthread_mutex_unlock(&closing->lock);
-    return NULL;
-}
-
-/* 2.0.2's close can hang where a topic was deleted: it gets five seconds, then is left to the process's end. */
-static void close_bounded(rd_kafka_t *rk)
-{
-    struct closing *closing = calloc(1, sizeof *closing);
-    if (!closing) abort();
-    closing->rk = rk;
-    pthread_mutex_init(&closing->lock, NULL);
-    pthread_cond_init(&closing->done, NULL);
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, close_consumer, closing)) return;
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 5;
-    pthread_mutex_lock(&closing->lock);
-    while (!closing->closed && pthread_cond_timedwait(&closing->done, &closing->lock, &until) == 0) {}
-    bool closed = closing->closed;
-    pthread_mutex_unlock(&closing->lock);
-    if (!closed) {
-        log_warning("closing the Kafka consumer takes too long, left behind");
-        pthread_detach(thread);
-        return;
-    }
-    pthread_join(thread, NULL);
-    pthread_cond_destroy(&closing->done);
-    pthread_mutex_destroy(&closing->lock);
-    free(closing);
 }
 
 void kafka_source_destroy(struct kafka_source *source)
@@ -508,11 +586,9 @@ void kafka_source_destroy(struct kafka_source *source)
         rd_kafka_queue_destroy(source->partition[i]->queue);
         free(source->partition[i]);
     }
-    for (size_t i = 0; i < source->topic_count; i++) {
-        if (source->topic[i].handle) rd_kafka_topic_destroy(source->topic[i].handle);
-        free(source->topic[i].name);
-    }
-    if (source->rk) close_bounded(source->rk);
+    for (size_t i = 0; i < source->topic_count; i++) free(source->topic[i].name);
+    kafka_probe_destroy(source->probe);
+    if (source->rk) kafka_close_bounded(source->rk);
     for (size_t i = 0; i < source->position_count; i++) free((char *)source->position[i].topic);
     free(source->position);
     free(source->partition);
@@ -575,12 +651,19 @@ bool kafka_partition_take(struct kafka_partition *partition, struct kafka_record
         } else if (message->offset < atomic_load(&partition->next)) {
             atomic_fetch_add(&partition->source->repeated, 1);
         } else {
+            *record = (struct kafka_record){
+                .value = message->payload,
+                .size = message->len,
+                .is = kafka_fingerprint_of(message->offset, rd_kafka_message_timestamp(message, NULL), message->key,
+                                           message->key_len, message->payload, message->len),
+                .message = message,
+            };
+            pthread_mutex_lock(&partition->source->lock);
+            partition->last = record->is;
+            pthread_mutex_unlock(&partition->source->lock);
             atomic_store(&partition->next, message->offset + 1);
             atomic_store(&partition->at_end, false);
             partition->came = clock_monotonic();
-            *record = (struct kafka_record){
-                .value = message->payload, .size = message->len, .offset = message->offset, .message = message
-            };
             return true;
         }
         rd_kafka_message_destroy(message);

@@ -6,7 +6,8 @@
  * Partitions are read from their own queues, in whatever order the merge needs them, and a queue that is not read fills
  * up and stops fetching by itself. So nothing is ever paused at the broker, and with that none of librdkafka 2.0.2's
  * rewinds on pause and resume can happen. Records below the next expected offset are dropped and counted all the same.
- * A thread of the source's own polls errors and looks for new partitions. Offsets given to assign are always explicit.
+ * A thread of the source's own polls errors, looks for new partitions, and reads the last record of each again: at
+ * start before anything is assigned, then each source.kafka.discover. Offsets given to assign are always explicit.
  */
 #ifndef DAEMON_KAFKA_SOURCE_H
 #define DAEMON_KAFKA_SOURCE_H
@@ -17,8 +18,14 @@
 
 #include "config/config.h"
 #include "core/error.h"
+#include "daemon/kafka_fingerprint.h"
 
-struct kafka_position { const char *topic; int32_t partition; int64_t next; };
+struct kafka_position {
+    const char *topic;
+    int32_t partition;
+    int64_t next;
+    struct kafka_fingerprint last;  /* of the last record applied: is the topic still the one that was learned from? */
+};
 /* Where the snapshot says that we are; where it says nothing at all (count 0), source.kafka.start holds. */
 struct kafka_positions { struct kafka_position *position; size_t count; };
 
@@ -32,7 +39,8 @@ struct kafka_source *kafka_source_create(const struct cs_config *config, const s
                                          kafka_wake *wake, void *wake_self, struct cs_error *err);
 void kafka_source_destroy(
     struct kafka_source *source); /* bounded: state is safe by then, a hanging close is left behind */
-/* False where reading can't go on: offsets out of range (CS_REFUSED, with the remedy), fatal errors, fenced. */
+/* False where reading can't go on: offsets out of range or topics made anew (CS_REFUSED, with the remedy), fatal
+ * errors, fenced. */
 bool kafka_source_check(struct kafka_source *source, struct cs_error *err);
 bool kafka_source_connected(struct kafka_source *source);
 /* What is being waited for before reading starts, e.g. "topic clicks does not exist"; "" once reading. */
@@ -47,7 +55,7 @@ uint64_t kafka_partition_rank(const struct kafka_partition *partition);     /* o
 int kafka_partition_kind(const struct kafka_partition *partition);          /* enum event_kind or DECODE_KIND_UNSAID */
 int64_t kafka_partition_start(const struct kafka_partition *partition);     /* first offset asked for */
 
-struct kafka_record { const void *value; size_t size; int64_t offset; void *message; };
+struct kafka_record { const void *value; size_t size; struct kafka_fingerprint is; void *message; };
 /* The next record, if there is one already. Release it. */
 bool kafka_partition_take(struct kafka_partition *partition, struct kafka_record *record);
 void kafka_record_release(void *message);

@@ -18,6 +18,7 @@
 #include "daemon/notify.h"
 #include "daemon/operate.h"
 #include "daemon/pipeline.h"
+#include "daemon/positions.h"
 #include "daemon/version.h"
 #include "daemon/worker_pool.h"
 

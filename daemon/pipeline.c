@@ -14,12 +14,14 @@
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
+#include "daemon/positions.h"
 #include "daemon/queue.h"
 #include "daemon/report.h"
 #include "daemon/stall.h"
 
 enum {
     FILL = 512,             /* records decoded ahead for each partition */
+    FILL_BYTES = 1 << 20,   /* and of how many bytes: a record more at most */
     TURN = 4096,            /* events between two looks at requests */
     BATCHES = 4,            /* made ahead of the learner */
     NAP = 50,               /* ms: longest wait of the join thread; records and requests end it earlier */
@@ -45,6 +47,8 @@ struct bad_record { void *message; enum decode_result result; char text[sizeof (
 struct source {
     struct kafka_partition *partition;
     int64_t next;                   /* first offset not applied */
+    struct kafka_fingerprint last;  /* of the last record applied */
+    size_t ahead;                   /* bytes of the records decoded ahead */
     uint64_t counted[DECODE_RESULTS];       /* not yet told to telemetry */
 };
 
@@ -121,6 +125,16 @@ static void nap(struct pipeline *pipeline)
 
 /* ---- the join thread: records to batches */
 
+static const struct kafka_position *resumed_position(const struct pipeline *pipeline,
+                                                     const struct kafka_partition *partition)
+{
+    for (size_t i = 0; i < pipeline->resumed.count; i++)
+        if (pipeline->resumed.position[i].partition == kafka_partition_number(partition) &&
+            strcmp(pipeline->resumed.position[i].topic, kafka_partition_topic(partition)) == 0)
+            return &pipeline->resumed.position[i];
+    return NULL;
+}
+
 static void add_partitions(struct pipeline *pipeline)
 {
     struct kafka_partition *partition;
@@ -132,6 +146,8 @@ static void add_partitions(struct pipeline *pipeline)
         source[index] = (struct source){ .partition = partition, .next = kafka_partition_start(partition) };
         pipeline->source = source;
         pipeline->source_count++;
+        const struct kafka_position *resumed = resumed_position(pipeline, partition);
+        if (resumed) source[index].last = resumed->last;
         pipeline->changed = true;   /* where we start is worth keeping */
     }
 }
@@ -152,15 +168,17 @@ static void bad_record_release(struct bad_record *bad)
     free(bad);
 }
 
-/* Decodes up to FILL records of the source into the merge. */
+/* Decodes up to FILL records and FILL_BYTES of the source into the merge. */
 static bool fill(struct pipeline *pipeline, size_t index)
 {
     struct source *source = &pipeline->source[index];
     struct kafka_record record;
     bool any = false;
     for (size_t room = FILL - merge_queued(pipeline->merge, index);
-         room && kafka_partition_take(source->partition, &record); room--) {
-        struct merge_entry entry = { .offset = record.offset };
+         room && source->ahead < FILL_BYTES && kafka_partition_take(source->partition, &record); room--) {
+        struct merge_entry entry = {
+            .offset = record.is.offset, .timestamp = record.is.timestamp, .hash = record.is.hash, .size = record.size
+        };
         struct cs_error err;
         enum decode_result result = decode(pipeline->parts.decoder, record.value, record.size,
                                            kafka_partition_kind(source->partition), &entry.event, &err);
@@ -170,6 +188,7 @@ static bool fill(struct pipeline *pipeline, size_t index)
         source->counted[result]++;
         merge_set_idle(pipeline->merge, index, false);
         merge_push(pipeline->merge, index, &entry);
+        source->ahead += entry.size;
         any = true;
     }
     return any;
@@ -224,7 +243,12 @@ static void apply(struct pipeline *pipeline, size_t index, struct merge_entry *e
     } else if (entry->record) {
         dead_letter(pipeline, &pipeline->source[index], entry);
     }
-    pipeline->source[index].next = entry->offset + 1;
+    struct source *source = &pipeline->source[index];
+    source->next = entry->offset + 1;
+    source->last = (struct kafka_fingerprint){
+        .known = true, .offset = entry->offset, .timestamp = entry->timestamp, .hash = entry->hash
+    };
+    source->ahead -= entry->size;
     pipeline->changed = true;
 }
 
@@ -289,12 +313,6 @@ static bool join_step(struct pipeline *pipeline)
 
 /* ---- cuts */
 
-static void add_position(json_t *array, const char *topic, int32_t partition, int64_t next)
-{
-    json_array_append_new(
-        array, json_pack("{s:s, s:i, s:I}", "topic", topic, "partition", (int)partition, "next", (json_int_t)next));
-}
-
 static const struct source *source_of(const struct pipeline *pipeline, const struct kafka_position *position)
 {
     for (size_t i = 0; i < pipeline->source_count; i++)
@@ -309,18 +327,20 @@ static void put_positions(struct pipeline *pipeline, struct cut *cut)
     json_t *array = json_array();
     for (size_t i = 0; i < pipeline->resumed.count; i++) {
         const struct kafka_position *position = &pipeline->resumed.position[i];
-        if (!source_of(pipeline, position)) add_position(array, position->topic, position->partition, position->next);
+        if (!source_of(pipeline, position)) json_array_append_new(array, position_json(position));
     }
     cut->source = pipeline->kafka;
     cut->commit = calloc(pipeline->source_count + 1, sizeof cut->commit[0]);
     if (!cut->commit) abort();
     for (size_t i = 0; i < pipeline->source_count; i++) {
-        const struct kafka_partition *partition = pipeline->source[i].partition;
-        int64_t next = pipeline->source[i].next;
-        add_position(array, kafka_partition_topic(partition), kafka_partition_number(partition), next);
-        cut->commit[cut->commit_count++] =
-            (struct kafka_position){ kafka_partition_topic(partition), kafka_partition_number(partition),
-                                     kafka_partition_commit_offset(partition, next) };
+        const struct source *source = &pipeline->source[i];
+        struct kafka_position position = { .topic = kafka_partition_topic(source->partition),
+                                           .partition = kafka_partition_number(source->partition),
+                                           .next = source->next,
+                                           .last = source->last };
+        json_array_append_new(array, position_json(&position));
+        position.next = kafka_partition_commit_offset(source->partition, source->next);
+        cut->commit[cut->commit_count++] = position;
     }
     cut->positions = json_dumps(array, JSON_COMPACT);
     json_decref(array);

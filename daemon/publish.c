@@ -13,6 +13,7 @@
 #include "daemon/log.h"
 #include "daemon/manifest.h"
 #include "daemon/notify.h"
+#include "daemon/positions.h"
 #include "daemon/queue.h"
 #include "daemon/version.h"
 #include "storage/checkpoint.h"
@@ -463,34 +464,6 @@ void publisher_destroy(struct publisher *publisher)
 
 /* ---- resume */
 
-static bool parse_positions(const char *text, struct kafka_positions *positions, struct cs_error *err)
-{
-    json_error_t json_error;
-    json_t *array = json_loads(text, 0, &json_error), *entry;
-    size_t i;
-    bool ok = json_is_array(array);
-    positions->position = calloc(json_array_size(array) + 1, sizeof positions->position[0]);
-    if (!positions->position) abort();
-    json_array_foreach(array, i, entry) {
-        const char *topic;
-        json_int_t partition, next;
-        if (!ok || json_unpack(entry, "{s:s, s:I, s:I}", "topic", &topic, "partition", &partition, "next", &next)) {
-            ok = false;
-            break;
-        }
-        positions->position[positions->count++] = (struct kafka_position){ strdup(topic), (int32_t)partition, next };
-    }
-    json_decref(array);
-    return ok || cs_fail(err, CS_REFUSED, "the snapshot's positions can't be read: %.200s", text);
-}
-
-void positions_release(struct kafka_positions *positions)
-{
-    for (size_t i = 0; i < positions->count; i++) free((char *)(uintptr_t)positions->position[i].topic);
-    free(positions->position);
-    *positions = (struct kafka_positions){ 0 };
-}
-
 static bool same_model(const struct cs_config *config, struct snapshot_view *view, const char *directory,
                        struct cs_error *err)
 {
@@ -548,7 +521,7 @@ bool publish_resume(const struct cs_config *config, struct snapshot_store *store
     if (!ingest_load(ingest, reader, err)) goto out;
     if (!metrics_load(metrics, reader, err) || !shown_load(shown, reader, err)) goto out;
     const char *text = snapshot_view_meta(view, "positions");
-    if (text && !parse_positions(text, positions, err)) goto out;
+    if (text && !positions_parse(text, positions, err)) goto out;
     log_notice("resumed from snapshot", LOG_S("directory", snapshot_directory(store)),
                LOG_U("steps", learner_steps(learner)), LOG_U("pending", ingest_pending(ingest)),
                LOG_U("partitions", positions->count), LOG_F("seconds", clock_seconds() - begin_time));

@@ -82,6 +82,5 @@ bool publisher_stuck(struct publisher *publisher); /* three snapshots in a row h
 bool publish_resume(const struct cs_config *config, struct snapshot_store *store, size_t threads,
                     struct learner *learner, struct ingest *ingest, struct metrics *metrics,
                     struct shown *shown, struct kafka_positions *positions, struct cs_error *err);
-void positions_release(struct kafka_positions *positions);
 
 #endif
