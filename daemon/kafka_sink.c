@@ -38,8 +38,12 @@ struct kafka_sink *kafka_sink_create(const struct cs_config *config, struct cs_e
     if (!sink) abort();
     rd_kafka_conf_t *conf = kafka_conf_create(config, err);
     if (!conf) goto fail;
+    /* Letters are as large as what producers were allowed to send, and must not fill the memory when many come. */
+    static const struct kafka_preset preset[] = {
+        { "message.max.bytes", "33554432" }, { "queue.buffering.max.kbytes", "65536" }, { NULL, NULL },
+    };
     /* No time limit: while brokers are away letters wait, and the snapshot that covers them waits with them. */
-    if (!kafka_conf_set(conf, "enable.idempotence", "true", err) ||
+    if (!kafka_conf_preset(conf, config, preset, err) || !kafka_conf_set(conf, "enable.idempotence", "true", err) ||
         !kafka_conf_set(conf, "message.timeout.ms", "0", err) || !kafka_conf_set(conf, "linger.ms", "5", err)) {
         rd_kafka_conf_destroy(conf);
         goto fail;
