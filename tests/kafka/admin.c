@@ -1,6 +1,11 @@
 /* What the real-broker tests ask of Kafka, without starting a JVM for it.
  *     admin BROKERS create TOPIC:PARTITIONS...
  *     admin BROKERS delete-before TOPIC PARTITION OFFSET      the log then starts at OFFSET
+ *     admin BROKERS delete TOPIC
+ *     admin BROKERS grow TOPIC PARTITIONS                     to so many partitions
+ *     admin BROKERS transaction ID commit|abort|open TOPIC PARTITION      the lines of stdin in one transaction; open:
+ *                                                             neither committed nor aborted; a later one of the same ID
+ *                                                             aborts it
  *     admin BROKERS ends TOPIC                                a line a partition: partition, first offset, end
  *     admin BROKERS committed GROUP TOPIC                     a line a partition: partition, committed offset (-1:
  * none) */
@@ -102,6 +107,86 @@ static int delete_before(const char *brokers, const char *topic, int partition, 
     return status;
 }
 
+static int delete_topic(const char *brokers, char *topic)
+{
+    rd_kafka_t *kafka = connect_to(brokers, RD_KAFKA_PRODUCER, NULL);
+    rd_kafka_DeleteTopic_t *request = rd_kafka_DeleteTopic_new(topic);
+    rd_kafka_queue_t *queue;
+    rd_kafka_event_t *event;
+    int status;
+
+    if (!kafka) return 1;
+    queue = rd_kafka_queue_new(kafka);
+    rd_kafka_DeleteTopics(kafka, &request, 1, NULL, queue);
+    status = answered(queue, "delete", &event) ? 0 : 1;
+    if (event) rd_kafka_event_destroy(event);
+    rd_kafka_DeleteTopic_destroy(request);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_destroy(kafka);
+    return status;
+}
+
+static int grow(const char *brokers, const char *topic, int partitions)
+{
+    rd_kafka_t *kafka = connect_to(brokers, RD_KAFKA_PRODUCER, NULL);
+    char why[512];
+    rd_kafka_NewPartitions_t *request =
+        rd_kafka_NewPartitions_new(topic, (size_t)partitions, why, sizeof why);
+    rd_kafka_queue_t *queue;
+    rd_kafka_event_t *event;
+    int status;
+
+    if (!kafka || !request) return fail("grow", why);
+    queue = rd_kafka_queue_new(kafka);
+    rd_kafka_CreatePartitions(kafka, &request, 1, NULL, queue);
+    status = answered(queue, "grow", &event) ? 0 : 1;
+    if (event) rd_kafka_event_destroy(event);
+    rd_kafka_NewPartitions_destroy(request);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_destroy(kafka);
+    return status;
+}
+
+static int failed_transaction(const char *what, rd_kafka_error_t *error)
+{
+    int status = fail(what, rd_kafka_error_string(error));
+    rd_kafka_error_destroy(error);
+    return status;
+}
+
+static int transaction(const char *brokers, const char *id, const char *end, const char *topic, int partition)
+{
+    char why[512], *line = NULL;
+    size_t room = 0;
+    ssize_t length;
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_error_t *error;
+    rd_kafka_t *kafka;
+
+    if (rd_kafka_conf_set(conf, "bootstrap.servers", brokers, why, sizeof why) ||
+        rd_kafka_conf_set(conf, "transactional.id", id, why, sizeof why))
+        return fail("configuration", why);
+    if (!(kafka = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why))) return fail("client", why);
+    if ((error = rd_kafka_init_transactions(kafka, WAIT_MS))) return failed_transaction("init", error);
+    if ((error = rd_kafka_begin_transaction(kafka))) return failed_transaction("begin", error);
+    while ((length = getline(&line, &room, stdin)) > 0) {
+        if (line[length - 1] == '\n') length--;
+        rd_kafka_resp_err_t code =
+            rd_kafka_producev(kafka, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_PARTITION(partition),
+                              RD_KAFKA_V_VALUE(line, (size_t)length), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+                              RD_KAFKA_V_END);
+        if (code) return fail("produce", rd_kafka_err2str(code));
+    }
+    free(line);
+    if (rd_kafka_flush(kafka, WAIT_MS)) return fail("flush", "not delivered");
+    if (strcmp(end, "commit") == 0 && (error = rd_kafka_commit_transaction(kafka, WAIT_MS)))
+        return failed_transaction("commit", error);
+    if (strcmp(end, "abort") == 0 && (error = rd_kafka_abort_transaction(kafka, WAIT_MS)))
+        return failed_transaction("abort", error);
+    rd_kafka_destroy(kafka);
+    return 0;
+}
+
 static int partitions_of(rd_kafka_t *kafka, const char *topic)
 {
     const struct rd_kafka_metadata *metadata;
@@ -163,10 +248,16 @@ int main(int count, char **argument)
     if (strcmp(verb, "delete-before") == 0 && count == 6)
         return delete_before(argument[1], argument[3], (int)strtol(argument[4], NULL, 10),
                              strtoll(argument[5], NULL, 10));
+    if (strcmp(verb, "delete") == 0 && count == 4) return delete_topic(argument[1], argument[3]);
+    if (strcmp(verb, "grow") == 0 && count == 5)
+        return grow(argument[1], argument[3], (int)strtol(argument[4], NULL, 10));
+    if (strcmp(verb, "transaction") == 0 && count == 7)
+        return transaction(argument[1], argument[3], argument[4], argument[5], (int)strtol(argument[6], NULL, 10));
     if (strcmp(verb, "ends") == 0 && count == 4) return ends(argument[1], argument[3]);
     if (strcmp(verb, "committed") == 0 && count == 5) return committed(argument[1], argument[3], argument[4]);
     fprintf(stderr,
-            "usage: admin BROKERS create TOPIC:PARTITIONS... | delete-before TOPIC PARTITION OFFSET | ends TOPIC | "
+            "usage: admin BROKERS create TOPIC:PARTITIONS... | delete-before TOPIC PARTITION OFFSET | delete TOPIC | "
+            "grow TOPIC PARTITIONS | transaction ID commit|abort|open TOPIC PARTITION | ends TOPIC | "
             "committed GROUP TOPIC\n");
     return 2;
 }

@@ -88,6 +88,8 @@ start() {
 	num.io.threads=2
 	background.threads=2
 	log.cleaner.enable=false
+	message.max.bytes=20000000
+	file.delete.delay.ms=100
 	PROPERTIES
     run_java kafka.tools.StorageTool format --standalone -t "$(run_uuid)" -c "$dir/server.properties" >"$dir/format.log" 2>&1 ||
         { cat "$dir/format.log" >&2; exit 1; }

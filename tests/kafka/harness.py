@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
+import urllib.error
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -66,8 +67,12 @@ class Broker:
     def stop(self):
         self.script("stop")
 
-    def admin(self, *arguments):
-        return run(os.path.join(BUILD, "tests/kafka/admin"), self.address, *arguments).stdout.decode()
+    def admin(self, *arguments, **more):
+        return run(os.path.join(BUILD, "tests/kafka/admin"), self.address, *arguments, **more).stdout.decode()
+
+    def transaction(self, name, end, topic, partition, records):
+        """Produces records in one transaction; end: commit, abort, open."""
+        self.admin("transaction", name, end, topic, partition, input=b"".join(r + b"\n" for r in records))
 
     def create(self, *topics):
         self.admin("create", *topics)
@@ -82,6 +87,13 @@ class Broker:
     def produce(self, topic, partition, records, *options):
         """records: bytes without newlines."""
         run("kcat", "-P", "-b", self.address, "-t", topic, "-p", partition, *options, input=b"".join(r + b"\n" for r in records))
+
+    def produce_one(self, topic, partition, body):
+        """One record of any bytes, without a key."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(body)
+            file.flush()
+            run("kcat", "-P", "-b", self.address, "-t", topic, "-p", partition, "-X", "message.max.bytes=20000000", file.name)
 
     def produce_file(self, topic, file):
         """A JSON line a record, keyed by its impression id."""
@@ -112,13 +124,15 @@ model:
 class Daemon:
     """coldstreamd on a configuration of its own; state stays in the folder between starts."""
 
-    def __init__(self, broker, folder, name, impressions, clicks, features=FEATURES, window="2s", batch="size: 64, max_delay: 1s"):
+    def __init__(self, broker, folder, name, impressions, clicks, features=FEATURES, window="2s", batch="size: 64, max_delay: 1s",
+                 properties="", kafka="discover: 1s", snapshot=None, environment=None):
         self.folder = os.path.join(folder, name)
         os.makedirs(self.folder, exist_ok=True)
         self.port, self.process, self.starts, self.name = free_port(), None, 0, name
         self.config = os.path.join(self.folder, "coldstream.yaml")
         self.socket = os.path.join(self.folder, "control.sock")
-        self.snapshot, self.checkpoints = os.path.join(self.folder, "snapshot"), os.path.join(self.folder, "checkpoints")
+        self.snapshot, self.checkpoints = snapshot or os.path.join(self.folder, "snapshot"), os.path.join(self.folder, "checkpoints")
+        self.environment = {**os.environ, **(environment or {})}
         for directory in (self.snapshot, self.checkpoints):
             os.makedirs(directory, exist_ok=True)
         with open(self.config, "w") as file:
@@ -128,7 +142,8 @@ source:
     topics: {{impressions: {impressions}, clicks: {clicks}}}
     group: {name}
     idle_after: 1s
-    properties: {{bootstrap.servers: "{broker.address}", reconnect.backoff.max.ms: 500}}
+    {kafka}
+    properties: {{bootstrap.servers: "{broker.address}", reconnect.backoff.max.ms: 500{properties}}}
 join: {{window: {window}}}
 {features}{MODEL}
 batch: {{{batch}}}
@@ -151,8 +166,24 @@ compute: {{threads: 1, seed: 7}}
         self.starts += 1
         with open(self.log, "w") as log:
             self.process = subprocess.Popen([os.path.join(BUILD, "coldstreamd"), "--config", self.config], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log, start_new_session=True)
+                                            stdout=log, stderr=log, start_new_session=True, env=self.environment)
         return self
+
+    def wait(self, seconds=60):
+        """The exit status of a daemon that ends by itself."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end within {seconds} s:\n{self.log_text()[-3000:]}") from None
+
+    def ready(self):
+        """/readyz: True, or the reasons why not; "" while there is no answer."""
+        try:
+            return self.get("/readyz") and True
+        except urllib.error.HTTPError as error:
+            return error.read().decode()
+        except OSError:
+            return ""
 
     def alive(self):
         return self.process is not None and self.process.poll() is None
@@ -245,7 +276,8 @@ class Tests:
             print(f"1..{len(tests)}", flush=True)
             self.broker = Broker(os.path.join(self.folder, "broker"))
             for test in tests:
-                self.one(test)
+                if os.environ.get("ONLY", test.__name__) == test.__name__:
+                    self.one(test)
         finally:
             for process in [d.process for d in self.daemons if d.alive()] + [p for p in self.others if p.poll() is None]:
                 process.kill()

@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""Faults at the broker and around it, on a real Apache Kafka: topics made anew, transactions, growth, long absences, poison."""
+import json
+import random
+import signal
+import time
+
+from harness import Tests, ctl, until
+
+START = 1700000000000
+
+
+def impression(i, stream=0):
+    return json.dumps({"event": "impression", "impression_id": f"{stream}.{i}", "ts": START + 20 * i, "user_id": f"u{i % 97}",
+                       "user": {"age": 18 + i % 50, "gender": "fm"[i % 2], "city": f"c{i % 7}"}, "context": {"hour": i // 100 % 24},
+                       "behaviors": ["i1", "i2"] if i % 3 else [], "item_id": f"i{i % 50}", "item": {"category": f"k{i % 5}"}}).encode()
+
+
+def click(i, stream=0):
+    return json.dumps({"event": "click", "impression_id": f"{stream}.{i}", "ts": START + 20 * i + 300}).encode()
+
+
+def produce(tests, names, begin, end, stream=0, partitions=1):
+    """Impressions begin to end, a third of them clicked, spread over the partitions."""
+    for p in range(partitions):
+        chosen = [i for i in range(begin, end) if i % partitions == p]
+        tests.broker.produce(names[0], p, [impression(i, stream) for i in chosen])
+        clicked = [click(i, stream) for i in chosen if i % 3 == 0]
+        if clicked:
+            tests.broker.produce(names[1], p, clicked)
+
+
+def topics(tests, name, partitions=1):
+    names = f"{name}.impressions", f"{name}.clicks"
+    tests.broker.create(*(f"{n}:{partitions}" for n in names))
+    return names
+
+
+def make_anew(tests, topic, partitions=1):
+    tests.broker.admin("delete", topic)
+
+    def created():
+        try:
+            tests.broker.create(f"{topic}:{partitions}")
+            return True
+        except AssertionError:      # the old one is still on its way out
+            return False
+    until(created, f"{topic} made anew")
+
+
+def learned_and_stopped(tests, name, count=200):
+    """A daemon that has learned `count` examples of topics of one partition and was stopped."""
+    names = topics(tests, name)
+    produce(tests, names, 0, count)
+    daemon = tests.daemon(name, *names).start().drained(2)
+    assert daemon.examples() == count, daemon.examples()
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
+    return names, daemon
+
+
+def refused(daemon, *words):
+    status = daemon.wait()
+    text = daemon.log_text()
+    assert status == 65, f"status {status}: {text[-2000:]}"
+    for word in words:
+        assert word in text, (word, text[-2000:])
+
+
+def topic_made_anew_is_noticed(tests):
+    """a topic deleted, made anew and filled past our offset: exit 65 that names partition, offset, both records; nothing is learned of it"""
+    names, daemon = learned_and_stopped(tests, "anew")
+    export = daemon.export()
+    daemon.start().drained(2)       # unchanged: goes on
+    assert daemon.stop() == 0
+    make_anew(tests, names[0])
+    produce(tests, names, 0, 300, stream=1)
+    daemon.start()
+    refused(daemon, f"{names[0]} [0]", "offset 199 is not the one", "coldstreamctl offsets")
+    assert daemon.export() == export, "the snapshot is as it was"
+
+
+def shorter_topic_is_noticed(tests):
+    """a topic made anew with fewer records than we have read, or an empty one: exit 65"""
+    names, daemon = learned_and_stopped(tests, "shorter")
+    make_anew(tests, names[1])
+    daemon.start()
+    refused(daemon, f"{names[1]} [0]", "out of range", "the broker has 0 to 0")
+
+
+def deleted_last_record_is_a_warning(tests):
+    """retention that took the last record learned, and no more: a warning, and reading goes on"""
+    names, daemon = learned_and_stopped(tests, "retention")
+    tests.broker.admin("delete-before", names[0], "0", "200")
+    produce(tests, names, 200, 260)
+    daemon.start().drained(2)
+    assert daemon.examples() == 260 - 200, daemon.examples()
+    assert "can't be told whether the topic was made anew" in daemon.log_text(), daemon.log_text()[-2000:]
+    tests.broker.admin("delete-before", names[0], "0", "260")
+    assert daemon.stop() == 0
+
+
+def topic_made_anew_while_running(tests):
+    """a topic deleted and made anew under a running daemon, filled past our offset: exit 65, never a silent change of stream"""
+    names = topics(tests, "under")
+    produce(tests, names, 0, 200)
+    daemon = tests.daemon("under", *names).start().drained(2)
+    make_anew(tests, names[0])
+    produce(tests, names, 0, 400, stream=1)
+    refused(daemon, names[0], "coldstreamctl offsets")
+
+
+def aborted_transactions_are_not_learned(tests):
+    """records of aborted transactions are never learned, those of committed ones are; an open one is warned of and waited for"""
+    names = topics(tests, "transactions")
+    daemon = tests.daemon("transactions", *names).start()
+    tests.broker.transaction("t1", "commit", names[0], 0, [impression(i) for i in range(100)])
+    tests.broker.transaction("t1", "abort", names[0], 0, [impression(i, stream=9) for i in range(100, 150)])
+    tests.broker.transaction("t1", "commit", names[0], 0, [impression(i) for i in range(150, 200)])
+    produce(tests, names, 200, 210)
+    daemon.drained(2)
+    assert daemon.examples() == 160, daemon.examples()
+    tests.broker.transaction("t2", "open", names[0], 0, [impression(i, stream=9) for i in range(210, 220)])
+    for i in range(220, 230):       # behind the open one: readable once it has ended
+        tests.broker.produce(names[0], 0, [impression(i)])
+        time.sleep(0.3)
+    until(lambda: "a transaction was opened here" in daemon.log_text(), "the warning of an open transaction")
+    assert f"topic={names[0]} partition=0" in daemon.log_text().split("a transaction was opened here")[1].splitlines()[0]
+    assert daemon.examples() == 160 and daemon.caught_up(2), "lag counts to the last stable offset"
+    tests.broker.transaction("t2", "abort", names[0], 0, [])        # same id: the broker aborts what was left open
+    until(lambda: daemon.sum("events_total", topic=names[0], result="ok") == 170, "the records behind the transaction")
+    daemon.drained(2)
+    assert daemon.examples() == 170, daemon.examples()
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
+    assert tests.broker.committed("transactions", names[0]) == [tests.broker.ends(names[0])[0][1]], "lag tools see no lag"
+    daemon.start().drained(2)       # the last offset is a control record: still no reason to refuse
+    assert daemon.examples() == 0 and daemon.stop() == 0
+
+
+def grown_topics_are_read_whole(tests):
+    """partitions added while running are read from their beginning, with a warning"""
+    names = topics(tests, "grown")
+    produce(tests, names, 0, 100)
+    daemon = tests.daemon("grown", *names).start().drained(2)
+    for name in names:
+        tests.broker.admin("grow", name, 3)
+    produce(tests, names, 100, 400, partitions=3)
+    until(lambda: daemon.sum("events_total", result="ok", topic=names[0]) == 400, "records of the new partitions")
+    daemon.drained(6)
+    assert daemon.examples() == 400, daemon.examples()
+    assert daemon.log_text().count("new partition, read from its beginning") == 4, daemon.log_text()[-3000:]
+    assert daemon.stop() == 0
+    daemon.start().drained(6)
+    assert daemon.examples() == 0 and daemon.stop() == 0
+
+
+AWAY = 40000
+SHORT = ", socket.timeout.ms: 1000, session.timeout.ms: 2000, heartbeat.interval.ms: 500, max.poll.interval.ms: 2000, " \
+        "metadata.max.age.ms: 3000, connections.max.idle.ms: 5000"
+
+
+def long_absence_is_waited_out(tests):
+    """the broker away at start, and in mid-stream for longer than every timeout: alive, not ready, then all is learned once"""
+    names = topics(tests, "away", 3)
+    produce(tests, names, 0, AWAY, partitions=3)
+    whole = tests.daemon("away.whole", *names, properties=SHORT).start().drained(6)
+    assert whole.examples() == AWAY and whole.stop() == 0
+    tests.broker.kill()
+    daemon = tests.daemon("away", *names, properties=SHORT).start()
+    until(lambda: "brokers" in (daemon.ready() or ""), "not ready without a broker")
+    tests.broker.restart()
+    until(lambda: daemon.examples() > 0, "the first examples")
+    tests.broker.kill()
+    assert daemon.examples() < AWAY, "in mid-stream: a longer backlog is needed"
+    until(lambda: "brokers" in str(daemon.ready()), "not ready while the broker is away")
+    until_time = time.monotonic() + 8           # beyond every timeout above
+    until(lambda: time.monotonic() > until_time and daemon.alive(), "still alive", 30)
+    tests.broker.restart()
+    until(lambda: daemon.ready() is True, "ready again")
+    daemon.drained(6)
+    assert daemon.examples() == AWAY, daemon.examples()
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
+    assert daemon.export() == whole.export(), "the same bytes as without the absence"
+
+
+def poison(partition):
+    head = b'{"event":"impression","impression_id":"p%d","ts":1700000001000,"user_id":"u","item_id":"i"' % partition
+    return [
+        (head + b',"user":{"age":NaN}}', "not_json"),
+        (head + b',"user":{"age":1e999}}', "not_finite"),
+        (head + b',"user":{"city":"\xff\xfe"}}', "not_json"),
+        (head + b',"junk":"' + b"x" * 10_000_000 + b'"}', "too_large"),
+        (head + b',"junk":' + b"[" * 100_000 + b"]" * 100_000 + b"}", None),
+        (b'{"event":"impression","impression_id":"n","ts":-1,"user_id":"u","item_id":"i"}', "time_out_of_bounds"),
+        (b'{"event":"impression","impression_id":"n","ts":99999999999999999999,"user_id":"u","item_id":"i"}', None),
+        (b'{"event":"impression","impression_id":"","ts":1700000001000,"user_id":"u","item_id":"i"}', None),
+        (b"{}", None),
+        (b"\x00\x01\x02", "not_json"),
+        (b"[]", None),
+    ]
+
+
+def poison_hurts_nobody(tests):
+    """poison in every partition, without keys: each is a dead letter or counted, the partition goes on, the good are learned"""
+    names = topics(tests, "poison", 2)
+    daemon = tests.daemon("poison", *names)
+    produce(tests, names, 0, 200, partitions=2)
+    for p in range(2):
+        for body, _ in poison(p):
+            tests.broker.produce_one(names[0], p, body)
+        tests.broker.produce(names[0], p, [b"tombstone:"], "-K", ":", "-Z")
+        # Not poison, though it looks so: numbers beyond float, and keys given twice, the last of which counts.
+        tests.broker.produce(names[0], p, [impression(1000 + p).replace(b'"age": ', b'"age": 1e308, "age": ')])
+    produce(tests, names, 200, 400, partitions=2)
+    daemon.start()
+    kinds = len(poison(0))
+    daemon.drained(4)
+    assert daemon.sum("events_total", topic=names[0]) == 400 + 2 * (kinds + 2), daemon.sum("events_total", topic=names[0])
+    assert daemon.sum("events_total", result="empty") == 2
+    bad = daemon.sum("dead_letters_total", topic=names[0])
+    good = daemon.sum("events_total", topic=names[0], result="ok")
+    assert bad + good + 2 == 400 + 2 * (kinds + 2), (bad, good)
+    assert daemon.examples() == good, (daemon.examples(), good)
+    for body, reason in poison(0):
+        if reason:
+            assert daemon.sum("dead_letters_total", topic=names[0], reason=reason) > 0, (reason, body[:100], daemon.metrics())
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
+    sizes = tests.broker.consume(f"{names[0]}.dlq", "%S %k\n").split(b"\n")
+    assert len(sizes) - 1 == bad, f"{len(sizes) - 1} letters of {bad}; {daemon.log_text()[-2000:]}"
+    assert sum(int(s.split()[0]) > 9_000_000 for s in sizes if s) == 2, "the large ones too"
+
+
+if __name__ == "__main__":
+    Tests().run(topic_made_anew_is_noticed, shorter_topic_is_noticed, deleted_last_record_is_a_warning, topic_made_anew_while_running,
+                aborted_transactions_are_not_learned, grown_topics_are_read_whole, long_absence_is_waited_out, poison_hurts_nobody)
