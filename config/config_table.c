@@ -121,9 +121,11 @@ const struct setting settings[] = {
       .optional = true, .preset = "~",
       .doc = "Topic of examples that were joined elsewhere: impressions with \"clicked\". They skip the "
              "joiner." },
-    { .key = "source.kafka.mode", .type = SETTING_CHOICE, AT(source.mode), .choices = "assign -group",
+    { .key = "source.kafka.mode", .type = SETTING_CHOICE, AT(source.mode), .choices = "assign group",
       .preset = "assign",
-      .doc = "assign: this daemon owns all partitions of its topics, without a consumer group's rebalances." },
+      .doc = "assign: this daemon owns the snapshot and all partitions of its topics; where another one has the "
+             "snapshot it ends. group: it stands by instead, and takes over once the owner is gone. Both share the "
+             "directory of the snapshot; there are no rebalances either way." },
     { .key = "source.kafka.group", .type = SETTING_TEXT, AT(source.group), .check = is_filled, .allowed = "a name",
       .preset = "coldstream",
       .doc = "Name under which offsets are committed, for lag tools. The truth is in the snapshot, never in "

@@ -23,9 +23,10 @@ struct kafka_probe *kafka_probe_create(const struct cs_config *config, kafka_tro
                                        struct cs_error *err)
 {
     static const struct kafka_preset none[] = { { NULL, NULL } };
-    /* One record is wanted of each partition, so nothing is read ahead: brokers give whole batches all the same. */
+    /* One record is wanted of each partition, soon: a full queue would put the next fetch off by a second. Asked for
+     * less than a batch, brokers give all but one partition nothing that could be used. */
     static const struct kafka_preset small[] = {
-        { "queued.min.messages", "1" },   { "queued.max.messages.kbytes", "1" }, { "fetch.message.max.bytes", "1" },
+        { "queued.max.messages.kbytes", "16384" },
         { "fetch.wait.max.ms", "100" },
     };
     rd_kafka_conf_t *conf = kafka_consumer_conf(config, none, err);

@@ -1,4 +1,4 @@
-/* Consumer in assign mode: one trainer owns all partitions. */
+/* Consumer that assigns itself: one trainer owns all partitions, in mode group too (daemon/standby.h). */
 #include <librdkafka/rdkafka.h>
 
 #include "daemon/kafka_source.h"
@@ -150,7 +150,7 @@ static void on_commit(rd_kafka_t *rk, rd_kafka_resp_err_t error, rd_kafka_topic_
 }
 
 /* How an operator goes on from offsets that mean nothing any more. */
-#define REMEDY "To go on with what was learned: coldstreamctl offsets --to earliest, latest or a time"
+#define REMEDY "To go on with what was learned: coldstreamctl offsets --config FILE --to earliest, latest or a time"
 
 static void out_of_range(struct kafka_source *source, const char *topic, int32_t number, int64_t next, const char *why)
 {
@@ -397,6 +397,7 @@ static bool verify_positions(struct kafka_source *source, const struct plan *pla
         expected[looks++] = position->last;
     }
     bool fine = kafka_probe_look(source->probe, look, looks);
+    if (!fine) set_waiting(source, "brokers (the records learned last can't be read again yet)");
     fine = judge(source, look, expected, looks) && fine;
     free(look);
     free(expected);
@@ -541,10 +542,6 @@ static bool start(struct kafka_source *source, struct cs_error *err)
 struct kafka_source *kafka_source_create(const struct cs_config *config, const struct kafka_positions *positions,
                                          kafka_wake *wake, void *wake_self, struct cs_error *err)
 {
-    if (config->source.mode != SOURCE_ASSIGN) {
-        cs_fail(err, CS_CONFIG, "source.kafka.mode: group is not built yet; assign is");
-        return NULL;
-    }
     struct kafka_source *source = calloc(1, sizeof *source);
     if (!source) abort();
     source->config = config;
@@ -615,6 +612,14 @@ const char *kafka_partition_topic(const struct kafka_partition *partition) { ret
 int32_t kafka_partition_number(const struct kafka_partition *partition) { return partition->number; }
 int kafka_partition_kind(const struct kafka_partition *partition) { return partition->kind; }
 int64_t kafka_partition_start(const struct kafka_partition *partition) { return partition->start; }
+
+struct kafka_fingerprint kafka_partition_last(const struct kafka_partition *partition)
+{
+    pthread_mutex_lock(&partition->source->lock);
+    struct kafka_fingerprint last = partition->last;
+    pthread_mutex_unlock(&partition->source->lock);
+    return last;
+}
 
 uint64_t kafka_partition_rank(const struct kafka_partition *partition)
 {

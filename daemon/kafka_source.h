@@ -54,6 +54,8 @@ int32_t kafka_partition_number(const struct kafka_partition *partition);
 uint64_t kafka_partition_rank(const struct kafka_partition *partition);     /* order by (topic, partition) */
 int kafka_partition_kind(const struct kafka_partition *partition);          /* enum event_kind or DECODE_KIND_UNSAID */
 int64_t kafka_partition_start(const struct kafka_partition *partition);     /* first offset asked for */
+/* Of the record taken last, in this process or before its start. */
+struct kafka_fingerprint kafka_partition_last(const struct kafka_partition *partition);
 
 struct kafka_record { const void *value; size_t size; struct kafka_fingerprint is; void *message; };
 /* The next record, if there is one already. Release it. */

@@ -19,6 +19,7 @@
 #include "daemon/operate.h"
 #include "daemon/pipeline.h"
 #include "daemon/positions.h"
+#include "daemon/standby.h"
 #include "daemon/version.h"
 #include "daemon/worker_pool.h"
 
@@ -139,18 +140,6 @@ static void *await_second_signal(void *argument)
     return NULL;
 }
 
-static struct snapshot_store *open_state(const struct cs_config *config, struct cs_error *err)
-{
-    const struct snapshot_options options = { .previous = config->snapshot.on_damage == ON_DAMAGE_PREVIOUS };
-    struct cs_error damage = { 0 };
-    struct snapshot_store *store = snapshot_open(config->snapshot.directory, &options, &damage, err);
-    if (!store) return NULL;
-    if (damage.code != CS_OK)
-        log_warning("the newest snapshot is damaged: going on from the one before it", LOG_S("damage", damage.message),
-                    LOG_S("where", damage.at.source), LOG_U("cut", snapshot_stats(store).cut));
-    return store;
-}
-
 static bool add_size(void *self, const struct tensor *tensor, struct cs_error *err)
 {
     (void)err;
@@ -206,7 +195,9 @@ static int run(const struct arguments *arguments, const struct cs_config *config
 
     /* 2. Where we were. Holds the lock on the state from here on. */
     notify_extend(60000);
-    if (!(store = open_state(config, &err))) goto out;
+    enum standby_end waited = standby_open(config, telemetry, &store, &err);
+    ok = waited == STANDBY_STOPPED;
+    if (waited != STANDBY_OWNER) goto out;
     if (!publish_resume(config, store, parallel->width, learner, ingest, metrics, shown, &positions, &err)) goto out;
     reserve(store, learner);
 

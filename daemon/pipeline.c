@@ -125,16 +125,6 @@ static void nap(struct pipeline *pipeline)
 
 /* ---- the join thread: records to batches */
 
-static const struct kafka_position *resumed_position(const struct pipeline *pipeline,
-                                                     const struct kafka_partition *partition)
-{
-    for (size_t i = 0; i < pipeline->resumed.count; i++)
-        if (pipeline->resumed.position[i].partition == kafka_partition_number(partition) &&
-            strcmp(pipeline->resumed.position[i].topic, kafka_partition_topic(partition)) == 0)
-            return &pipeline->resumed.position[i];
-    return NULL;
-}
-
 static void add_partitions(struct pipeline *pipeline)
 {
     struct kafka_partition *partition;
@@ -143,11 +133,11 @@ static void add_partitions(struct pipeline *pipeline)
         assert(index == pipeline->source_count);
         struct source *source = realloc(pipeline->source, (index + 1) * sizeof *source);
         if (!source) abort();
-        source[index] = (struct source){ .partition = partition, .next = kafka_partition_start(partition) };
+        source[index] = (struct source){ .partition = partition,
+                                         .next = kafka_partition_start(partition),
+                                         .last = kafka_partition_last(partition) };
         pipeline->source = source;
         pipeline->source_count++;
-        const struct kafka_position *resumed = resumed_position(pipeline, partition);
-        if (resumed) source[index].last = resumed->last;
         pipeline->changed = true;   /* where we start is worth keeping */
     }
 }

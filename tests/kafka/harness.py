@@ -36,7 +36,7 @@ def until(condition, what, seconds=PATIENCE):
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what}")
+            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
         time.sleep(0.1)
 
 
@@ -192,6 +192,9 @@ compute: {{threads: 1, seed: 7}}
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{page}", timeout=10) as answer:
             return answer.read().decode()
 
+    def status_page(self):
+        return json.loads(self.get("/status"))
+
     def metrics(self):
         """{'name{labels}': value}, without the prefix; empty while it does not answer yet."""
         if not self.alive():
@@ -220,7 +223,7 @@ compute: {{threads: 1, seed: 7}}
 
     def drained(self, partitions):
         """Everything read, joined and learned: no lag on any partition, nothing pending, and no more steps for a while."""
-        quiet = [None, 0.0]
+        quiet = ["not looked yet", 0.0]
 
         def still():
             now = self.metrics()

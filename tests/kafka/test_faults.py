@@ -75,8 +75,18 @@ def topic_made_anew_is_noticed(tests):
     make_anew(tests, names[0])
     produce(tests, names, 0, 300, stream=1)
     daemon.start()
-    refused(daemon, f"{names[0]} [0]", "offset 199 is not the one", "coldstreamctl offsets")
+    refused(daemon, f"{names[0]} [0]", "offset 199 is not the one", "coldstreamctl offsets --config")
     assert daemon.export() == export, "the snapshot is as it was"
+    for arguments in ["--to", "soon"], ["--to", "latest", "--topic", "nobody's"], ["--to", "latest", "--partition", "7"]:
+        assert ctl("offsets", "--config", daemon.config, *arguments, check=False).returncode == 2, arguments
+    said = ctl("offsets", "--config", daemon.config, "--to", "earliest", "--topic", names[0]).stderr.decode()
+    assert f"{names[0]} [0]: 200 -> 0" in said, said
+    assert daemon.export() == export, "what was learned stays"
+    daemon.start().drained(2)
+    assert daemon.examples() == 300, daemon.examples()
+    busy = ctl("offsets", "--config", daemon.config, "--to", "latest", check=False)
+    assert busy.returncode == 76, busy.stderr.decode()
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
 
 
 def shorter_topic_is_noticed(tests):
@@ -85,6 +95,12 @@ def shorter_topic_is_noticed(tests):
     make_anew(tests, names[1])
     daemon.start()
     refused(daemon, f"{names[1]} [0]", "out of range", "the broker has 0 to 0")
+    assert ctl("offsets", "--config", daemon.config, "--to", "same", check=False).returncode == 65
+    ctl("offsets", "--config", daemon.config, "--to", "latest")
+    produce(tests, names, 200, 230)
+    daemon.start().drained(2)
+    assert daemon.examples() == 30, (daemon.status(), daemon.log_text()[-3000:])
+    assert daemon.stop() == 0
 
 
 def deleted_last_record_is_a_warning(tests):
@@ -229,6 +245,60 @@ def poison_hurts_nobody(tests):
     assert sum(int(s.split()[0]) > 9_000_000 for s in sizes if s) == 2, "the large ones too"
 
 
+def standby_takes_over(tests):
+    """mode group: a standby says so, takes over from a killed owner again and again, and the end is that of a run never stopped"""
+    names = topics(tests, "standby", 3)
+    produce(tests, names, 0, AWAY, partitions=3)
+    whole = tests.daemon("standby.whole", *names).start().drained(6)
+    assert whole.examples() == AWAY and whole.stop() == 0
+    group = {"kafka": "mode: group", "snapshot": f"{tests.folder}/shared"}
+    owner, standby = tests.daemon("standby.one", *names, **group).start(), tests.daemon("standby.two", *names, **group)
+    until(lambda: owner.steps() > 0, "the owner's first steps")
+    takeovers, slowest = 0, 0.0
+    while takeovers < 4:
+        standby.start()
+        until(lambda: f"standby: {standby.snapshot} is in use by process {owner.process.pid}" in str(standby.ready()), "a standby")
+        assert standby.status_page()["state"] == "standby"
+        assert standby.get("/livez"), "alive"
+        if owner.caught_up(6):
+            break
+        owner.stop(signal.SIGKILL)
+        began = time.monotonic()
+        until(lambda: standby.ready() is True, lambda: f"the standby has taken over: {standby.ready()}, {standby.log_text()[-2500:]}", 20)
+        slowest = max(slowest, time.monotonic() - began)
+        assert "taking over" in standby.log_text()
+        takeovers += 1
+        owner, standby = standby, owner
+    assert takeovers >= 2, f"{takeovers} takeovers before all was learned: a longer backlog is needed"
+    print(f"# {takeovers} takeovers, the slowest {slowest:.2f} s from kill -9 to ready", flush=True)
+    if not standby.alive():
+        standby.start()
+    owner.drained(6)
+    assert standby.stop() == 0 and "stopped" in standby.log_text(), "a standby stops when told to"
+    third = tests.daemon("standby.three", *names, snapshot=group["snapshot"]).start()      # mode assign: does not wait
+    assert third.wait() == 76, third.log_text()
+    assert owner.stop() == 0, owner.log_text()[-2000:]
+    assert owner.export() == whole.export(), f"the same bytes after {takeovers} takeovers"
+
+
+def owner_that_stops_hands_over(tests):
+    """mode group: an owner that is stopped hands over a state without a gap; the standby goes on from its last snapshot"""
+    names = topics(tests, "handover")
+    group = {"kafka": "mode: group", "snapshot": f"{tests.folder}/handover"}
+    owner, standby = tests.daemon("handover.one", *names, **group).start(), tests.daemon("handover.two", *names, **group)
+    until(lambda: owner.ready() is True, "the owner reads")
+    standby.start()
+    produce(tests, names, 0, 150)
+    owner.drained(2)
+    assert owner.examples() == 150 and owner.stop() == 0
+    produce(tests, names, 150, 200)
+    until(lambda: standby.sum("events_total", result="ok", topic=names[0]) == 50, "the rest, and nothing else")
+    standby.drained(2)
+    assert standby.examples() == 50 and standby.status()["examples"]["all"] == 200, standby.status()["examples"]
+    assert standby.stop() == 0
+
+
 if __name__ == "__main__":
     Tests().run(topic_made_anew_is_noticed, shorter_topic_is_noticed, deleted_last_record_is_a_warning, topic_made_anew_while_running,
-                aborted_transactions_are_not_learned, grown_topics_are_read_whole, long_absence_is_waited_out, poison_hurts_nobody)
+                aborted_transactions_are_not_learned, grown_topics_are_read_whole, long_absence_is_waited_out, poison_hurts_nobody,
+                standby_takes_over, owner_that_stops_hands_over)

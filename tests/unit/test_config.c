@@ -105,7 +105,7 @@ static const struct refused refused_for_train[] = {
       "\"deep_fm\" is not available in this version; available: emb_lr, base_dnn" },
     { FEATURES "model: {zero_shot: {kind: llae}}\n", 2, 27,
       "not available in this version; available: mail, none, linear" },
-    { FEATURES "source: {kafka: {mode: group}}\n", 2, 24, "not available in this version; available: assign" },
+    { FEATURES "source: {kafka: {mode: groups}}\n", 2, 24, "allowed: assign, group (did you mean group?)" },
     { FEATURES "checkpoint: {gate: {max_auc_drop: 0.1}}\n", 2, 20,
       "checkpoint.gate: not available in this version; allowed: {}" },
     { FEATURES "checkpoint: {delta_topic: d}\n", 2, 27,
@@ -219,7 +219,7 @@ static void all_mistakes_in_one_run_in_order(void **state)
     (void)state;
     static const char text[] =
         "sorce: {}\n"                                              /* 1 */
-        "source:\n  kafka:\n    mode: group\n"                     /* 4 */
+        "source:\n  kafka:\n    mode: none\n"                      /* 4 */
         "    properties: {group.id: x, enable.auto.commit: y}\n"   /* 5 twice, and without servers */
         "features:\n  user: [{name: age, bucketize: [2, 1]}]\n"    /* 7 */
         "batch: {size: 0, max_delay: 3}\n"                         /* 8 twice */
