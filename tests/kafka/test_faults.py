@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Faults at the broker and around it, on a real Apache Kafka: topics made anew, transactions, growth, long absences, poison."""
 import json
-import random
+import os
 import signal
 import time
 
-from harness import Tests, ctl, until
+from harness import HERE, Tests, ctl, run, until
 
 START = 1700000000000
 
@@ -298,7 +298,76 @@ def owner_that_stops_hands_over(tests):
     assert standby.stop() == 0
 
 
+def resident(daemon):
+    """Bytes of memory that the daemon has now."""
+    with open(f"/proc/{daemon.process.pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def settled(measure, seconds=3):
+    """The measure, once it has not risen for so long."""
+    seen = [0, time.monotonic()]
+
+    def still():
+        now = measure()
+        if now > seen[0] + (1 << 20):
+            seen[:] = now, time.monotonic()
+        return time.monotonic() - seen[1] > seconds
+    until(still, "a measure that rises no more")
+    return max(seen[0], measure())
+
+
+def flood_is_bounded(tests):
+    """a backlog of 200 MB in six partitions before a paused learner: memory stays within source.kafka.read_ahead, nothing is dropped"""
+    names = topics(tests, "flood", 6)
+    ahead, count, padding = 24 << 20, 18000, b"x" * 11000
+    daemon = tests.daemon("flood", *names, kafka="read_ahead: 24MiB").start()
+    until(lambda: daemon.ready() is True, "the daemon reads")
+    ctl("pause", "--control", daemon.socket)
+    before = settled(lambda: resident(daemon))
+    for p in range(6):
+        tests.broker.produce(names[0], p, [impression(i)[:-1] + b',"junk":"' + padding + b'"}' for i in range(p, count, 6)])
+        tests.broker.produce(names[1], p, [click(i) for i in range(p, count, 6) if i % 3 == 0])
+    grown = settled(lambda: resident(daemon)) - before
+    print(f"# {count * len(padding) / 1e6:.0f} MB wait at the broker, memory has grown by {grown / 1e6:.1f} MB of {ahead / 1e6:.1f} MB", flush=True)
+    # Beyond the queues' bound: a fetch under way of each partition, and what the allocator keeps.
+    assert grown < ahead + 12 * (2 << 20), f"{grown / 1e6:.1f} MB"
+    assert daemon.examples() == 0 and daemon.alive()
+    ctl("resume", "--control", daemon.socket)
+    daemon.drained(12)
+    assert daemon.sum("events_total", topic=names[0], result="ok") == count and daemon.examples() == count, daemon.examples()
+    assert resident(daemon) - before < ahead + 12 * (2 << 20) + (64 << 20), f"{(resident(daemon) - before) / 1e6:.1f} MB"
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
+
+
+def wall_clock_may_jump(tests):
+    """the wall clock jumps by an hour, on and back: no record is refused, no impression expires before its click"""
+    shim, jump = os.path.join(tests.folder, "clock_jump.so"), os.path.join(tests.folder, "jump")
+    run("cc", "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE", "-o", shim, os.path.join(HERE, "shim", "clock_jump.c"), "-ldl")
+    names = topics(tests, "clock")
+    daemon = tests.daemon("clock", *names, window="8s", environment={"LD_PRELOAD": shim, "CLOCK_JUMP_FILE": jump}).start()
+    learned = 0
+    for seconds in 0, 3600, -3600, 0:
+        now, stream = int(time.time() * 1000), f"jump{seconds}.{learned}"
+        at = {b'"ts": %d' % (START + 20 * i): b'"ts": %d' % (now + i) for i in range(50)}
+        tests.broker.produce(names[0], 0, [impression(i, stream).replace(*list(at.items())[i]) for i in range(50)])
+        learned += 50
+        until(lambda: daemon.sum("events_total", topic=names[0], result="ok") == learned, f"{learned} impressions")
+        with open(jump + ".new", "w") as file:
+            file.write(str(seconds))
+        os.rename(jump + ".new", jump)
+        until(lambda: daemon.status()["idle"], "event time goes on by the clock")
+        tests.broker.produce(names[1], 0, [b'{"event":"click","impression_id":"%s.%d","ts":%d}' % (stream.encode(), i, now + 100 + i)
+                                           for i in range(50)])
+        daemon.drained(2)
+        assert daemon.examples() == learned, (seconds, daemon.status()["join"], daemon.log_text()[-1500:])
+        assert daemon.sum("join_total", result="matched") == learned, (seconds, daemon.status()["join"])
+    lag = daemon.metrics()["event_lag_seconds"]
+    assert -60 < lag < 600, f"{lag} s behind, once the clock is right again"
+    assert daemon.sum("dead_letters_total") == 0 and daemon.stop() == 0
+
+
 if __name__ == "__main__":
     Tests().run(topic_made_anew_is_noticed, shorter_topic_is_noticed, deleted_last_record_is_a_warning, topic_made_anew_while_running,
                 aborted_transactions_are_not_learned, grown_topics_are_read_whole, long_absence_is_waited_out, poison_hurts_nobody,
-                standby_takes_over, owner_that_stops_hands_over)
+                standby_takes_over, owner_that_stops_hands_over, flood_is_bounded, wall_clock_may_jump)
