@@ -208,6 +208,33 @@ static bool load_newest(struct snapshot_store *store, bool previous, struct cs_e
     return true;
 }
 
+static bool has_segments(const struct snapshot_store *store)
+{
+    DIR *folder = opendir(store->segments);
+    bool any = false;
+    for (struct dirent *entry; folder && !any && (entry = readdir(folder));) any = *entry->d_name != '.';
+    if (folder) closedir(folder);
+    return any;
+}
+
+/* A root whose two meta pages never reached the disk, in a store that never had a cut: killed, or without power, in the
+ * very first write. Nothing can be lost with it, and LMDB would take it for damage for ever. */
+static bool remove_stillborn(const struct snapshot_store *store, struct cs_error *err)
+{
+    enum { META_PAGES = 2 * 4096 };
+    char path[PATH_MAX];
+    static const unsigned char zeros[META_PAGES];
+    unsigned char bytes[META_PAGES];
+    snprintf(path, sizeof path, "%s/data.mdb", store->directory);
+    if (root_head_read(store->lock) || has_segments(store)) return true;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return true;        /* none, or what opening it says better */
+    ssize_t got = pread(fd, bytes, sizeof bytes, 0);
+    close(fd);
+    bool stillborn = got >= 0 && (got < META_PAGES || !memcmp(bytes, zeros, META_PAGES));
+    return !stillborn || !unlink(path) || cs_fail_errno(err, errno, "removing the unfinished %s", path);
+}
+
 static void lock_init(struct snapshot_store *store)
 {
     pthread_condattr_t clock;
@@ -240,7 +267,7 @@ struct snapshot_store *snapshot_open(const char *directory, const struct snapsho
         environment_fail(err, errno, directory, 0, "making the snapshot's directory");
         goto fail;
     }
-    if (!take_lock(store, err)) goto fail;
+    if (!take_lock(store, err) || !remove_stillborn(store, err)) goto fail;
     if (!(store->environment = environment_open(directory, true, options ? options->map_bytes : 0, err))) goto fail;
     if (mkdir(segments, 0750) && errno != EEXIST) {
         environment_fail(err, errno, directory, 0, "making the segments' folder");

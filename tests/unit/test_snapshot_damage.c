@@ -461,10 +461,38 @@ static void after_a_power_loss_there_is_the_old_cut_or_the_new_one(void **state)
     remove_directory(directory);
 }
 
+/* Killed, or without power, in the first write of all: what is left is no snapshot, and none was lost. */
+static void a_stillborn_root_begins_anew(void **state)
+{
+    static const unsigned char bytes[8192];
+    const size_t left[] = { 0, 1, 4096, 8191, 8192 };
+    char path[300];
+    assert_int_equal(mkdir(*state, 0750), 0);
+    snprintf(path, sizeof path, "%s/data.mdb", (char *)*state);
+    for (size_t i = 0; i < sizeof left / sizeof *left; i++) {
+        int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0640);
+        assert_int_equal(write(fd, bytes, left[i]), left[i]);
+        close(fd);
+        struct snapshot_store *store = open_store(*state);
+        assert_false(snapshot_exists(store));
+        snapshot_close(store);
+    }
+    struct snapshot_store *store = open_store(*state);
+    struct snapshot_cut *cut = snapshot_begin(store);
+    put(cut, "s", 0, "kept");
+    commit(cut);
+    snapshot_close(store);
+    assert_int_equal(truncate(path, 4096), 0);      /* now it is damage */
+    struct cs_error err = { 0 };
+    assert_null(snapshot_open(*state, NULL, NULL, &err));
+    assert_int_equal(err.code, CS_REFUSED);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fresh_directory, release)
     const struct CMUnitTest tests[] = {
+        TEST(a_stillborn_root_begins_anew),
         TEST(whatever_changes_is_refused_or_harmless),
         TEST(every_byte_of_the_root_matters_or_does_not),
         TEST(a_damaged_block_is_named),
