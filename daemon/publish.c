@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
@@ -226,6 +228,7 @@ static void *serve(void *argument)
 {
     struct publisher *publisher = argument;
     struct cut *cut;
+    setpriority(PRIO_PROCESS, (id_t)gettid(), PUBLISH_NICE);    /* of this thread alone */
     while ((cut = queue_pop(publisher->queue, -1)) != &end_of_cuts) end_cut(publisher, cut);
     return NULL;
 }

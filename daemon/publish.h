@@ -13,6 +13,9 @@
 #include "daemon/telemetry.h"
 #include "storage/snapshot.h"
 
+/* The niceness of the snapshot thread: it takes what the learner's threads leave before it takes from them. */
+enum { PUBLISH_NICE = 10 };
+
 /* The state of all threads between two events. Made by the join thread, completed by the learn thread, ended by ours.
  */
 struct cut {
