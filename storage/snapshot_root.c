@@ -89,12 +89,13 @@ static bool parse(struct manifest *manifest, struct bytes_reader *reader, size_t
     if (!(manifest->section = calloc(count + 1u, sizeof *manifest->section))) abort();
     for (uint32_t i = 0; i < count; i++) {
         struct manifest_section *section = &manifest->section[manifest->sections++];
-        section->is_tensor = bytes_take_u32(reader);
+        uint32_t kind = bytes_take_u32(reader);
+        section->is_tensor = kind == 1;
         section->slots = bytes_take_u64(reader);
         section->living = bytes_take_u64(reader);
         section->bytes = bytes_take_u64(reader);
         const char *name = bytes_take_text(reader, STATE_SECTION_MAX);
-        if (!name || section->slots > STATE_SLOTS_MAX) return false;
+        if (!name || kind > 1 || section->slots > STATE_SLOTS_MAX) return false;
         memcpy(section->name, name, strlen(name) + 1);
     }
     count = bytes_take_u32(reader);
@@ -109,25 +110,25 @@ static bool parse(struct manifest *manifest, struct bytes_reader *reader, size_t
     return !reader->bad && reader->at == reader->end;
 }
 
-static bool decode(struct manifest *manifest, uint64_t cut, const MDB_val *value, const char *directory,
-                   struct cs_error *err)
+bool manifest_decode(struct manifest *manifest, uint64_t cut, const void *value, size_t size, const char *directory,
+                     struct cs_error *err)
 {
-    const unsigned char *bytes = value->mv_data;
+    const unsigned char *bytes = value;
     uint64_t checksum;
     *manifest = (struct manifest){ 0 };
-    if (value->mv_size < VALUE_HEADER || memcmp(bytes, magic, sizeof magic)) {
-        if (value->mv_size >= VALUE_HEADER && !memcmp(bytes, magic, sizeof magic - 3))
+    if (size < VALUE_HEADER || memcmp(bytes, magic, sizeof magic)) {
+        if (size >= VALUE_HEADER && !memcmp(bytes, magic, sizeof magic - 3))
             return cs_fail(err, CS_REFUSED, "%s has snapshot format %.3s, this program reads %03d", directory,
                            bytes + 5, FORMAT_SNAPSHOT_VERSION);
         return cs_fail(err, CS_REFUSED, "%s is damaged: the manifest of cut %" PRIu64 " does not begin as one",
                        directory, cut);
     }
     memcpy(&checksum, bytes + sizeof magic, sizeof checksum);
-    struct bytes_reader reader = { .at = bytes + VALUE_HEADER, .end = bytes + value->mv_size };
-    if (XXH3_64bits(reader.at, value->mv_size - VALUE_HEADER) != checksum)
+    struct bytes_reader reader = { .at = bytes + VALUE_HEADER, .end = bytes + size };
+    if (XXH3_64bits(reader.at, size - VALUE_HEADER) != checksum)
         return cs_fail(err, CS_REFUSED, "%s is damaged: the checksum of the manifest of cut %" PRIu64 " differs",
                        directory, cut);
-    if (parse(manifest, &reader, value->mv_size) && manifest->cut == cut) return true;
+    if (parse(manifest, &reader, size) && manifest->cut == cut) return true;
     manifest_free(manifest);
     return cs_fail(err, CS_REFUSED, "%s is damaged: the manifest of cut %" PRIu64 " does not add up", directory, cut);
 }
@@ -176,7 +177,7 @@ bool root_read(struct environment *environment, uint64_t cut, struct manifest *m
     if (code == MDB_NOTFOUND)
         ok = cs_fail(err, CS_REFUSED, "%s has no cut %" PRIu64 " any more", environment_directory(environment), cut);
     else if (code) ok = fail(environment, code, err);
-    else ok = decode(manifest, cut, &value, environment_directory(environment), err);
+    else ok = manifest_decode(manifest, cut, value.mv_data, value.mv_size, environment_directory(environment), err);
     environment_read_end(environment, txn);
     return ok;
 }

@@ -34,6 +34,9 @@ void manifest_free(struct manifest *manifest);
 bool manifest_names(const struct manifest *manifest, uint32_t number);
 const struct manifest_section *manifest_section(const struct manifest *manifest, bool is_tensor, const char *name);
 void manifest_encode(const struct manifest *manifest, struct bytes *bytes);
+/* CS_REFUSED where the bytes are not the manifest of that cut. where: for messages. */
+bool manifest_decode(struct manifest *manifest, uint64_t cut, const void *bytes, size_t size, const char *where,
+                     struct cs_error *err);
 
 /* The newest cut's number and the one's before it, 0 where there is none. */
 bool root_cuts(struct environment *environment, uint64_t *newest, uint64_t *before, struct cs_error *err);

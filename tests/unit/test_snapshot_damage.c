@@ -488,11 +488,33 @@ static void a_stillborn_root_begins_anew(void **state)
     assert_int_equal(err.code, CS_REFUSED);
 }
 
+/* Found by fuzzing: one more than the last page number there can be is 0, which fits into any file. */
+static void a_last_page_beyond_all_numbers_is_refused(void **state)
+{
+    enum { PAGE = 4096, LAST_AT = 136 };
+    const uint64_t last = UINT64_MAX;
+    char path[300];
+    struct snapshot_store *store = open_store(*state);
+    struct snapshot_cut *cut = snapshot_begin(store);
+    put(cut, "s", 0, "kept");
+    commit(cut);
+    snapshot_close(store);
+    snprintf(path, sizeof path, "%s/data.mdb", (char *)*state);
+    int fd = open(path, O_WRONLY);
+    for (int page = 0; page < 2; page++)
+        assert_int_equal(pwrite(fd, &last, sizeof last, page * PAGE + LAST_AT), sizeof last);
+    close(fd);
+    struct cs_error err = { 0 };
+    assert_null(snapshot_open(*state, NULL, NULL, &err));
+    assert_int_equal(err.code, CS_REFUSED);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fresh_directory, release)
     const struct CMUnitTest tests[] = {
         TEST(a_stillborn_root_begins_anew),
+        TEST(a_last_page_beyond_all_numbers_is_refused),
         TEST(whatever_changes_is_refused_or_harmless),
         TEST(every_byte_of_the_root_matters_or_does_not),
         TEST(a_damaged_block_is_named),
