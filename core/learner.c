@@ -11,6 +11,8 @@
 #include "core/random.h"
 #include "core/vector_math.h"
 
+enum { EXPIRE_LEAST = 256, EXPIRE_STEPS = 256 };     /* slots looked at in a step: so many, and a share of all */
+
 struct moments { float *m, *v; };       /* blocks as in parameter.h; NULL where the optimizer has none */
 
 struct table_step {                     /* what a batch reads of one table; in scratch */
@@ -303,6 +305,9 @@ struct learner_losses learner_learn(struct learner *l, const struct batch *batch
     }
     if (losses.zero_shot_trained) update(l, PARAMETER_ZERO_SHOT, ++l->zero_shot_steps);
     model_commit(l->model, l->pass);
+    /* Old rows go a few at a time, in steps of the stream: every slot is looked at once in some hundred steps. */
+    for (size_t t = 0; t < l->features->table_count; t++)
+        embedding_expire(l->table[t], batch->last_time, EXPIRE_LEAST + embedding_rows(l->table[t]) / EXPIRE_STEPS);
     return losses;
 }
 

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -309,6 +310,42 @@ static void test_restored_goes_on_as_the_saved_one(void **state)
     bench_destroy(&b);
 }
 
+/* Rows that the stream has not named for expire_after go by themselves, and come anew when it does. */
+static void test_old_rows_expire(void **state)
+{
+    (void)state;
+    struct bench b = bench_create(ZERO_SHOT_NONE, &parallel_serial);
+    struct table_options table[16] = { 0 };
+    learner_destroy(b.learner);
+    for (size_t t = 0; t < b.features->table_count; t++) {
+        table[t] = (struct table_options){ .admit_after = 1, .expire_after = 1000 };
+        snprintf(table[t].name, sizeof table[t].name, "%s", b.features->table[t]);
+    }
+    b.options.table = table;
+    b.options.table_count = b.features->table_count;
+    assert_non_null(b.learner = learner_create(b.features, &b.options, &parallel_serial, NULL));
+    struct batch *other = small_batch(b.features, 1, b.arena);      /* the same examples, of other values */
+    for (size_t t = 0; t < b.features->table_count; t++)
+        for (size_t i = 0; i < other->table[t].count; i++) other->table[t].key[i] ^= UINT64_C(1) << 63;
+    other->last_time = 1000;
+    learner_score(b.learner, other);
+    learner_learn(b.learner, other);
+    uint64_t gone = rows_of(&b), named = 0, evicted = 0;
+    for (int i = 0; i < 300; i++) {
+        struct batch *batch = small_batch(b.features, 1, b.arena);
+        batch->last_time = 2001 + i;
+        learner_score(b.learner, batch);
+        learner_learn(b.learner, batch);
+        named = 0;
+        for (size_t t = 0; t < b.features->table_count; t++) named += batch->table[t].count;
+    }
+    for (size_t t = 0; t < b.features->table_count; t++) evicted += embedding_evicted(learner_table(b.learner, t));
+    assert_true(gone > 0);
+    assert_int_equal(rows_of(&b), named);
+    assert_int_equal(evicted, gone);
+    bench_destroy(&b);
+}
+
 static void test_fewer_than_two_old_users(void **state)
 {
     (void)state;
@@ -347,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_new_rows_take_part),       cmocka_unit_test(test_restored_goes_on_as_the_saved_one),
         cmocka_unit_test(test_threads_do_not_matter),    cmocka_unit_test(test_non_finite_batch_is_skipped_whole),
         cmocka_unit_test(test_a_skipped_batch_leaves_no_trace),
+        cmocka_unit_test(test_old_rows_expire),
         cmocka_unit_test(test_fewer_than_two_old_users), cmocka_unit_test(test_kinds_not_built_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
