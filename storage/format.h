@@ -1,7 +1,7 @@
 /* Bytes of values that more than one file format has, as docs/formats.md draws them. Little-endian throughout, but for
  * numbers in LMDB's keys, which are big-endian so that LMDB's byte order is their numerical order.
  *
- *   dense value   rank u32 | type u32 | shape u64[3] | data         of a checkpoint (header: 32), which has a SHA-256 */
+ *   dense value   rank u32 | type u32 | shape u64[3] | data        of a checkpoint (header: 32), which has a SHA-256 */
 #ifndef STORAGE_FORMAT_H
 #define STORAGE_FORMAT_H
 

@@ -254,8 +254,8 @@ static bool walk_file(struct walk *walk, uint64_t file_size, uint64_t *txn)
         if ((meta[0].txn || meta[1].txn) && (meta[i].txn % 2 != i || walk->meta.txn - meta[i].txn > 1))
             return bad(walk, i, "has the number of an impossible transaction");
     if (walk->meta.last < 1 || walk->meta.last >= file_size / walk->page_size)
-        return cs_fail(walk->err, CS_REFUSED, "%s is truncated: its last page is number %" PRIu64 ", the file has %" PRIu64
-                       " bytes", walk->file, walk->meta.last, file_size);
+        return cs_fail(walk->err, CS_REFUSED, "%s is truncated: its last page is number %" PRIu64 ", the file has "
+                       "%" PRIu64 " bytes", walk->file, walk->meta.last, file_size);
     if (!(walk->used = calloc(walk->meta.last / 64 + 1, sizeof *walk->used))) abort();
     bool ok = walk_database(walk, &walk->meta.main, false);
     walk->free_list = true;
