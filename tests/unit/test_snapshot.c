@@ -2,6 +2,7 @@
  * process is fenced. */
 #include "tests/unit/snapshot_fixture.h"
 
+#include <dirent.h>
 #include <lmdb.h>
 #include <pthread.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "core/freeze.h"
+#include "storage/snapshot_root.h"
 
 static void a_cut_survives_a_restart(void **state)
 {
@@ -226,6 +228,59 @@ static void the_dead_stay_dead(void **state)
     toy_destroy(toy);
 }
 
+static unsigned segment_files(const char *directory)
+{
+    char path[300];
+    unsigned files = 0;
+    snprintf(path, sizeof path, "%s/segments", directory);
+    DIR *folder = opendir(path);
+    for (struct dirent *entry; (entry = readdir(folder));) files += *entry->d_name != '.';
+    closedir(folder);
+    return files;
+}
+
+/* A file that holds nothing but graves goes, and the graves move on while older copies exist. */
+static void graves_move_out_of_files_that_go(void **state)
+{
+    struct snapshot_store *store = open_store(*state);
+    struct toy *toy = toy_create(1000, 100, 0);
+    for (uint32_t slot = 0; slot < 1000; slot++) toy_set(toy, slot, 1);
+    for (uint32_t number = 1; number <= 4; number++) {
+        for (uint32_t slot = 0; number > 1 && slot < 100; slot++) toy_set(toy, slot, number);
+        for (uint32_t slot = 500; number == 2 && slot < 510; slot++) toy_set(toy, slot, 0);
+        struct snapshot_cut *cut = snapshot_begin(store);
+        toy_give(toy, cut, "t");
+        commit(cut);
+        snapshot_close(store);
+        store = open_store(*state);
+        assert_toy(toy, store, "t");
+        assert_int_equal(snapshot_stats(store).segments, number > 1 ? 2 : 1);
+    }
+    snapshot_close(store);
+    toy_destroy(toy);
+}
+
+static void a_manifest_that_counts_otherwise_is_refused(void **state)
+{
+    struct cs_error err = { 0 };
+    struct manifest manifest;
+    uint64_t written;
+    struct snapshot_store *store = open_store(*state);
+    struct snapshot_cut *cut = snapshot_begin(store);
+    put(cut, "s", 1, "one");
+    commit(cut);
+    snapshot_close(store);
+    struct environment *environment = environment_open(*state, true, 0, &err);
+    assert_true(root_read(environment, 1, &manifest, &err));
+    manifest.section[0].living++;
+    assert_true(root_write(environment, &manifest, 0, &written, &err));
+    environment_close(environment);
+    manifest_free(&manifest);
+    assert_null(snapshot_open(*state, NULL, NULL, &err));
+    assert_int_equal(err.code, CS_REFUSED);
+    assert_non_null(strstr(err.message, "section 's' holds 1 records of 16 bytes, the manifest of cut 1 says 2"));
+}
+
 static void a_write_that_fails_leaves_the_old_cut_and_the_next_succeeds(void **state)
 {
     struct snapshot_store *store = open_store(*state);
@@ -251,6 +306,7 @@ static void a_write_that_fails_leaves_the_old_cut_and_the_next_succeeds(void **s
     assert_false(snapshot_commit(cut, &err));
     assert_int_equal(err.code, CS_FAILED);
     assert_non_null(strstr(err.message, "writing the snapshot"));
+    assert_int_equal(segment_files(*state), 1);     /* its disk is wanted back at once */
     cut = snapshot_begin(store);                    /* and where the segment is small and the root does not fit */
     memset(text, 'x', (2 << 20) - 1);
     assert_true(snapshot_meta(cut, "config", text, NULL));
@@ -742,6 +798,8 @@ int main(void)
         TEST(a_cut_changes_what_it_names_alone),
         TEST(what_failed_is_owed_to_the_next_cut),
         TEST(the_dead_stay_dead),
+        TEST(graves_move_out_of_files_that_go),
+        TEST(a_manifest_that_counts_otherwise_is_refused),
         TEST(a_write_that_fails_leaves_the_old_cut_and_the_next_succeeds),
         TEST(a_second_opener_is_fenced),
         TEST(the_map_grows_by_itself),
