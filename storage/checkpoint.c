@@ -1,7 +1,8 @@
 /* Checkpoints, the writing side: a version is built under a temporary name, flushed, renamed, named by `current`, and
  * the oldest versions are removed. Reading: checkpoint_read.c.
  *
- *   .new-XXXXXX/   being written; its directory is held by flock, so that what a crash left behind is told from it
+ *   .new-XXXXXX/   being written, or sealed and judged; its directory is held by flock, so that what a crash left
+ *                  behind is told from it
  *   .old-<20 digits>-XXXXXX   being removed */
 #include "storage/checkpoint.h"
 
@@ -33,6 +34,9 @@ struct written_table { char *name; uint64_t rows; };
 
 struct checkpoint_writer {
     char *directory, *temporary;
+    char *manifest;                     /* sealed: the caller's */
+    uint64_t size;                      /* of data.mdb */
+    char sha256[65];
     int lock;                           /* flock on the temporary directory */
     MDB_env *env;
     MDB_txn *txn;
@@ -130,7 +134,8 @@ bool checkpoint_repoint(const char *directory, uint64_t version, struct cs_error
 
 static void remove_tree(const char *path)
 {
-    static const char *const file[] = { "manifest.json", "data.mdb" };
+    static const char *const file[] = { "manifest.json", "data.mdb", "reason.txt", CHECKPOINT_PINNED,
+                                        CHECKPOINT_WITHDRAWN, CHECKPOINT_FROZEN };
     for (size_t i = 0; i < sizeof file / sizeof *file; i++) {
         char inside[PATH_MAX];
         if (join(inside, path, file[i], NULL)) unlink(inside);
@@ -163,7 +168,9 @@ static void prune(const char *directory, uint64_t current, uint64_t predecessor,
     if (!checkpoint_list(directory, &version, &count, NULL)) return;
     for (size_t i = 0; i < count && count - i > keep; i++) {
         char path[PATH_MAX], old[PATH_MAX], name[64];
-        if (version[i] == current || version[i] == predecessor) continue;
+        if (version[i] == current || version[i] == predecessor ||
+            checkpoint_is_marked(directory, version[i], CHECKPOINT_PINNED))
+            continue;
         snprintf(name, sizeof name, ".old-%020" PRIu64, version[i]);
         if (!version_path(path, directory, version[i], NULL) || !join(old, directory, name, NULL)) continue;
         if (rename(path, old) == 0) remove_tree(old);       /* never a half version under a version's name */
@@ -324,12 +331,11 @@ bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_
 }
 
 /* The caller's manifest with what the writer alone knows. Returns its text, malloc'd. */
-static char *complete_manifest(struct checkpoint_writer *writer, const char *manifest, uint64_t version,
-                               const char *sha256, uint64_t size, struct cs_error *err)
+static char *complete_manifest(struct checkpoint_writer *writer, uint64_t version, struct cs_error *err)
 {
     json_error_t where;
     struct timespec now;
-    json_t *root = json_loads(manifest, JSON_REJECT_DUPLICATES, &where), *rows = json_object();
+    json_t *root = json_loads(writer->manifest, JSON_REJECT_DUPLICATES, &where), *rows = json_object();
     char *text = NULL;
 
     if (!json_is_object(root)) {
@@ -343,8 +349,8 @@ static char *complete_manifest(struct checkpoint_writer *writer, const char *man
     json_object_set_new(root, "created", json_integer((json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000));
     json_object_set_new(root, "format", json_integer(FORMAT_CHECKPOINT_VERSION));
     json_object_set(root, "rows", rows);
-    json_object_set_new(root, "sha256", json_string(sha256));
-    json_object_set_new(root, "size", json_integer((json_int_t)size));
+    json_object_set_new(root, "sha256", json_string(writer->sha256));
+    json_object_set_new(root, "size", json_integer((json_int_t)writer->size));
     if (!(text = json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER))) abort();
 out:
     json_decref(root);
@@ -352,22 +358,31 @@ out:
     return text;
 }
 
-static bool write_manifest(const char *directory, const char *text, struct cs_error *err)
+static bool write_text(const char *directory, const char *name, const char *text, struct cs_error *err)
 {
     char path[PATH_MAX];
-    if (!join(path, directory, "manifest.json", err)) return false;
+    if (!join(path, directory, name, err)) return false;
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-    if (fd < 0) return environment_fail(err, errno, directory, 0, "writing the manifest");
+    if (fd < 0) return environment_fail(err, errno, directory, 0, "writing a version's description");
     size_t length = strlen(text);
     ssize_t written = write(fd, text, length);
     int number = written < 0 ? errno : (size_t)written < length ? ENOSPC : 0;
     if (!number && (write(fd, "\n", 1) != 1 || fsync(fd))) number = errno;
     close(fd);
-    return number ? environment_fail(err, number, directory, 0, "writing the manifest") : true;
+    return number ? environment_fail(err, number, directory, 0, "writing a version's description") : true;
 }
 
-/* Flushed, measured and hashed: *size, *sha256. */
-static bool seal_data(struct checkpoint_writer *writer, uint64_t *size, char sha256[65], struct cs_error *err)
+static bool write_manifest(struct checkpoint_writer *writer, uint64_t version, struct cs_error *err)
+{
+    char *text = complete_manifest(writer, version, err);
+    bool ok = text && write_text(writer->temporary, "manifest.json", text, err) &&
+              environment_sync_directory(writer->temporary, err);
+    free(text);
+    return ok;
+}
+
+/* Flushed, measured and hashed. */
+static bool seal_data(struct checkpoint_writer *writer, struct cs_error *err)
 {
     char path[PATH_MAX];
     bool ok = false;
@@ -377,49 +392,91 @@ static bool seal_data(struct checkpoint_writer *writer, uint64_t *size, char sha
     if (!join(path, writer->temporary, "data.mdb", err)) return false;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fsync(fd)) cs_fail_errno(err, errno, "flushing %s", path);
-    else ok = checkpoint_sha256(fd, size, sha256) || cs_fail_errno(err, errno, "reading %s", path);
+    else ok = checkpoint_sha256(fd, &writer->size, writer->sha256) || cs_fail_errno(err, errno, "reading %s", path);
     if (fd >= 0) close(fd);
     return ok;
 }
 
-/* One more than any there is; another writer may take it first: then the next. */
-static bool take_version(struct checkpoint_writer *writer, const char *manifest, uint64_t size, const char *sha256,
-                         uint64_t *version, struct cs_error *err)
+/* One more than any there is, refused ones included; 0: failed. */
+static uint64_t next_version(const char *directory, struct cs_error *err)
 {
     uint64_t *existing;
     size_t count;
-    if (!checkpoint_list(writer->directory, &existing, &count, err)) return false;
-    uint64_t next = count ? existing[count - 1] + 1 : 1, current = checkpoint_current(writer->directory);
+    char refused[PATH_MAX];
+    if (!checkpoint_list(directory, &existing, &count, err)) return 0;
+    uint64_t last = checkpoint_current(directory);
+    if (count && existing[count - 1] > last) last = existing[count - 1];
     free(existing);
-    if (next <= current) next = current + 1;
-    for (;; next++) {
+    if (join(refused, directory, CHECKPOINT_REFUSED, NULL) && checkpoint_list(refused, &existing, &count, NULL)) {
+        if (count && existing[count - 1] > last) last = existing[count - 1];
+        free(existing);
+    }
+    return last + 1;
+}
+
+bool checkpoint_seal(struct checkpoint_writer *writer, const char *manifest, struct cs_error *err)
+{
+    assert(!writer->manifest);
+    if (!(writer->manifest = strdup(manifest))) abort();
+    uint64_t next = seal_data(writer, err) ? next_version(writer->directory, err) : 0;
+    return next && write_manifest(writer, next, err);
+}
+
+const char *checkpoint_candidate(const struct checkpoint_writer *writer)
+{
+    return writer->temporary;
+}
+
+/* Gives what was built its name in `directory`; another writer may take the number first: then the next. */
+static bool take_version(struct checkpoint_writer *writer, const char *directory, uint64_t *version,
+                         struct cs_error *err)
+{
+    uint64_t next = next_version(writer->directory, err);
+    for (; next; next++) {
         char path[PATH_MAX];
-        char *text = complete_manifest(writer, manifest, next, sha256, size, err);
-        bool ok = text && write_manifest(writer->temporary, text, err) &&
-                  environment_sync_directory(writer->temporary, err) &&
-                  version_path(path, writer->directory, next, err);
-        free(text);
-        if (!ok) return false;
+        if (!write_manifest(writer, next, err) || !version_path(path, directory, next, err)) return false;
         if (rename(writer->temporary, path) == 0) break;
         if (errno != EEXIST && errno != ENOTEMPTY)
-            return cs_fail_errno(err, errno, "naming version %" PRIu64 " in %s", next, writer->directory);
+            return cs_fail_errno(err, errno, "naming version %" PRIu64 " in %s", next, directory);
     }
+    if (!next) return false;
     *version = next;
     free(writer->temporary);
     writer->temporary = NULL;
-    return environment_sync_directory(writer->directory, err);
+    return environment_sync_directory(directory, err);
+}
+
+bool checkpoint_accept(struct checkpoint_writer *writer, uint64_t keep, uint64_t *version, struct cs_error *err)
+{
+    uint64_t predecessor = checkpoint_current(writer->directory);
+    assert(writer->manifest);
+    bool ok = take_version(writer, writer->directory, version, err) &&
+              checkpoint_repoint(writer->directory, *version, err);
+    if (ok) prune(writer->directory, *version, predecessor, keep);
+    checkpoint_abandon(writer);
+    return ok;
+}
+
+bool checkpoint_refuse(struct checkpoint_writer *writer, const char *reason, uint64_t keep, uint64_t *version,
+                       struct cs_error *err)
+{
+    char refused[PATH_MAX];
+    assert(writer->manifest);
+    bool ok = join(refused, writer->directory, CHECKPOINT_REFUSED, err);
+    if (ok && mkdir(refused, 0750) && errno != EEXIST) ok = cs_fail_errno(err, errno, "making %s", refused);
+    if (ok) clean(refused);
+    ok = ok && write_text(writer->temporary, "reason.txt", reason, err) && take_version(writer, refused, version, err);
+    if (ok) prune(refused, *version, 0, keep);
+    checkpoint_abandon(writer);
+    return ok;
 }
 
 bool checkpoint_finish(struct checkpoint_writer *writer, const char *manifest, uint64_t keep, uint64_t *version,
                        struct cs_error *err)
 {
-    uint64_t size, predecessor = checkpoint_current(writer->directory);
-    char sha256[65];
-    bool ok = seal_data(writer, &size, sha256, err) && take_version(writer, manifest, size, sha256, version, err) &&
-              checkpoint_repoint(writer->directory, *version, err);
-    if (ok) prune(writer->directory, *version, predecessor, keep);
+    if (checkpoint_seal(writer, manifest, err)) return checkpoint_accept(writer, keep, version, err);
     checkpoint_abandon(writer);
-    return ok;
+    return false;
 }
 
 void checkpoint_abandon(struct checkpoint_writer *writer)
@@ -431,6 +488,7 @@ void checkpoint_abandon(struct checkpoint_writer *writer)
     if (writer->lock >= 0) close(writer->lock);
     for (size_t i = 0; i < writer->table_count; i++) free(writer->table[i].name);
     free(writer->table);
+    free(writer->manifest);
     free(writer->temporary);
     free(writer->directory);
     free(writer);

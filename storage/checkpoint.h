@@ -3,6 +3,7 @@
  *     <directory>/<20 digits>/data.mdb        LMDB, read-only, no lock file: `meta`, `dense`, `rows.<table>`
  *     <directory>/<20 digits>/manifest.json
  *     <directory>/current -> <20 digits>      replaced by rename, after everything before it is on disk
+ *     <directory>/refused/<20 digits>/        versions that were never published, each with its reason.txt
  *
  * Written under a temporary name, fsynced (files and directories), renamed, then named by `current`. */
 #ifndef STORAGE_CHECKPOINT_H
@@ -19,8 +20,17 @@ bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_
                     size_t dimension, struct cs_error *err);
 /* manifest: a JSON object text; version, created, format, rows by table, sha256 and size of data.mdb are added to it.
  * Ends the writer either way; *version is the new one, larger than any before, already named by `current`. Then all but
- * the newest `keep` versions (never current or its predecessor) are removed. */
+ * the newest `keep` versions (never current, its predecessor or a pinned one) are removed. */
 bool checkpoint_finish(struct checkpoint_writer *writer, const char *manifest, uint64_t keep, uint64_t *version,
+                       struct cs_error *err);
+/* The same in two steps, for who judges a version before it is named. Sealed, it is whole under its temporary name,
+ * `checkpoint_candidate`, which checkpoint_open takes; nobody who follows `current` or lists versions sees it. */
+bool checkpoint_seal(struct checkpoint_writer *writer, const char *manifest, struct cs_error *err);
+const char *checkpoint_candidate(const struct checkpoint_writer *writer);
+/* Both end the writer either way. Refused: kept aside with its reason, the newest `keep` of such; its number is not
+ * given again. */
+bool checkpoint_accept(struct checkpoint_writer *writer, uint64_t keep, uint64_t *version, struct cs_error *err);
+bool checkpoint_refuse(struct checkpoint_writer *writer, const char *reason, uint64_t keep, uint64_t *version,
                        struct cs_error *err);
 void checkpoint_abandon(struct checkpoint_writer *writer);
 
@@ -28,6 +38,16 @@ uint64_t checkpoint_current(const char *directory);             /* 0: none */
 /* All complete versions, ascending; malloc'd. */
 bool checkpoint_list(const char *directory, uint64_t **version, size_t *count, struct cs_error *err);
 bool checkpoint_repoint(const char *directory, uint64_t version, struct cs_error *err);
+
+/* Marks: small files beside a version's own, which say what was decided about it; they go with it. */
+#define CHECKPOINT_REFUSED "refused"            /* the directory of those that were not published */
+#define CHECKPOINT_PINNED "pinned"              /* never removed */
+#define CHECKPOINT_WITHDRAWN "withdrawn"        /* rolled back from: no rollback leads to it unless it is named */
+#define CHECKPOINT_FROZEN "frozen"              /* rolled back to: served as it is, no delta is applied to it */
+bool checkpoint_mark(const char *directory, uint64_t version, const char *mark, const char *text,
+                     struct cs_error *err);
+bool checkpoint_unmark(const char *directory, uint64_t version, const char *mark, struct cs_error *err);
+bool checkpoint_is_marked(const char *directory, uint64_t version, const char *mark);
 
 /* An opened version. Rows are read straight from the mapped file. The path is a version's directory, or a directory
  * of versions (then `current` is followed once). Checks size, structure and (verify) sha256 before anything is read. */

@@ -49,7 +49,7 @@ static void put_row(struct checkpoint_writer *writer, const char *table, uint64_
     if (!checkpoint_row(writer, table, row_key, row, DIMENSION, &err)) fail_msg("%s", err.message);
 }
 
-static uint64_t publish(const char *directory, uint64_t keep)
+static struct checkpoint_writer *write_all(const char *directory)
 {
     struct cs_error err = { 0 };
     struct checkpoint_writer *writer = checkpoint_begin(directory, &err);
@@ -57,11 +57,18 @@ static uint64_t publish(const char *directory, uint64_t keep)
     float weight[6] = { 1, 2, 3, 4, 5, 6 }, bias[1] = { -1 };
     struct tensor tensors[] = { { .name = "ranking.output.weight", .rank = 2, .shape = { 2, 3 }, .data = weight },
                                 { .name = "ranking.output.bias", .rank = 1, .shape = { 1 }, .data = bias } };
-    uint64_t version;
     assert_true(checkpoint_meta(writer, "config", "features: {}", &err));
     for (size_t i = 0; i < 2; i++) assert_true(checkpoint_tensor(writer, &tensors[i], &err));
     for (size_t i = 0; i < ROWS; i++) put_row(writer, "item", key[i]);
     put_row(writer, "city", 7);
+    return writer;
+}
+
+static uint64_t publish(const char *directory, uint64_t keep)
+{
+    struct cs_error err = { 0 };
+    uint64_t version;
+    struct checkpoint_writer *writer = write_all(directory);
     if (!checkpoint_finish(writer, "{\"examples\": 12, \"rows\": 0}", keep, &version, &err))
         fail_msg("%s", err.message);
     return version;
@@ -297,6 +304,89 @@ static void large_checkpoints_fit(void **state)
     free(row);
 }
 
+/* Whole and readable for who judges it; for all others it is not there until it is accepted. */
+static void a_sealed_version_is_seen_by_its_judge_alone(void **state)
+{
+    struct cs_error err = { 0 };
+    uint64_t version, *all;
+    size_t count;
+    assert_int_equal(publish(*state, 5), 1);
+    struct checkpoint_writer *writer = write_all(*state);
+    assert_true(checkpoint_seal(writer, "{}", &err));
+    struct checkpoint *candidate = checkpoint_open(checkpoint_candidate(writer), true, &err);
+    if (!candidate) fail_msg("%s", err.message);
+    assert_int_equal(checkpoint_version(candidate), 2);
+    assert_non_null(checkpoint_find(candidate, checkpoint_table(candidate, "item"), key[0]));
+    assert_int_equal(checkpoint_current(*state), 1);
+    assert_true(checkpoint_list(*state, &all, &count, &err));
+    assert_int_equal(count, 1);
+    free(all);
+    assert_true(checkpoint_accept(writer, 5, &version, &err));
+    assert_non_null(checkpoint_find(candidate, checkpoint_table(candidate, "item"), key[0]));
+    checkpoint_close(candidate);
+    assert_int_equal(version, 2);
+    assert_int_equal(checkpoint_current(*state), 2);
+}
+
+static void refused_versions_are_kept_aside_and_bounded(void **state)
+{
+    struct cs_error err = { 0 };
+    uint64_t version, *all;
+    size_t count;
+    char path[300], text[64] = "";
+    assert_int_equal(publish(*state, 5), 1);
+    for (uint64_t i = 2; i <= 5; i++) {
+        struct checkpoint_writer *writer = write_all(*state);
+        assert_true(checkpoint_seal(writer, "{}", &err));
+        assert_true(checkpoint_refuse(writer, "AUC fell", 2, &version, &err));
+        assert_int_equal(version, i);
+    }
+    assert_int_equal(checkpoint_current(*state), 1);
+    assert_true(checkpoint_list(*state, &all, &count, &err));
+    assert_int_equal(count, 1);
+    free(all);
+    assert_false(checkpoint_repoint(*state, 5, &err));
+    snprintf(path, sizeof path, "%s/refused", (char *)*state);
+    assert_true(checkpoint_list(path, &all, &count, &err));
+    assert_int_equal(count, 2);
+    assert_int_equal(all[0], 4);
+    free(all);
+    snprintf(path, sizeof path, "%s/refused/%020d/reason.txt", (char *)*state, 5);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_non_null(fgets(text, sizeof text, file));
+    fclose(file);
+    assert_string_equal(text, "AUC fell\n");
+    snprintf(path, sizeof path, "%s/refused/%020d", (char *)*state, 5);
+    struct checkpoint *refused = checkpoint_open(path, true, &err);     /* to be looked into */
+    if (!refused) fail_msg("%s", err.message);
+    checkpoint_close(refused);
+    assert_int_equal(publish(*state, 5), 6);        /* a number means one thing */
+}
+
+static void a_pinned_version_stays(void **state)
+{
+    struct cs_error err = { 0 };
+    uint64_t *all;
+    size_t count;
+    assert_int_equal(publish(*state, 1), 1);
+    assert_false(checkpoint_mark(*state, 2, CHECKPOINT_PINNED, "", &err));
+    assert_true(checkpoint_mark(*state, 1, CHECKPOINT_PINNED, "for the audit\n", &err));
+    for (uint64_t i = 2; i <= 4; i++) assert_int_equal(publish(*state, 1), i);
+    assert_true(checkpoint_is_marked(*state, 1, CHECKPOINT_PINNED));
+    assert_true(checkpoint_list(*state, &all, &count, &err));
+    assert_int_equal(count, 3);         /* pinned, the predecessor, current */
+    assert_int_equal(all[0], 1);
+    free(all);
+    assert_true(checkpoint_unmark(*state, 1, CHECKPOINT_PINNED, &err));
+    assert_true(checkpoint_unmark(*state, 1, CHECKPOINT_PINNED, &err));
+    assert_int_equal(publish(*state, 1), 5);
+    assert_true(checkpoint_list(*state, &all, &count, &err));
+    assert_int_equal(count, 2);
+    assert_int_equal(all[0], 4);
+    free(all);
+}
+
 static int ascending(const void *left, const void *right)
 {
     uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
@@ -316,6 +406,9 @@ int main(void)
         TEST(tools_see_everything_in_order),
         TEST(crowded_keys_are_found),
         TEST(large_checkpoints_fit),
+        TEST(a_sealed_version_is_seen_by_its_judge_alone),
+        TEST(refused_versions_are_kept_aside_and_bounded),
+        TEST(a_pinned_version_stays),
     };
     if (!mkdtemp(root)) return 1;
     for (size_t i = 0; i < ROWS; i++) key[i] = random_bits(1, i) & ~1ull;
