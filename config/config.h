@@ -17,6 +17,7 @@ enum event_format { FORMAT_JSON, FORMAT_PROTOBUF };
 enum log_level { LEVEL_ERROR, LEVEL_WARNING, LEVEL_NOTICE, LEVEL_INFO, LEVEL_DEBUG };
 enum log_format { LOG_TEXT, LOG_JSON };
 enum on_damage { ON_DAMAGE_REFUSE, ON_DAMAGE_PREVIOUS };
+enum gate_rollback { ROLLBACK_MANUAL, ROLLBACK_AUTOMATIC };
 enum model_preset { PRESET_ONLINE, PRESET_PAPER };
 
 struct config_pair { char *name, *value; int line, column; };      /* properties, events.fields */
@@ -62,10 +63,11 @@ struct cs_config {
         int64_t interval;
         uint64_t keep;
         char *announce_topic, *delta_topic; /* NULL: none */
-        struct {
-            double max_log_loss_rise, max_auc_drop, max_calibration_error;
-            uint64_t min_examples;
-        } gate; /* 0: no bound */
+        struct config_gate {
+            double max_log_loss_rise, max_auc_drop, max_calibration_error;      /* 0: no bound */
+            uint64_t min_examples, keep_refused;
+            enum gate_rollback rollback;
+        } gate;
     } checkpoint;
     struct { char *socket; } control;
     struct { char *listen; } http;

@@ -321,13 +321,33 @@ const struct setting settings[] = {
       .doc = "How often a version is published." },
     { .key = "checkpoint.keep", .type = SETTING_COUNT, AT(checkpoint.keep), .preset = "5", .min = "1",
       .max = "10000",
-      .doc = "Versions kept. Older ones are removed, but never the current one." },
-    { .key = "checkpoint.gate", .type = SETTING_LATER, .preset = "{}",
-      .doc = "Bounds on quality below which a version is not published. Not available in this version: only "
-             "{} is allowed." },
+      .doc = "Versions kept. Older ones are removed, but never the current one, the one before it, or a pinned one." },
+    { .key = "checkpoint.gate.max_log_loss_rise", .type = SETTING_NUMBER, AT(checkpoint.gate.max_log_loss_rise),
+      .preset = "0", .min = "0", .max = "10", .live = true,
+      .doc = "A version is not published where the windowed log loss of all, new or old users is higher by more than "
+             "this than it was when the current version was published. 0: no bound. Try 0.02." },
+    { .key = "checkpoint.gate.max_auc_drop", .type = SETTING_NUMBER, AT(checkpoint.gate.max_auc_drop), .preset = "0",
+      .min = "0", .max = "1", .live = true,
+      .doc = "The same for the windowed AUC, lower by more than this. 0: no bound. Try 0.02." },
+    { .key = "checkpoint.gate.max_calibration_error", .type = SETTING_NUMBER,
+      AT(checkpoint.gate.max_calibration_error), .preset = "0", .min = "0", .max = "100", .live = true,
+      .doc = "A version is not published where predicted clicks over clicks, in the window, is further from 1 than "
+             "this, and further than it was when the current version was published. 0: no bound. Try 0.2." },
+    { .key = "checkpoint.gate.min_examples", .type = SETTING_COUNT, AT(checkpoint.gate.min_examples),
+      .preset = "1000", .min = "1", .max = "100000000", .live = true,
+      .doc = "Fewer examples than this of all, new or old users are not judged. Also the examples after which a "
+             "published version is first judged for checkpoint.gate.rollback." },
+    { .key = "checkpoint.gate.rollback", .type = SETTING_CHOICE, AT(checkpoint.gate.rollback),
+      .choices = "manual automatic", .preset = "manual", .live = true,
+      .doc = "automatic: at each snapshot, the examples scored since the current version was cut are judged by the "
+             "same bounds; where one is broken, the version before becomes current, and nothing is published until "
+             "`coldstreamctl resume`." },
+    { .key = "checkpoint.gate.keep_refused", .type = SETTING_COUNT, AT(checkpoint.gate.keep_refused), .preset = "3",
+      .min = "1", .max = "1000", .live = true,
+      .doc = "Refused versions kept under <directory>/refused, each with its reason; no reader follows them." },
     { .key = "checkpoint.announce_topic", .type = SETTING_TEXT, AT(checkpoint.announce_topic), TOPIC,
       .optional = true, .preset = "~",
-      .doc = "Topic that is told of each published version." },
+      .doc = "Topic that is told of each published version and of each rollback." },
     { .key = "checkpoint.delta_topic", .type = SETTING_LATER, .preset = "~",
       .doc = "Topic of changed rows between versions. Not available in this version: only ~ is allowed." },
 

@@ -106,8 +106,10 @@ static const struct refused refused_for_train[] = {
     { FEATURES "model: {zero_shot: {kind: llae}}\n", 2, 27,
       "not available in this version; available: mail, none, linear" },
     { FEATURES "source: {kafka: {mode: groups}}\n", 2, 24, "allowed: assign, group (did you mean group?)" },
-    { FEATURES "checkpoint: {gate: {max_auc_drop: 0.1}}\n", 2, 20,
-      "checkpoint.gate: not available in this version; allowed: {}" },
+    { FEATURES "checkpoint: {gate: {max_auc_drop: 2}}\n", 2, 35,
+      "checkpoint.gate.max_auc_drop: found \"2\", allowed: a number from 0 to 1" },
+    { FEATURES "checkpoint: {gate: {max_auc_drops: 0.1}}\n", 2, 21, "did you mean \"max_auc_drop\"?" },
+    { FEATURES "checkpoint: {gate: {rollback: yes}}\n", 2, 31, "allowed: manual, automatic" },
     { FEATURES "checkpoint: {delta_topic: d}\n", 2, 27,
       "checkpoint.delta_topic: not available in this version; allowed: ~" },
     /* texts */
@@ -658,7 +660,8 @@ static void a_reload_says_what_can_change(void **state)
                    "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: hunter3, log_level: 7}}}\n"
                    "join: {window: 5m}\noptimizer: {zero_shot: {learning_rate: 0.01}}\nlogging: {level: "
                    "debug}\nsnapshot: {interval: 90s}\n"
-                   "checkpoint: {interval: 2h, announce_topic: t}\nbatch: {size: 2}\n",
+                   "checkpoint: {interval: 2h, announce_topic: t, gate: {max_auc_drop: 0.05, rollback: automatic}}\n"
+                   "batch: {size: 2}\n",
                    CONFIG_FOR_DAEMON);
     config_compare(running, same, note_change, &changes);
     assert_string_equal(changes.text, "");
@@ -673,6 +676,8 @@ static void a_reload_says_what_can_change(void **state)
         "batch.size: 1024 -> 2 (restart)\n"
         "snapshot.interval: 1m -> 90s\n"
         "checkpoint.interval: 5m -> 2h\n"
+        "checkpoint.gate.max_auc_drop: 0 -> 0.05\n"
+        "checkpoint.gate.rollback: manual -> automatic\n"
         "checkpoint.announce_topic: ~ -> t (restart)\n"
         "logging.level: info -> debug\n");
     config_destroy(running);
