@@ -170,6 +170,42 @@ struct batch *batch_build_candidates(const struct features *features, struct exa
     return batch;
 }
 
+static size_t copy_values(const struct batch_column *column, size_t i, const struct batch_table *table, uint64_t *key)
+{
+    size_t count = column->offset[i + 1] - column->offset[i];
+    for (size_t j = 0; j < count; j++) key[j] = table->key[column->row[column->offset[i] + j]];
+    return count;
+}
+
+struct example *batch_example(const struct features *features, const struct batch *batch, size_t i)
+{
+    const struct batch_column *behavior = &batch->behavior;
+    size_t keys = 0;
+    for (size_t column = 0; column < features->categorical_count; column++)
+        keys += batch->column[column].offset[i + 1] - batch->column[column].offset[i];
+    struct example *example = example_create(features, 0, behavior->offset[i + 1] - behavior->offset[i], keys);
+    uint64_t *key = example_keys(example);
+    for (size_t f = 0; f < features->count; f++) {      /* in order of column */
+        const struct feature *feature = &features->feature[f];
+        if (feature->kind != FEATURE_CATEGORICAL) continue;
+        size_t count = copy_values(&batch->column[feature->column], i, &batch->table[feature->table], key);
+        example_keys_of(example)[feature->column] = (uint8_t)count;
+        key += count;
+    }
+    copy_values(behavior, i, &batch->table[features->behavior_table], example_behaviors(example));
+    for (size_t column = 0; column < features->dense_count; column++)
+        example_dense(example)[column] = batch->dense[column * batch->size + i];
+    example->clicked = batch->clicked[i];
+    example->converted = batch->converted[i];
+    example->correction = batch->correction[i];
+    example->has_behaviors = 1;
+    example->user = batch->user[i];
+    example->item = batch->item[i];
+    example->time = batch->time[i];
+    example->released = batch->last_time;
+    return example;
+}
+
 static bool check_column(const struct batch_column *column, size_t size, size_t rows)
 {
     if (column->offset[0] != 0) return false;

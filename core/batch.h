@@ -46,6 +46,9 @@ struct batch *batch_build(const struct features *features, struct example *const
 /* As above for one user's many candidates: all examples share the first one's user part. Sets leader. */
 struct batch *batch_build_candidates(const struct features *features, struct example *const *example, size_t count,
                                      struct arena *arena);
+/* Example i of a batch again: its values, user, item, labels and times; without an id, and not judged by its showing.
+ * The caller frees. */
+struct example *batch_example(const struct features *features, const struct batch *batch, size_t i);
 /* Every index within its bounds, offsets ascending: for assertions and tests. */
 bool batch_check(const struct features *features, const struct batch *batch);
 

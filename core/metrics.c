@@ -245,12 +245,13 @@ static struct metrics_report report_of(uint64_t examples, uint64_t clicks, doubl
     };
 }
 
-static struct metrics_report report_window(const struct metrics *metrics, enum metrics_users users)
+struct metrics_report metrics_report_newest(const struct metrics *metrics, enum metrics_users users, uint64_t count)
 {
-    uint64_t *value = need(malloc((metrics->totals.count + 1) * sizeof *value));
+    if (count > metrics->totals.count) count = metrics->totals.count;
+    uint64_t *value = need(malloc((count + 1) * sizeof *value));
     uint64_t examples = 0, clicks = 0;
     double losses = 0, predictions = 0;
-    for (size_t i = 0; i < metrics->totals.count; i++) {
+    for (size_t i = 0; i < count; i++) {
         const struct observation *o = newest(metrics, i);
         if (!belongs(o, users)) continue;
         value[examples++] = ordered(o->prediction, o->clicked);
@@ -261,7 +262,7 @@ static struct metrics_report report_window(const struct metrics *metrics, enum m
     struct metrics_report report = report_of(examples, clicks, losses, predictions);
     qsort(value, examples, sizeof *value, by_value);
     report.auc = auc_of_sorted(value, examples, 1);
-    report.gauc = grouped_mean(grouped_newest(metrics, users, metrics->totals.count));
+    report.gauc = grouped_mean(grouped_newest(metrics, users, count));
     free(value);
     return report;
 }
@@ -297,7 +298,7 @@ static struct metrics_report report_start(const struct metrics *metrics, enum me
 
 struct metrics_report metrics_report(const struct metrics *metrics, enum metrics_users users, enum metrics_span span)
 {
-    return span == SPAN_WINDOW ? report_window(metrics, users) : report_start(metrics, users);
+    return span == SPAN_WINDOW ? metrics_report_newest(metrics, users, UINT64_MAX) : report_start(metrics, users);
 }
 
 /* "metrics" 0: | version u64 | struct totals |   "metrics.window" b: observations [b * BLOCK, ...) of the ring */

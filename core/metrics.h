@@ -40,6 +40,8 @@ void metrics_observe(struct metrics *metrics, const struct batch *batch, const f
 uint64_t metrics_examples(const struct metrics *metrics);      /* judged since the start */
 /* Costs O(window log window); not for every step. */
 struct metrics_report metrics_report(const struct metrics *metrics, enum metrics_users users, enum metrics_span span);
+/* Over the newest `count` predictions of the window alone. */
+struct metrics_report metrics_report_newest(const struct metrics *metrics, enum metrics_users users, uint64_t count);
 /* Sections "metrics" and "metrics.window", or as named. Restores exactly; where the window was configured anew, its
  * newest part. */
 bool metrics_save(struct metrics *metrics, struct state_writer *writer, struct cs_error *err);

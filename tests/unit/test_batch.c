@@ -141,6 +141,36 @@ static void test_empty_batch(void **state)
     assert_true(batch_check(features, batch));
 }
 
+/* What is scored again later must be what was learned. */
+static void test_an_example_comes_back_out(void **state)
+{
+    (void)state;
+    enum { SIZE = 40 };
+    struct example *example[SIZE];
+    for (size_t i = 0; i < SIZE; i++) {
+        const size_t keys[4] = { i % 3, i % 2, 1, i % 5 };
+        example[i] = make(i, i % 7, keys);
+    }
+    struct batch *batch = batch_build(features, example, SIZE, arena);
+    for (size_t i = 0; i < SIZE; i++) {
+        struct example *back = batch_example(features, batch, i);
+        assert_true(example_check(features, back, back->size));
+        assert_int_equal(back->key_count, example[i]->key_count);
+        assert_int_equal(back->behavior_count, example[i]->behavior_count);
+        assert_memory_equal(example_behaviors(back), example_behaviors(example[i]), back->behavior_count * 8);
+        assert_memory_equal(example_keys(back), example_keys(example[i]), back->key_count * 8);
+        assert_memory_equal(example_keys_of(back), example_keys_of(example[i]), back->column_count);
+        for (size_t column = 0; column < features->dense_count; column++) {
+            float was = example_dense(example[i])[column], is = example_dense(back)[column];
+            assert_true(was == is || (isnan(was) && isnan(is)));
+        }
+        assert_int_equal(back->clicked, example[i]->clicked);
+        assert_true(back->user == example[i]->user && back->time == example[i]->time);
+        free(back);
+        free(example[i]);
+    }
+}
+
 int main(void)
 {
     struct feature_options feature[] = {
@@ -158,6 +188,7 @@ int main(void)
     arena = arena_create(1 << 16);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_value_is_found_again),
+        cmocka_unit_test(test_an_example_comes_back_out),
         cmocka_unit_test(test_check_sees_damage),
         cmocka_unit_test(test_candidates_share_the_first_ones_user),
         cmocka_unit_test(test_empty_batch),
