@@ -162,32 +162,54 @@ char *manifest_text(const struct cs_config *config, const char *fingerprint, con
     return text;
 }
 
-bool manifest_publish(const struct cs_config *config, struct snapshot_store *store, const char *fingerprint,
-                      struct cut *cut, uint64_t keep, uint64_t *version, struct cs_error *err)
+static bool fill(const struct cs_config *config, const char *fingerprint, struct copy *copy, struct cut *cut,
+                 struct cs_error *err)
 {
-    bool ok = false;
-    struct copy copy = { 0 };
-    char *manifest = NULL;
-    if (!(copy.view = snapshot_view_open(store, err))) goto out;
-    if (!(copy.writer = checkpoint_begin(config->checkpoint.directory, err))) goto out;
-    const char *model = snapshot_view_meta(copy.view, "config");
-    if (!checkpoint_meta(copy.writer, "config", model ? model : "", err)) goto out;
-    if (!checkpoint_meta(copy.writer, "fingerprint", fingerprint, err)) goto out;
-    if (!snapshot_view_tensors(copy.view, copy_tensor, &copy, err)) goto out;
-    if (!snapshot_view_sections(copy.view, copy_section, &copy, err)) goto out;
-    if (!read_report(config, copy.view, metrics_section, cut->report, err) ||
-        !read_report(config, copy.view, shown_metrics_section, cut->delayed, err))
-        goto out;
-    if (!(manifest = manifest_text(config, fingerprint, cut))) {
-        cs_fail(err, CS_FAILED, "no memory for the manifest");
-        goto out;
-    }
-    struct checkpoint_writer *writer = copy.writer;
-    copy.writer = NULL;
-    ok = checkpoint_finish(writer, manifest, keep, version, err);
-out:
-    if (copy.writer) checkpoint_abandon(copy.writer);
-    if (copy.view) snapshot_view_close(copy.view);
+    const char *model = snapshot_view_meta(copy->view, "config");
+    if (!checkpoint_meta(copy->writer, "config", model ? model : "", err) ||
+        !checkpoint_meta(copy->writer, "fingerprint", fingerprint, err) ||
+        !snapshot_view_tensors(copy->view, copy_tensor, copy, err) ||
+        !snapshot_view_sections(copy->view, copy_section, copy, err) ||
+        !read_report(config, copy->view, metrics_section, cut->report, err) ||
+        !read_report(config, copy->view, shown_metrics_section, cut->delayed, err))
+        return false;
+    char *manifest = manifest_text(config, fingerprint, cut);
+    bool ok = manifest ? checkpoint_seal(copy->writer, manifest, err)
+                       : cs_fail(err, CS_FAILED, "no memory for the manifest");
     free(manifest);
+    return ok;
+}
+
+struct checkpoint_writer *manifest_candidate(const struct cs_config *config, struct snapshot_store *store,
+                                             const char *fingerprint, struct cut *cut, struct cs_error *err)
+{
+    struct copy copy = { .view = snapshot_view_open(store, err) };
+    if (!copy.view) return NULL;
+    copy.writer = checkpoint_begin(config->checkpoint.directory, err);
+    if (copy.writer && !fill(config, fingerprint, &copy, cut, err)) {
+        checkpoint_abandon(copy.writer);
+        copy.writer = NULL;
+    }
+    snapshot_view_close(copy.view);
+    return copy.writer;
+}
+
+bool manifest_since(const struct cs_config *config, struct snapshot_store *store, uint64_t examples,
+                    struct gate_quality *since, struct cs_error *err)
+{
+    *since = (struct gate_quality){ 0 };
+    struct snapshot_view *view = snapshot_view_open(store, err);
+    if (!view) return false;
+    struct metrics *metrics = metrics_create(config->evaluation.window);
+    bool ok = metrics ? metrics_load(metrics, snapshot_reader(view), err)
+                      : cs_fail(err, CS_FAILED, "no memory for the metrics since the last version");
+    if (ok && metrics_examples(metrics) > examples) {
+        since->known = true;
+        since->examples = metrics_examples(metrics);
+        for (int users = 0; users < USERS_GROUPS; users++)
+            since->users[users] = metrics_report_newest(metrics, users, since->examples - examples);
+    }
+    metrics_destroy(metrics);
+    snapshot_view_close(view);
     return ok;
 }

@@ -138,14 +138,28 @@ static json_t *snapshot_json(const struct publisher_view *view, const struct cs_
                      view->snapshot_error);
 }
 
-static json_t *checkpoint_json(const struct publisher_view *view, const struct cs_config *config)
+static json_t *version_or_null(uint64_t version)
 {
-    return json_pack("{s:s, s:o, s:I, s:o, s:o, s:f, s:f, s:I, s:s, s:b}", "directory", config->checkpoint.directory,
-                     "version", view->version ? json_integer((json_int_t)view->version) : json_null(), "published",
+    return version ? json_integer((json_int_t)version) : json_null();
+}
+
+static json_t *checkpoint_json(struct publisher *publisher, const struct publisher_view *view,
+                               const struct cs_config *config)
+{
+    uint64_t *version = NULL;
+    size_t count = versions_pinned(publisher_versions(publisher), &version);
+    json_t *pinned = json_array();
+    for (size_t i = 0; i < count; i++) json_array_append_new(pinned, version_or_null(version[i]));
+    free(version);
+    json_t *gate = json_pack("{s:I, s:o, s:o, s:s}", "refused", (json_int_t)view->refused, "version",
+                             version_or_null(view->refused_version), "time", time_or_null(view->refused_time), "reason",
+                             view->refusal);
+    return json_pack("{s:s, s:o, s:I, s:o, s:o, s:f, s:f, s:I, s:s, s:b, s:s, s:o, s:o}", "directory",
+                     config->checkpoint.directory, "version", version_or_null(view->version), "published",
                      (json_int_t)view->published, "last", time_or_null(view->publish_time), "watermark",
                      time_or_null(view->publish_watermark), "seconds", view->publish_seconds, "freshness_seconds",
                      view->freshness_seconds, "failures", (json_int_t)view->publish_failures, "error",
-                     view->publish_error, "held", view->held);
+                     view->publish_error, "held", view->held, "hold", view->hold, "pinned", pinned, "gate", gate);
 }
 
 json_t *operator_status(struct operator *operator)
@@ -200,7 +214,7 @@ json_t *operator_status(struct operator *operator)
         status, "memory",
         json_pack("{s:I, s:I}", "learner", (json_int_t)view.learner_bytes, "joiner", (json_int_t)view.ingest_bytes));
     json_object_set_new(status, "snapshot", snapshot_json(&publisher, operator->config));
-    json_object_set_new(status, "checkpoint", checkpoint_json(&publisher, operator->config));
+    json_object_set_new(status, "checkpoint", checkpoint_json(operator->publisher, &publisher, operator->config));
     pipeline_view_release(&view);
     return status;
 }
@@ -272,8 +286,7 @@ static void take_config(struct operator *operator, const struct cs_config *confi
         .embedding_rate = config->model.embedding_optimizer.learning_rate,
     };
     pipeline_set_live(operator->pipeline, &live);
-    publisher_set_live(operator->publisher, config->snapshot.interval, config->checkpoint.interval,
-                       config->checkpoint.keep, config->snapshot.pace);
+    publisher_set_live(operator->publisher, config);
     log_set(config->logging.level, config->logging.format);
 }
 
@@ -344,21 +357,45 @@ static json_t *verb_publish(void *self, const char *argument, struct cs_error *e
                      "directory", operator->config->checkpoint.directory);
 }
 
+/* 0: none was given, which only `optional` allows. */
+static bool parse_version(const char *argument, bool optional, uint64_t *version, struct cs_error *err)
+{
+    const char *text = argument ? argument : "";
+    size_t digits = strspn(text, "0123456789");
+    *version = strtoull(text, NULL, 10);
+    if (!*text && optional) return true;
+    if (digits && !text[digits] && digits <= 20 && *version) return true;
+    return cs_fail(err, CS_USAGE, "\"%.40s\" is not a version: a decimal number as in `ls` of the checkpoint directory",
+                   text);
+}
+
 static json_t *verb_rollback(void *self, const char *argument, struct cs_error *err)
 {
     struct operator *operator = self;
-    uint64_t version = 0;
-    if (argument && *argument) {
-        char *end;
-        version = strtoull(argument, &end, 10);
-        if (*end || !version) {
-            cs_fail(err, CS_USAGE, "\"%s\" is not a version: a decimal number as in `ls` of the checkpoint directory",
-                    argument);
-            return NULL;
-        }
-    }
-    if (!publisher_rollback(operator->publisher, version, &version, err)) return NULL;
+    uint64_t version;
+    if (!parse_version(argument, true, &version, err) ||
+        !versions_rollback(publisher_versions(operator->publisher), version, ROLLBACK_BY_OPERATOR, "", &version, err))
+        return NULL;
     return json_pack("{s:I, s:s}", "version", (json_int_t)version, "note", "nothing is published until resume");
+}
+
+static json_t *pin(struct operator *operator, const char *argument, bool pinned, struct cs_error *err)
+{
+    uint64_t version;
+    if (!parse_version(argument, false, &version, err) ||
+        !versions_pin(publisher_versions(operator->publisher), version, pinned, err))
+        return NULL;
+    return json_pack("{s:I, s:b}", "version", (json_int_t)version, "pinned", pinned);
+}
+
+static json_t *verb_pin(void *self, const char *argument, struct cs_error *err)
+{
+    return pin(self, argument, true, err);
+}
+
+static json_t *verb_unpin(void *self, const char *argument, struct cs_error *err)
+{
+    return pin(self, argument, false, err);
 }
 
 static json_t *verb_reload(void *self, const char *argument, struct cs_error *err)
@@ -378,10 +415,10 @@ static json_t *verb_pause(void *self, const char *argument, struct cs_error *err
 
 static json_t *verb_resume(void *self, const char *argument, struct cs_error *err)
 {
-    (void)argument, (void)err;
+    (void)argument;
     struct operator *operator = self;
     pipeline_pause(operator->pipeline, false);
-    publisher_release(operator->publisher);
+    if (!versions_release(publisher_versions(operator->publisher), err)) return NULL;
     log_notice("resumed by an operator");
     return json_pack("{s:s}", "state", "running");
 }
@@ -405,6 +442,8 @@ const struct control_verb operator_verbs[] = {
     { "snapshot", true, verb_snapshot },
     { "publish", true, verb_publish },
     { "rollback", true, verb_rollback },
+    { "pin", true, verb_pin },
+    { "unpin", true, verb_unpin },
     { "reload", true, verb_reload },
     { "pause", true, verb_pause },
     { "resume", true, verb_resume },

@@ -15,6 +15,7 @@
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/positions.h"
+#include "daemon/probe.h"
 #include "daemon/queue.h"
 #include "daemon/report.h"
 #include "daemon/stall.h"
@@ -27,8 +28,6 @@ enum {
     NAP = 50,               /* ms: longest wait of the join thread; records and requests end it earlier */
     TELL = 100,             /* ms between two accounts of itself */
     MINUTE = 60000,
-    SMALL = 8,              /* examples: batch normalisation learns badly from fewer, and from one nothing */
-    SMALL_MANY = 100,       /* such batches in a row are worth a warning */
 };
 
 const char *const pipeline_state_name[] = { "waiting for brokers", "running", "paused", "held", "stopping" };
@@ -79,9 +78,9 @@ struct pipeline {
     int64_t judged;                 /* monotonic ms of the last report of metrics */
     int64_t judging;                /* ms it took */
     bool unjudged;                  /* learned since */
-    size_t small_batches;           /* in a row */
-    int64_t warned;                 /* of them: monotonic ms, 0: never */
+    struct small_batches small_batches;
     struct learner_losses losses;
+    struct probe *probe;            /* some of the newest examples, for trying versions */
     struct stall_hold *hold;        /* of the newest cut, until the learner has settled it */
 
     atomic_bool stopping, paused, ended, live_due;
@@ -509,19 +508,6 @@ static void *join_loop(void *argument)
 
 /* ---- the learn thread: batches to a better model */
 
-/* A stream too thin for batch.max_delay: an operator would only see scores that drift to 0 and 1. */
-static void warn_of_small_batches(struct pipeline *pipeline, size_t size)
-{
-    if (pipeline->parts.config->model.ranking.tower == RANKING_EMB_LR) return;     /* has no normalisation */
-    pipeline->small_batches = size < SMALL ? pipeline->small_batches + 1 : 0;
-    int64_t now = clock_monotonic();
-    if (pipeline->small_batches < SMALL_MANY || (pipeline->warned && now - pipeline->warned < MINUTE)) return;
-    pipeline->warned = now;
-    log_warning("batches are too small for batch normalisation: raise batch.max_delay, so that tens of examples come "
-                "in it",
-                LOG_U("examples", size), LOG_U("batches_in_a_row", pipeline->small_batches));
-}
-
 static void learn_step(struct pipeline *pipeline, const struct batch *batch)
 {
     double begin = clock_seconds();
@@ -534,14 +520,18 @@ static void learn_step(struct pipeline *pipeline, const struct batch *batch)
     shown_judge(pipeline->parts.shown, batch, click_probability); /* and by what was said when it was shown */
     pipeline->losses = learner_learn(pipeline->parts.learner, batch);
     pipeline->unjudged = true;
-    warn_of_small_batches(pipeline, batch->size);
+    if (pipeline->parts.config->model.ranking.tower != RANKING_EMB_LR) /* that has no normalisation */
+        report_small_batch(&pipeline->small_batches, batch->size);
 
     const struct learner_losses *losses = &pipeline->losses;
     report_step(pipeline->parts.telemetry, batch, losses, clock_seconds() - begin);
-    if (!losses->skipped) aside_learned(pipeline->parts.aside);
-    else
+    if (!losses->skipped) {
+        aside_learned(pipeline->parts.aside);
+        probe_observe(pipeline->probe, batch);
+    } else {
         aside_keep(pipeline->parts.aside, pipeline->parts.features, batch, click_probability, losses,
                    learner_steps(pipeline->parts.learner));
+    }
 }
 
 static void report_metrics(struct pipeline *pipeline, struct metrics_report report[USERS_GROUPS][SPANS],
@@ -615,6 +605,7 @@ static void complete_cut(struct pipeline *pipeline, struct cut *cut)
                       !snapshot_meta(cut->snapshot, "steps", text, &cut->error);
         snprintf(text, sizeof text, "%llu", (unsigned long long)metrics_examples(pipeline->parts.metrics));
         cut->failed = cut->failed || !snapshot_meta(cut->snapshot, "examples", text, &cut->error);
+        if (!cut->final) cut->probe = probe_scores(pipeline->probe, pipeline->parts.learner);
     }
     cut->stall = clock_seconds() - begin;
     publisher_submit(pipeline->parts.publisher, cut);
@@ -675,6 +666,7 @@ struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct
     atomic_store(&pipeline->join_moved, clock_monotonic());
     atomic_store(&pipeline->learn_moved, clock_monotonic());
     pipeline->merge = merge_create();
+    pipeline->probe = probe_create(parts->features);
     pipeline->batches = queue_create(BATCHES + 4);
     pipeline->spare = queue_create(BATCHES);
     for (int i = 0; i < BATCHES; i++) {
@@ -736,6 +728,7 @@ void pipeline_destroy(struct pipeline *pipeline)
     }
     kafka_source_destroy(pipeline->kafka);
     merge_destroy(pipeline->merge);
+    probe_destroy(pipeline->probe);
     queue_destroy(pipeline->batches);
     queue_destroy(pipeline->spare);
     for (int i = 0; i < BATCHES; i++) arena_destroy(pipeline->work[i].arena);

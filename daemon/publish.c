@@ -17,6 +17,7 @@
 #include "daemon/notify.h"
 #include "daemon/positions.h"
 #include "daemon/queue.h"
+#include "daemon/trial.h"
 #include "daemon/version.h"
 #include "storage/checkpoint.h"
 
@@ -26,11 +27,16 @@ enum {
     STUCK_RETRY = 10000,        /* ms, where the interval is longer: nothing is read until one succeeds */
 };
 
+enum outcome { PUBLISH_OK, PUBLISH_REFUSED, PUBLISH_FAILED };
+static const char *const outcome_name[] = { "ok", "refused", "failed" };
+
 struct publisher {
     const struct cs_config *config;
     struct snapshot_store *store;
     struct kafka_sink *sink;
     struct telemetry *telemetry;
+    struct versions *versions;
+    uint64_t hopeless;              /* the snapshot thread's: fell, and there was nothing to roll back to */
     size_t threads;
     char *model_text;
     char fingerprint[33];
@@ -40,13 +46,16 @@ struct publisher {
     pthread_cond_t done;
     int64_t snapshot_interval, checkpoint_interval;
     uint64_t keep;
+    struct config_gate gate;
     double pace;
     bool hurry;                     /* the last cut is waited for */
     int64_t last_cut, last_publish; /* monotonic */
     uint64_t asked, finished;       /* tickets: a cut with ticket t serves all requests up to t */
     bool publish_asked, under_way, closed;
-    uint64_t published_steps;       /* of the version published last by this process; UINT64_MAX: none */
+    uint64_t judged_steps;          /* of the version published or refused last by this process; UINT64_MAX: none */
     struct cs_error snapshot_result, publish_result;    /* of the last cut; code CS_OK where it went well */
+    enum outcome outcome;           /* of the last version made */
+    uint64_t published_version;
     struct publisher_view view;
 };
 
@@ -72,27 +81,74 @@ abandon:
     return false;
 }
 
-static bool publish(struct publisher *publisher, struct cut *cut, uint64_t *version, struct cs_error *err)
+static struct config_gate gate_of(struct publisher *publisher, uint64_t *keep)
 {
     pthread_mutex_lock(&publisher->lock);
-    uint64_t keep = publisher->keep;
+    struct config_gate gate = publisher->gate;
+    *keep = publisher->keep;
     pthread_mutex_unlock(&publisher->lock);
-    if (!manifest_publish(publisher->config, publisher->store, publisher->fingerprint, cut, keep, version, err))
-        return false;
-    if (!publisher->config->checkpoint.announce_topic || !publisher->sink) return true;
-    char key[32];
-    snprintf(key, sizeof key, "%020llu", (unsigned long long)*version);
-    json_t *message =
-        json_pack("{s:s, s:s, s:I, s:I}", "version", key, "directory", publisher->config->checkpoint.directory,
-                  "watermark", (json_int_t)cut->watermark, "published", (json_int_t)clock_wall());
-    char *text = json_dumps(message, JSON_COMPACT);
-    json_decref(message);
-    struct cs_error announce;
-    if (!kafka_sink_announce(publisher->sink, publisher->config->checkpoint.announce_topic, key, text, &announce))
-        log_warning("version published, but not announced", LOG_U("version", *version),
-                    LOG_S("error", announce.message));
-    free(text);
+    return gate;
+}
+
+/* All reasons against it, not the first alone. False: it could not be tried. */
+static bool judge(struct publisher *publisher, const struct config_gate *gate, const char *candidate,
+                  const struct cut *cut, struct gate_reasons *reasons, struct cs_error *err)
+{
+    const char *directory = publisher->config->checkpoint.directory;
+    if (!trial_run(candidate, cut->probe, reasons, err)) return cs_error_prefix(err, "trying the version");
+    struct gate_quality was = gate_quality_of(directory, checkpoint_current(directory)), is = { .known = true };
+    for (int users = 0; users < USERS_GROUPS; users++) is.users[users] = cut->report[users][SPAN_WINDOW];
+    gate_judge(gate, &is, &was, reasons);
     return true;
+}
+
+static enum outcome publish(struct publisher *publisher, struct cut *cut, uint64_t *version,
+                            struct gate_reasons *reasons, struct cs_error *err)
+{
+    uint64_t keep;
+    struct config_gate gate = gate_of(publisher, &keep);
+    struct checkpoint_writer *candidate =
+        manifest_candidate(publisher->config, publisher->store, publisher->fingerprint, cut, err);
+    if (!candidate) return PUBLISH_FAILED;
+    if (!judge(publisher, &gate, checkpoint_candidate(candidate), cut, reasons, err)) {
+        checkpoint_abandon(candidate);
+        return PUBLISH_FAILED;
+    }
+    if (!reasons->count)
+        return versions_accept(publisher->versions, candidate, keep, cut->watermark, version, err) ? PUBLISH_OK
+                                                                                                   : PUBLISH_FAILED;
+    if (!checkpoint_refuse(candidate, reasons->text, gate.keep_refused, version, err)) {
+        cs_error_prefix(err, "the version is refused (%.200s), and could not be kept aside", reasons->text);
+        return PUBLISH_FAILED;
+    }
+    cs_fail(err, CS_REFUSED, "version %llu is refused by the gate: %.400s", (unsigned long long)*version,
+            reasons->text);
+    return PUBLISH_REFUSED;
+}
+
+/* Has quality fallen since the current version was cut? Judged are the scores given since then, against what they were
+ * then, by the gate's bounds. */
+static void watch(struct publisher *publisher)
+{
+    uint64_t keep, version = versions_watched(publisher->versions);
+    struct config_gate gate = gate_of(publisher, &keep);
+    if (gate.rollback != ROLLBACK_AUTOMATIC || !version || version == publisher->hopeless) return;
+    struct gate_quality was = gate_quality_of(publisher->config->checkpoint.directory, version), since;
+    struct gate_reasons reasons = { 0 };
+    struct cs_error err;
+    if (!was.known) return;
+    if (!manifest_since(publisher->config, publisher->store, was.examples, &since, &err)) {
+        log_error("quality since the last version can't be judged", LOG_S("error", err.message));
+        return;
+    }
+    if (gate_judge(&gate, &since, &was, &reasons)) return;
+    uint64_t now;
+    log_error("quality has fallen since the version was published", LOG_U("version", version),
+              LOG_U("examples", since.examples - was.examples), LOG_S("reasons", reasons.text));
+    if (versions_rollback(publisher->versions, 0, ROLLBACK_BY_GATE, reasons.text, &now, &err)) return;
+    publisher->hopeless = version;
+    log_error("no automatic rollback: name a version by `coldstreamctl rollback VERSION`",
+              LOG_S("error", err.message));
 }
 
 /* Under the lock. Writing takes little of the machine while there is something to learn, all it can get otherwise. */
@@ -152,34 +208,45 @@ static void note_snapshot(struct publisher *publisher, const struct cut *cut, bo
     }
 }
 
-static void note_publication(struct publisher *publisher, const struct cut *cut, bool fine, uint64_t version,
-                             double seconds, const struct cs_error *err)
+static void note_refusal(struct publisher *publisher, uint64_t version, const struct gate_reasons *reasons)
+{
+    struct publisher_view *view = &publisher->view;         /* under the lock */
+    view->refused++;
+    view->refused_version = version;
+    view->refused_time = clock_wall();
+    snprintf(view->refusal, sizeof view->refusal, "%.1023s", reasons->text);
+}
+
+static void note_publication(struct publisher *publisher, const struct cut *cut, enum outcome outcome, uint64_t version,
+                             const struct gate_reasons *reasons, double seconds, const struct cs_error *err)
 {
     struct publisher_view *view = &publisher->view;
     double freshness = cut->watermark > 0 ? (double)(clock_wall() - cut->watermark) / 1000 : 0;
     pthread_mutex_lock(&publisher->lock);
     publisher->publish_result = *err;
-    if (fine) {
-        view->version = version;
+    if (outcome == PUBLISH_OK) {
+        publisher->published_version = version;
         view->published++;
         view->publish_time = clock_wall();
         view->publish_watermark = cut->watermark;
         view->publish_seconds = seconds;
         view->freshness_seconds = freshness;
         view->publish_error[0] = 0;
-        publisher->published_steps = cut->steps;
     } else {
-        view->publish_failures++;
+        view->publish_failures += outcome == PUBLISH_FAILED;
         snprintf(view->publish_error, sizeof view->publish_error, "%.255s", err->message);
     }
+    if (outcome == PUBLISH_REFUSED) note_refusal(publisher, version, reasons);
+    if (outcome != PUBLISH_FAILED) publisher->judged_steps = cut->steps;
+    publisher->outcome = outcome;
     publisher->last_publish = clock_monotonic();
     pthread_mutex_unlock(&publisher->lock);
-    telemetry_add(publisher->telemetry, METRIC_PUBLISH, TELEMETRY_LABELS(fine ? "ok" : "failed"), 1);
-    if (!fine) {
-        log_error("version not published", LOG_S("error", err->message));
-        return;
-    }
-    telemetry_set(publisher->telemetry, METRIC_PUBLISHED_VERSION, NULL, (double)version);
+    telemetry_add(publisher->telemetry, METRIC_PUBLISH, TELEMETRY_LABELS(outcome_name[outcome]), 1);
+    if (outcome == PUBLISH_REFUSED)
+        log_error("version refused, the current one stands", LOG_U("version", version), LOG_U("steps", cut->steps),
+                  LOG_S("reasons", reasons->text), LOG_S("kept", CHECKPOINT_REFUSED));
+    else if (outcome == PUBLISH_FAILED) log_error("version not published", LOG_S("error", err->message));
+    if (outcome != PUBLISH_OK) return;
     if (cut->watermark > 0) telemetry_observe(publisher->telemetry, METRIC_FRESHNESS, freshness);
     log_notice("version published", LOG_U("version", version), LOG_U("steps", cut->steps), LOG_F("seconds", seconds));
 }
@@ -188,7 +255,7 @@ static bool publication_due(struct publisher *publisher, const struct cut *cut)
 {
     pthread_mutex_lock(&publisher->lock);
     bool due = clock_monotonic() - publisher->last_publish >= publisher->checkpoint_interval && cut->steps > 0 &&
-               cut->steps != publisher->published_steps && !publisher->view.held;
+               cut->steps != publisher->judged_steps && !publisher_held(publisher);
     pthread_mutex_unlock(&publisher->lock);
     return (due || cut->publish) && !cut->final;
 }
@@ -197,6 +264,7 @@ static void cut_destroy(struct cut *cut)
 {
     free(cut->positions);
     free(cut->commit);
+    probe_scores_destroy(cut->probe);
     free(cut);
 }
 
@@ -208,11 +276,13 @@ static void end_cut(struct publisher *publisher, struct cut *cut)
     note_snapshot(publisher, cut, fine, clock_seconds() - begin, &err);
     if (fine) {
         if (cut->source) kafka_source_commit(cut->source, cut->commit, cut->commit_count, cut->final ? COMMIT_WAIT : 0);
+        watch(publisher);
         if (publication_due(publisher, cut)) {
             uint64_t version = 0;
+            struct gate_reasons reasons = { 0 };
             begin = clock_seconds();
-            bool published = publish(publisher, cut, &version, &err);
-            note_publication(publisher, cut, published, version, clock_seconds() - begin, &err);
+            enum outcome outcome = publish(publisher, cut, &version, &reasons, &err);
+            note_publication(publisher, cut, outcome, version, &reasons, clock_seconds() - begin, &err);
         }
     }
     pthread_mutex_lock(&publisher->lock);
@@ -349,8 +419,13 @@ bool publisher_snapshot(struct publisher *publisher, struct cs_error *err)
 bool publisher_publish(struct publisher *publisher, uint64_t *version, struct cs_error *err)
 {
     struct publisher_view view;
+    struct versions_view now = versions_view(publisher->versions);
+    if (now.held)
+        return cs_fail(err, CS_FAILED, "nothing is published until `coldstreamctl resume`: %.380s", now.hold);
     if (!wait_for(publisher, true, &view, err)) return false;
-    *version = view.version;
+    pthread_mutex_lock(&publisher->lock);
+    *version = publisher->published_version;
+    pthread_mutex_unlock(&publisher->lock);
     return true;
 }
 
@@ -361,37 +436,14 @@ void publisher_request(struct publisher *publisher)
     pthread_mutex_unlock(&publisher->lock);
 }
 
-bool publisher_rollback(struct publisher *publisher, uint64_t version, uint64_t *now, struct cs_error *err)
+struct versions *publisher_versions(struct publisher *publisher)
 {
-    const char *directory = publisher->config->checkpoint.directory;
-    uint64_t current = checkpoint_current(directory);
-    if (version == 0) {
-        uint64_t *all;
-        size_t count;
-        if (!checkpoint_list(directory, &all, &count, err)) return false;
-        for (size_t i = 0; i < count; i++)
-            if (all[i] < current) version = all[i];
-        free(all);
-        if (version == 0)
-            return cs_fail(err, CS_FAILED, "there is no version before %llu in %s", (unsigned long long)current,
-                           directory);
-    }
-    if (!checkpoint_repoint(directory, version, err)) return false;
-    pthread_mutex_lock(&publisher->lock);
-    publisher->view.held = true;
-    publisher->view.version = version;
-    pthread_mutex_unlock(&publisher->lock);
-    telemetry_set(publisher->telemetry, METRIC_PUBLISHED_VERSION, NULL, (double)version);
-    log_notice("rolled back; nothing is published until resume", LOG_U("from", current), LOG_U("to", version));
-    *now = version;
-    return true;
+    return publisher->versions;
 }
 
-void publisher_release(struct publisher *publisher)
+bool publisher_held(struct publisher *publisher)
 {
-    pthread_mutex_lock(&publisher->lock);
-    publisher->view.held = false;
-    pthread_mutex_unlock(&publisher->lock);
+    return versions_view(publisher->versions).held;
 }
 
 struct publisher_view publisher_view(struct publisher *publisher)
@@ -399,6 +451,10 @@ struct publisher_view publisher_view(struct publisher *publisher)
     pthread_mutex_lock(&publisher->lock);
     struct publisher_view view = publisher->view;
     pthread_mutex_unlock(&publisher->lock);
+    struct versions_view versions = versions_view(publisher->versions);
+    view.version = versions.current;
+    view.held = versions.held;
+    snprintf(view.hold, sizeof view.hold, "%s", versions.hold);
     return view;
 }
 
@@ -410,13 +466,15 @@ bool publisher_stuck(struct publisher *publisher)
     return stuck;
 }
 
-void publisher_set_live(struct publisher *publisher, int64_t snapshot, int64_t checkpoint, uint64_t keep, double pace)
+void publisher_set_live(struct publisher *publisher, const struct cs_config *config)
 {
     pthread_mutex_lock(&publisher->lock);
-    publisher->snapshot_interval = snapshot;
-    publisher->checkpoint_interval = checkpoint;
-    publisher->keep = keep;
-    publisher->pace = pace;
+    publisher->snapshot_interval = config->snapshot.interval;
+    publisher->checkpoint_interval = config->checkpoint.interval;
+    publisher->keep = config->checkpoint.keep;
+    if (publisher->outcome == PUBLISH_REFUSED) publisher->judged_steps = UINT64_MAX;    /* it may pass now */
+    publisher->gate = config->checkpoint.gate;
+    publisher->pace = config->snapshot.pace;
     set_pace(publisher);
     pthread_mutex_unlock(&publisher->lock);
 }
@@ -437,15 +495,15 @@ struct publisher *publisher_create(const struct cs_config *config, struct snapsh
     publisher->queue = queue_create(2);
     pthread_mutex_init(&publisher->lock, NULL);
     pthread_cond_init(&publisher->done, NULL);
-    publisher_set_live(publisher, config->snapshot.interval, config->checkpoint.interval, config->checkpoint.keep,
-                       config->snapshot.pace);
+    publisher_set_live(publisher, config);
     publisher->last_cut = publisher->last_publish = clock_monotonic();
-    publisher->published_steps = UINT64_MAX;
+    publisher->judged_steps = UINT64_MAX;
     publisher->view.stats = snapshot_stats(store);
     tell_sizes(telemetry, &publisher->view.stats);
-    publisher->view.version = checkpoint_current(config->checkpoint.directory);
-    if (publisher->view.version)
-        telemetry_set(telemetry, METRIC_PUBLISHED_VERSION, NULL, (double)publisher->view.version);
+    if (!(publisher->versions = versions_open(config, sink, telemetry, err))) {
+        publisher_destroy(publisher);
+        return NULL;
+    }
     int error = pthread_create(&publisher->thread, NULL, serve, publisher);
     if (error) {
         cs_fail_errno(err, error, "starting the snapshot thread");
@@ -459,6 +517,7 @@ void publisher_destroy(struct publisher *publisher)
 {
     if (!publisher) return;
     queue_destroy(publisher->queue);
+    versions_close(publisher->versions);
     free(publisher->model_text);
     pthread_cond_destroy(&publisher->done);
     pthread_mutex_destroy(&publisher->lock);

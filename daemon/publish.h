@@ -8,9 +8,12 @@
 #include "core/ingest.h"
 #include "core/learner.h"
 #include "core/shown.h"
+#include "daemon/gate.h"
 #include "daemon/kafka_sink.h"
 #include "daemon/kafka_source.h"
+#include "daemon/probe.h"
 #include "daemon/telemetry.h"
+#include "daemon/versions.h"
 #include "storage/snapshot.h"
 
 /* The niceness of the snapshot thread: it takes what the learner's threads leave before it takes from them. */
@@ -31,6 +34,7 @@ struct cut {
     bool final;                         /* the daemon stops after it: no checkpoint, wait for the broker's answer */
     uint64_t ticket;
     uint64_t steps;
+    struct probe_scores *probe;         /* what the learner says now; NULL: nothing */
     double join_seconds, stall;         /* that the join and the learn thread spent on it */
     struct metrics_report report[USERS_GROUPS][SPANS];      /* filled from the snapshot, where it is published */
     struct metrics_report delayed[USERS_GROUPS][SPANS];     /* the same, by the scores of the showing */
@@ -43,11 +47,15 @@ struct publisher_view {
     double snapshot_seconds;
     double stall_seconds;               /* that learning has waited for the newest cut, so far */
     char snapshot_error[256];           /* of the last failure in a row; "" */
-    uint64_t version, published, publish_failures;      /* version 0: none */
+    uint64_t version, published, publish_failures;      /* version: current; 0: none */
     int64_t publish_time, publish_watermark;
     double publish_seconds, freshness_seconds;
     char publish_error[256];
     bool held;                          /* rolled back: nothing is published until resumed */
+    char hold[400];                     /* since when and why; "" */
+    uint64_t refused, refused_version;  /* by the gate, in this run; the last one */
+    int64_t refused_time;
+    char refusal[1024];                 /* why */
     uint64_t lost_letters;
 };
 
@@ -57,8 +65,8 @@ struct publisher *publisher_create(const struct cs_config *config, struct snapsh
                                    struct kafka_sink *sink, struct telemetry *telemetry, size_t threads,
                                    struct cs_error *err);
 void publisher_destroy(struct publisher *publisher);            /* after publisher_finish */
-/* What a reload may change: intervals in ms; pace: the share of a core that writing takes while the daemon learns. */
-void publisher_set_live(struct publisher *publisher, int64_t snapshot, int64_t checkpoint, uint64_t keep, double pace);
+/* What a reload may change: of snapshot and checkpoint what the settings table calls live. */
+void publisher_set_live(struct publisher *publisher, const struct cs_config *config);
 
 /* The join thread's side. Due: asked for, or the interval is over and something `changed`; never while another is under
  * way. When true the caller owes a cut (begun here). */
@@ -72,12 +80,12 @@ void publisher_finish(struct publisher *publisher);             /* commits what 
 /* The operator's side. Both wait until it is committed (and published). */
 bool publisher_snapshot(struct publisher *publisher, struct cs_error *err);
 bool publisher_publish(struct publisher *publisher, uint64_t *version, struct cs_error *err);
-bool publisher_rollback(struct publisher *publisher, uint64_t version, uint64_t *now,
-                        struct cs_error *err);                  /* 0: the one before */
 void publisher_request(struct publisher *publisher);            /* a snapshot soon, without waiting */
-void publisher_release(struct publisher *publisher);            /* ends the hold of a rollback */
+struct versions *publisher_versions(struct publisher *publisher);      /* to roll back, to resume, to pin */
 void publisher_abort_waits(struct publisher *publisher); /* the pipeline has ended: nothing asked for will come */
 struct publisher_view publisher_view(struct publisher *publisher);
+/* Rolled back, and not resumed: whatever leaves this process for readers must wait. */
+bool publisher_held(struct publisher *publisher);
 bool publisher_stuck(struct publisher *publisher); /* three snapshots in a row have failed: reading should wait */
 
 /* Start-up: everything of the last snapshot into fresh objects. False where it is another model's or damaged

@@ -1,6 +1,15 @@
 /* Figures of steps and validations, under the names of telemetry_table.c. */
 #include "daemon/report.h"
 
+#include "daemon/clock.h"
+#include "daemon/log.h"
+
+enum {
+    SMALL = 8,              /* examples: batch normalisation learns badly from fewer, and from one nothing */
+    SMALL_MANY = 100,       /* such batches in a row are worth a warning */
+    MINUTE = 60000,
+};
+
 void report_step(struct telemetry *telemetry, const struct batch *batch, const struct learner_losses *losses,
                  double seconds)
 {
@@ -16,6 +25,17 @@ void report_step(struct telemetry *telemetry, const struct batch *batch, const s
     telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("reconstruct_behavior"), losses->reconstruct_behavior);
     telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("mmd"), losses->mmd);
     if (losses->skipped) telemetry_add(telemetry, METRIC_NONFINITE, NULL, 1);
+}
+
+void report_small_batch(struct small_batches *batches, size_t size)
+{
+    batches->in_a_row = size < SMALL ? batches->in_a_row + 1 : 0;
+    int64_t now = clock_monotonic();
+    if (batches->in_a_row < SMALL_MANY || (batches->warned && now - batches->warned < MINUTE)) return;
+    batches->warned = now;
+    log_warning("batches are too small for batch normalisation: raise batch.max_delay, so that tens of examples come "
+                "in it",
+                LOG_U("examples", size), LOG_U("batches_in_a_row", batches->in_a_row));
 }
 
 void report_validation(struct telemetry *telemetry, enum validation validation, const struct metrics *metrics,

@@ -1,4 +1,4 @@
-/* What the learn thread tells /metrics: of each step, and, now and then, of both validations. */
+/* What the learn thread tells /metrics, of each step and, now and then, of both validations; and what it warns of. */
 #ifndef DAEMON_REPORT_H
 #define DAEMON_REPORT_H
 
@@ -8,6 +8,10 @@
 
 void report_step(struct telemetry *telemetry, const struct batch *batch, const struct learner_losses *losses,
                  double seconds);
+
+/* Warns of a stream too thin for batch.max_delay, once a minute: an operator would only see scores drift to 0 and 1. */
+struct small_batches { size_t in_a_row; int64_t warned; };     /* monotonic ms, 0: never */
+void report_small_batch(struct small_batches *batches, size_t size);
 
 enum validation { VALIDATION_PROGRESSIVE, VALIDATION_DELAYED };
 /* Fills report. Costs sorting the window for each group of users; not for every step. */

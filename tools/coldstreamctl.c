@@ -15,11 +15,13 @@ const struct ctl_verb ctl_verb_table[] = {
     { "publish", running, NULL, "Snapshot, then publish a checkpoint of it for the serving fleet.", ctl_client_options,
       ctl_client },
     { "rollback", running, "[VERSION]",
-      "Point `current` at an earlier checkpoint; the previous one where VERSION is left out.", ctl_client_options,
-      ctl_client },
+      "Point `current` at an earlier checkpoint, by default the previous one, and publish nothing until resume.",
+      ctl_client_options, ctl_client },
+    { "pin", running, "VERSION", "Keep a checkpoint, however many come after it.", ctl_client_options, ctl_client },
+    { "unpin", running, "VERSION", "Let a pinned checkpoint go with the others.", ctl_client_options, ctl_client },
     { "reload", running, NULL, "Read the configuration file again, as SIGHUP does.", ctl_client_options, ctl_client },
     { "pause", running, NULL, "Stop learning; the position in the stream is kept.", ctl_client_options, ctl_client },
-    { "resume", running, NULL, "Go on learning.", ctl_client_options, ctl_client },
+    { "resume", running, NULL, "Go on learning, and publishing after a rollback.", ctl_client_options, ctl_client },
     { "log-level", running, "LEVEL", "Change what is logged: error, warning, notice, info or debug.",
       ctl_client_options, ctl_client },
     { "check-config", files, "FILE", "Say all that is wrong with a configuration.", ctl_check_config_options,
@@ -78,7 +80,7 @@ static void help(FILE *out)
 
 static int unknown_verb(const char *word)
 {
-    const char *names[32], *near;
+    const char *names[48], *near;
     size_t n = 0;
 
     for (const struct ctl_verb *v = ctl_verb_table; v->name; v++) names[n++] = v->name;

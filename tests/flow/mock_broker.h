@@ -32,6 +32,8 @@ struct daemon_settings {
     const char *properties, *idle_after, *extra_model, *window, *extra;
     const char *extra_user;     /* user features: ", {name: plan}" */
     const char *extra_snapshot; /* ", on_damage: previous" */
+    const char *topics;         /* instead of impressions and clicks */
+    const char *extra_checkpoint;       /* ", gate: {...}" */
 };
 void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, const struct daemon_settings *settings);
 void daemon_start(struct daemon_run *run);

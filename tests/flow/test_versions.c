@@ -1,0 +1,329 @@
+/* A version goes out only where it is as good as the one before; one that turns out bad is gone back from; and none of
+ * that is forgotten by a crash. The real daemon on a mock broker. */
+#include <inttypes.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/control.h"
+#include "storage/checkpoint.h"
+#include "tests/flow/mock_broker.h"
+
+enum { LESSON = 3000, POISON = 1000 };
+static const int64_t BEGIN = 1700000000000;
+
+struct world { struct mock_broker *broker; struct daemon_run run; int produced; };
+
+/* Examples, joined already, so that no label depends on when it is read. An item is clicked or it is not, which is easy
+ * to learn; where the labels are turned round, all that was learned is wrong. */
+static void produce(struct world *world, int count, bool turned)
+{
+    char text[512];
+    for (int i = world->produced; i < world->produced + count; i++) {
+        unsigned dice = (unsigned)i * 2654435761u >> 8, user = dice % 97, item = dice / 97 % 20;
+        int length = snprintf(
+            text, sizeof text,
+            "{\"event\":\"example\",\"impression_id\":\"r%d\",\"ts\":%lld,\"user_id\":\"u%u\",\"user\":{\"age\":%u,"
+            "\"city\":\"c%u\"},\"behaviors\":[%s],\"context\":{\"hour\":3},\"item_id\":\"i%u\",\"item\":{"
+            "\"category\":\"k%u\"},\"clicked\":%s}",
+            i, (long long)(BEGIN + i * 20), user, 18 + user % 50, user % 7, user % 4 ? "\"i1\",\"i7\"" : "", item,
+            item % 5, (item % 3 == 0) != turned ? "true" : "false");
+        mock_broker_produce(world->broker, "examples", 0, text, length);
+    }
+    world->produced += count;
+    mock_broker_flush(world->broker);
+}
+
+static int setup(void **state)
+{
+    struct world *world = calloc(1, sizeof *world);
+    world->broker = mock_broker_create();
+    daemon_prepare(&world->run);
+    static const char *const topic[] = { "examples", "examples.dlq", "announce" };
+    for (size_t i = 0; i < 3; i++) mock_broker_topic(world->broker, topic[i], 1);
+    *state = world;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *world = *state;
+    daemon_remove(&world->run);
+    mock_broker_destroy(world->broker);
+    free(world);
+    return 0;
+}
+
+static bool learned(const json_t *status, int64_t examples)
+{
+    return status_number(status, "examples.all") >= examples;
+}
+
+static void learn(struct world *world, int count, bool turned)
+{
+    produce(world, count, turned);
+    assert_true(daemon_until(&world->run, learned, world->produced));
+}
+
+#define TOPICS "impressions: ~, clicks: ~, conversions: ~, examples: examples"
+#define EXTRA \
+    "evaluation: {window: 1000}\noptimizer: {ranking: {learning_rate: 0.01}, embedding: {learning_rate: 0.01}}\n"
+#define GATE ", announce_topic: announce, gate: {max_log_loss_rise: 0.3, max_auc_drop: 0.1, min_examples: 200%s}"
+
+static void configure(struct world *world, const char *gate)
+{
+    char checkpoint[256];
+    snprintf(checkpoint, sizeof checkpoint, GATE, gate);
+    struct daemon_settings settings = { .topics = TOPICS, .extra_checkpoint = checkpoint, .extra = EXTRA };
+    daemon_configure(&world->run, world->broker, &settings);
+}
+
+/* 0: refused; why is shown. */
+static uint64_t ask(struct world *world, const char *verb, const char *argument)
+{
+    struct cs_error err;
+    json_t *result = control_request(world->run.socket, verb, argument, &err);
+    if (!result) print_message("%s: %s\n", verb, err.message);
+    uint64_t version = result ? (uint64_t)json_integer_value(json_object_get(result, "version")) : 0;
+    json_decref(result);
+    return version;
+}
+
+static void assert_done(struct world *world, const char *verb, const char *argument)
+{
+    json_t *result = daemon_ask(&world->run, verb, argument);
+    assert_non_null(result);
+    json_decref(result);
+}
+
+static bool held(struct world *world, uint64_t *version, int64_t *refused)
+{
+    json_t *status = daemon_ask(&world->run, "status", NULL);
+    assert_non_null(status);
+    const json_t *checkpoint = json_object_get(status, "checkpoint");
+    bool is = json_is_true(json_object_get(checkpoint, "held"));
+    *version = (uint64_t)json_integer_value(json_object_get(checkpoint, "version"));
+    if (refused) *refused = status_number(status, "checkpoint.gate.refused");
+    json_decref(status);
+    assert_int_equal(checkpoint_current(world->run.checkpoints), *version);
+    return is;
+}
+
+/* The n-th announcement is this. Read one by one, as an offset beyond the end would begin anew. */
+static void announced(struct world *world, int n, const char *event, uint64_t version, const char *cause)
+{
+    char text[256];
+    char *value = NULL;
+    for (int i = 0; i <= n; i++) {
+        free(value);
+        value = mock_broker_read(world->broker, "announce", i, NULL, text);
+        assert_non_null(value);
+    }
+    json_t *message = json_loads(value, 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(message, "event")), event);
+    assert_int_equal(strtoull(json_string_value(json_object_get(message, "version")), NULL, 10), version);
+    if (cause) assert_string_equal(json_string_value(json_object_get(message, "cause")), cause);
+    json_decref(message);
+    free(value);
+}
+
+static void assert_reason(struct world *world, uint64_t version, const char *text)
+{
+    char path[256], line[2048] = "";
+    snprintf(path, sizeof path, "%s/refused/%020" PRIu64 "/reason.txt", world->run.checkpoints, version);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_non_null(fgets(line, sizeof line, file));
+    fclose(file);
+    if (!strstr(line, text)) fail_msg("\"%s\" is not in \"%s\"", text, line);
+}
+
+static void what_got_worse_is_not_published(void **state)
+{
+    struct world *world = *state;
+    uint64_t version;
+    int64_t refused;
+    configure(world, "");
+    daemon_start(&world->run);
+    learn(world, LESSON, false);
+    assert_int_equal(ask(world, "publish", NULL), 1);
+    learn(world, POISON, true);
+    assert_int_equal(ask(world, "publish", NULL), 0);
+    assert_false(held(world, &version, &refused));
+    assert_int_equal(version, 1);
+    assert_int_equal(refused, 1);
+    assert_reason(world, 2, "AUC of all users fell from");
+    assert_reason(world, 2, "log loss of new users rose from");
+
+    configure(world, ", max_calibration_error: 9");      /* still refused: bounds hold as they are now */
+    assert_done(world, "reload", NULL);
+    assert_int_equal(ask(world, "publish", NULL), 0);
+    struct daemon_settings open = { .topics = TOPICS, .extra_checkpoint = ", announce_topic: announce, gate: {}",
+                                    .extra = EXTRA };
+    daemon_configure(&world->run, world->broker, &open);
+    assert_done(world, "reload", NULL);
+    assert_int_equal(ask(world, "publish", NULL), 4);
+    announced(world, 0, "published", 1, NULL);
+    announced(world, 1, "published", 4, NULL);
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
+static void what_turns_out_bad_is_gone_back_from(void **state)
+{
+    struct world *world = *state;
+    uint64_t version;
+    configure(world, ", rollback: automatic");
+    daemon_start(&world->run);
+    learn(world, LESSON, false);
+    assert_int_equal(ask(world, "publish", NULL), 1);
+    learn(world, 500, false);
+    assert_int_equal(ask(world, "publish", NULL), 2);
+    learn(world, 500, false);
+    assert_done(world, "snapshot", NULL);               /* judged, and found as good as it was */
+    assert_false(held(world, &version, NULL));
+    assert_int_equal(version, 2);
+
+    learn(world, POISON, true);
+    assert_done(world, "snapshot", NULL);
+    assert_true(held(world, &version, NULL));
+    assert_int_equal(version, 1);
+    assert_int_equal(ask(world, "publish", NULL), 0);
+    assert_true(checkpoint_is_marked(world->run.checkpoints, 2, CHECKPOINT_WITHDRAWN));
+    announced(world, 2, "rolled_back", 1, "automatic");
+
+    assert_int_equal(daemon_stop(&world->run, SIGKILL), -SIGKILL);
+    daemon_start(&world->run);
+    learn(world, POISON, false);
+    announced(world, 3, "current", 1, NULL);
+    assert_true(held(world, &version, NULL));
+    assert_int_equal(version, 1);
+    assert_done(world, "snapshot", NULL);
+    assert_done(world, "resume", NULL);
+    assert_done(world, "snapshot", NULL);               /* version 1 is not judged by what came after it */
+    assert_false(held(world, &version, NULL));
+    assert_int_equal(version, 1);
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
+static void operators_go_back_and_pin(void **state)
+{
+    struct world *world = *state;
+    uint64_t version;
+    configure(world, "");
+    daemon_start(&world->run);
+    learn(world, LESSON, false);
+    for (uint64_t i = 1; i <= 3; i++) assert_int_equal(ask(world, "publish", NULL), i);
+    assert_int_equal(ask(world, "rollback", "9"), 0);
+    assert_int_equal(ask(world, "rollback", "one"), 0);
+    assert_int_equal(ask(world, "pin", NULL), 0);
+    assert_int_equal(ask(world, "pin", "00000000000000000001"), 1);
+    assert_int_equal(ask(world, "rollback", NULL), 2);
+    assert_int_equal(ask(world, "publish", NULL), 0);
+    announced(world, 3, "rolled_back", 2, "operator");
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+    daemon_start(&world->run);
+    learn(world, 100, false);
+    assert_true(held(world, &version, NULL));
+    assert_int_equal(version, 2);
+    assert_done(world, "resume", NULL);
+    for (uint64_t i = 4; i <= 8; i++) assert_int_equal(ask(world, "publish", NULL), i);
+    uint64_t *all;
+    size_t count;
+    assert_true(checkpoint_list(world->run.checkpoints, &all, &count, NULL));
+    assert_int_equal(count, 4);
+    assert_int_equal(all[0], 1);                        /* pinned; then the newest three */
+    assert_int_equal(all[1], 6);
+    free(all);
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
+/* ---- kill -9 at any moment */
+
+static void assert_whole(struct world *world)
+{
+    struct cs_error err = { 0 };
+    struct checkpoint *checkpoint = checkpoint_open(world->run.checkpoints, true, &err);
+    if (!checkpoint) fail_msg("%s", err.message);
+    assert_int_equal(checkpoint_version(checkpoint), checkpoint_current(world->run.checkpoints));
+    checkpoint_close(checkpoint);
+    uint64_t *all;
+    size_t count;
+    assert_true(checkpoint_list(world->run.checkpoints, &all, &count, &err));
+    for (size_t i = 0; i < count; i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/%020" PRIu64, world->run.checkpoints, all[i]);
+        if (!(checkpoint = checkpoint_open(path, true, &err))) fail_msg("%s", err.message);
+        checkpoint_close(checkpoint);
+    }
+    free(all);
+}
+
+/* Asks in a process of its own, so that the daemon can be killed before it answers. */
+static pid_t ask_aside(struct world *world, const char *verb)
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid) return pid;
+    json_t *result = daemon_ask(&world->run, verb, NULL);
+    _exit(result ? 0 : 1);
+}
+
+static void killed_around_a_publication_or_rollback(void **state)
+{
+    struct world *world = *state;
+    enum { ROUNDS = 16 };
+    configure(world, "");
+    daemon_start(&world->run);
+    learn(world, LESSON, false);
+    for (uint64_t i = 1; i <= 3; i++) assert_int_equal(ask(world, "publish", NULL), i);
+    for (int round = 0; round < ROUNDS; round++) {
+        const char *verb = round % 2 ? "rollback" : "publish";
+        uint64_t before = checkpoint_current(world->run.checkpoints), after, version;
+        pid_t asker = ask_aside(world, verb);
+        nanosleep(&(struct timespec){ .tv_nsec = round * round * 150000L }, NULL);     /* 0 to 34 ms */
+        assert_int_equal(daemon_stop(&world->run, SIGKILL), -SIGKILL);
+        int status;
+        assert_int_equal(waitpid(asker, &status, 0), asker);
+        bool answered = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        after = checkpoint_current(world->run.checkpoints);
+        assert_whole(world);
+        daemon_start(&world->run);
+        assert_true(daemon_until(&world->run, learned, LESSON));
+        bool is_held = held(world, &version, NULL);
+        if (round % 2) {
+            assert_true(is_held ? version < before : version == before);
+            if (answered || after != before) assert_true(is_held);
+        } else {
+            assert_false(is_held);
+            assert_int_equal(version, after);
+            assert_true(answered ? version > before : version >= before);
+        }
+        assert_whole(world);
+        assert_done(world, "resume", NULL);
+        assert_true(ask(world, "publish", NULL) > version);
+    }
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
+int main(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(what_got_worse_is_not_published),
+        TEST(what_turns_out_bad_is_gone_back_from),
+        TEST(operators_go_back_and_pin),
+        TEST(killed_around_a_publication_or_rollback),
+    };
+    return cmocka_run_group_tests_name("versions", tests, NULL, NULL);
+}

@@ -1,0 +1,230 @@
+/* Rollback, hold and pins, also across restarts and where a crash came between two steps. */
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "daemon/versions.h"
+#include "tests/unit/serving_fixture.h"
+
+struct world {
+    struct fixture fixture;
+    struct cs_config config;
+    struct telemetry *telemetry;
+    struct versions *versions;
+};
+
+static void open_versions(struct world *world)
+{
+    struct cs_error err = { 0 };
+    versions_close(world->versions);
+    world->versions = versions_open(&world->config, NULL, world->telemetry, &err);
+    if (!world->versions) fail_msg("%s", err.message);
+}
+
+static int setup(void **state)
+{
+    struct world *world = calloc(1, sizeof *world);
+    world->fixture = fixture_create();
+    world->config.checkpoint.directory = world->fixture.directory;
+    world->telemetry = telemetry_create();
+    for (uint64_t seed = 1; seed <= 3; seed++) assert_int_equal(fixture_publish(&world->fixture, seed), seed);
+    open_versions(world);
+    *state = world;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *world = *state;
+    versions_close(world->versions);
+    telemetry_destroy(world->telemetry);
+    fixture_destroy(&world->fixture);
+    free(world);
+    return 0;
+}
+
+static struct checkpoint_writer *sealed(struct world *world)
+{
+    struct cs_error err = { 0 };
+    struct checkpoint_writer *writer = checkpoint_begin(world->fixture.directory, &err);
+    if (!writer || !checkpoint_seal(writer, "{}", &err)) fail_msg("%s", err.message);
+    return writer;
+}
+
+static uint64_t current(struct world *world)
+{
+    uint64_t version = checkpoint_current(world->fixture.directory);
+    assert_int_equal(versions_view(world->versions).current, version);
+    return version;
+}
+
+static bool accepts(struct world *world, uint64_t wanted)
+{
+    struct cs_error err = { 0 };
+    uint64_t version = 0;
+    bool ok = versions_accept(world->versions, sealed(world), 100, 0, &version, &err);
+    if (ok) assert_int_equal(version, wanted);
+    else assert_non_null(strstr(err.message, "nothing is published until `coldstreamctl resume`: rolled back from"));
+    return ok;
+}
+
+static uint64_t back(struct world *world, uint64_t version)
+{
+    struct cs_error err = { 0 };
+    uint64_t now = 0;
+    if (!versions_rollback(world->versions, version, ROLLBACK_BY_OPERATOR, "", &now, &err)) return 0;
+    assert_int_equal(current(world), now);
+    assert_true(versions_view(world->versions).held);
+    return now;
+}
+
+static void nothing_is_published_until_resume_also_after_a_restart(void **state)
+{
+    struct world *world = *state;
+    struct cs_error err = { 0 };
+    assert_int_equal(versions_watched(world->versions), 3);
+    assert_int_equal(back(world, 0), 2);
+    assert_int_equal(versions_watched(world->versions), 0);
+    assert_false(accepts(world, 0));
+    open_versions(world);
+    assert_true(versions_view(world->versions).held);
+    assert_non_null(strstr(versions_view(world->versions).hold, "rolled back from 3 to 2 at 20"));
+    assert_true(telemetry_get(world->telemetry, METRIC_PUBLISH_HELD, NULL) == 1);
+    assert_false(accepts(world, 0));
+    assert_int_equal(current(world), 2);
+    assert_true(versions_release(world->versions, &err));
+    assert_true(versions_release(world->versions, &err));
+    assert_int_equal(versions_watched(world->versions), 0);     /* it was judged in its own time */
+    open_versions(world);
+    assert_false(versions_view(world->versions).held);
+    assert_true(telemetry_get(world->telemetry, METRIC_PUBLISH_HELD, NULL) == 0);
+    assert_true(accepts(world, 4));
+    assert_int_equal(versions_watched(world->versions), 4);
+}
+
+static void a_version_that_was_left_is_not_gone_back_to(void **state)
+{
+    struct world *world = *state;
+    struct cs_error err = { 0 };
+    assert_int_equal(back(world, 0), 2);
+    assert_true(checkpoint_is_marked(world->fixture.directory, 3, CHECKPOINT_WITHDRAWN));
+    assert_true(checkpoint_is_marked(world->fixture.directory, 2, CHECKPOINT_FROZEN));
+    assert_true(versions_release(world->versions, &err));
+    assert_true(accepts(world, 4));
+    assert_int_equal(back(world, 0), 2);        /* not 3 */
+    assert_int_equal(back(world, 3), 3);        /* but by its name */
+    assert_false(checkpoint_is_marked(world->fixture.directory, 3, CHECKPOINT_WITHDRAWN));
+    assert_false(checkpoint_is_marked(world->fixture.directory, 2, CHECKPOINT_WITHDRAWN));  /* forward: 2 is not bad */
+    assert_int_equal(back(world, 3), 3);        /* a hold alone */
+    assert_false(checkpoint_is_marked(world->fixture.directory, 3, CHECKPOINT_WITHDRAWN));
+    assert_int_equal(back(world, 1), 1);
+    assert_int_equal(back(world, 0), 0);
+    assert_true(telemetry_get(world->telemetry, METRIC_ROLLBACKS, TELEMETRY_LABELS("operator")) == 5);
+}
+
+static void a_version_that_is_not_there_or_refused_is_said(void **state)
+{
+    struct world *world = *state;
+    struct cs_error err = { 0 };
+    uint64_t now, refused;
+    assert_true(checkpoint_refuse(sealed(world), "AUC fell", 3, &refused, &err));
+    assert_int_equal(refused, 4);
+    assert_false(versions_rollback(world->versions, 9, ROLLBACK_BY_OPERATOR, "", &now, &err));
+    assert_non_null(strstr(err.message, "has no version 9; there are 1, 2, 3"));
+    assert_false(versions_rollback(world->versions, 4, ROLLBACK_BY_OPERATOR, "", &now, &err));
+    assert_non_null(strstr(err.message, "version 4 was refused"));
+    assert_false(versions_pin(world->versions, 9, true, &err));
+    assert_int_equal(current(world), 3);
+    assert_false(versions_view(world->versions).held);
+}
+
+static void a_damaged_version_is_not_gone_back_to(void **state)
+{
+    struct world *world = *state;
+    struct cs_error err = { 0 };
+    uint64_t now;
+    char path[128];
+    snprintf(path, sizeof path, "%s/%020d/data.mdb", world->fixture.directory, 2);
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    fseek(file, -100, SEEK_END);
+    fputc(fgetc(file) ^ 0x55, file);
+    fseek(file, -1000, SEEK_END);
+    fputs("damage", file);
+    fclose(file);
+    assert_false(versions_rollback(world->versions, 0, ROLLBACK_BY_OPERATOR, "", &now, &err));
+    assert_int_equal(err.code, CS_REFUSED);
+    assert_non_null(strstr(err.message, "no rollback to version 2"));
+    assert_int_equal(current(world), 3);
+    assert_false(versions_view(world->versions).held);
+    assert_int_equal(back(world, 1), 1);
+}
+
+/* The hold is on disk before anything else moves: a process killed right after it is completed by the next. */
+static void an_interrupted_rollback_is_completed(void **state)
+{
+    struct world *world = *state;
+    struct cs_error err = { 0 };
+    char path[128];
+    snprintf(path, sizeof path, "%s/held.json", world->fixture.directory);
+    FILE *file = fopen(path, "w");
+    fprintf(file, "{\"from\":3,\"to\":1,\"time\":1700000000000,\"cause\":\"operator\",\"reason\":\"\"}");
+    fclose(file);
+    open_versions(world);
+    assert_int_equal(current(world), 1);
+    assert_true(versions_view(world->versions).held);
+    assert_true(checkpoint_is_marked(world->fixture.directory, 3, CHECKPOINT_WITHDRAWN));
+    assert_true(checkpoint_repoint(world->fixture.directory, 2, &err));      /* by hand: left as it is */
+    open_versions(world);
+    assert_int_equal(current(world), 2);
+    assert_true(versions_view(world->versions).held);
+
+    file = fopen(path, "w");
+    fputs("{\"from\":3,", file);
+    fclose(file);
+    assert_null(versions_open(&world->config, NULL, world->telemetry, &err));
+    assert_int_equal(err.code, CS_REFUSED);
+    assert_non_null(strstr(err.message, "remove the file if it may go on"));
+    unlink(path);
+}
+
+static void pins_are_told_and_kept(void **state)
+{
+    struct world *world = *state;
+    struct cs_error err = { 0 };
+    uint64_t *version = NULL, accepted;
+    assert_true(versions_pin(world->versions, 1, true, &err));
+    assert_true(versions_pin(world->versions, 3, true, &err));
+    assert_true(versions_pin(world->versions, 3, false, &err));
+    for (int i = 0; i < 3; i++)
+        assert_true(versions_accept(world->versions, sealed(world), 1, 0, &accepted, &err));
+    assert_int_equal(versions_pinned(world->versions, &version), 1);
+    assert_int_equal(version[0], 1);
+    free(version);
+    assert_true(checkpoint_list(world->fixture.directory, &version, &(size_t){ 0 }, &err));
+    assert_int_equal(version[0], 1);
+    assert_int_equal(version[1], 5);
+    free(version);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(nothing_is_published_until_resume_also_after_a_restart),
+        TEST(a_version_that_was_left_is_not_gone_back_to),
+        TEST(a_version_that_is_not_there_or_refused_is_said),
+        TEST(a_damaged_version_is_not_gone_back_to),
+        TEST(an_interrupted_rollback_is_completed),
+        TEST(pins_are_told_and_kept),
+    };
+    return cmocka_run_group_tests_name("versions", tests, NULL, NULL);
+}
