@@ -297,8 +297,17 @@ bool versions_rollback(struct versions *versions, uint64_t version, enum rollbac
     struct hold hold = { .from = checkpoint_current(versions->directory), .time = clock_wall() };
     snprintf(hold.cause, sizeof hold.cause, "%s", cause_name[cause]);
     snprintf(hold.reason, sizeof hold.reason, "%s", reason);
-    hold.to = version ? version : version_before(versions, hold.from, err);
-    if (!hold.to || !find_version(versions, hold.to, err) || !check_target(versions, hold.to, err)) goto out;
+    if (cause == ROLLBACK_BY_GATE && versions_watched(versions) != hold.from) {     /* an operator was faster */
+        cs_fail(err, CS_FAILED, "version %" PRIu64 " is not the newest one, or publishing is held", hold.from);
+        goto out;
+    }
+    if (!(hold.to = version ? version : version_before(versions, hold.from, err))) goto out;
+    if (!find_version(versions, hold.to, err)) goto out;
+    while (!check_target(versions, hold.to, err)) {
+        if (cause == ROLLBACK_BY_OPERATOR) goto out;        /* who is there can choose */
+        log_error("a version can't be gone back to", LOG_S("error", err->message));
+        if (!(hold.to = version_before(versions, hold.to, err))) goto out;
+    }
     if (!write_hold(versions, &hold, err) || !follow_hold(versions, &hold, err)) goto out;
     tell_rollback(versions, &hold);
     *now = hold.to;

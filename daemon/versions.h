@@ -33,8 +33,9 @@ bool versions_accept(struct versions *versions, struct checkpoint_writer *candid
                      uint64_t *version, struct cs_error *err);
 
 enum rollback_cause { ROLLBACK_BY_OPERATOR, ROLLBACK_BY_GATE };
-/* version 0: the newest one before the current that was not rolled back from. The target is read and checked first.
- * Where it is current already, publishing is held and nothing else changes. */
+/* version 0: the newest one before the current that was not rolled back from. The target is read and checked first;
+ * the gate passes over damaged ones, an operator is told. Where it is current already, publishing is held and nothing
+ * else changes. The gate's is refused where the current version is not to be watched. */
 bool versions_rollback(struct versions *versions, uint64_t version, enum rollback_cause cause, const char *reason,
                        uint64_t *now, struct cs_error *err);
 /* Ends the hold; fine where there is none. */

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,6 +149,38 @@ static void assert_reason(struct world *world, uint64_t version, const char *tex
     if (!strstr(line, text)) fail_msg("\"%s\" is not in \"%s\"", text, line);
 }
 
+/* As the daemon said when it started last. */
+static int http_port_of(struct world *world)
+{
+    char line[1024];
+    int port = 0;
+    FILE *file = fopen(world->run.log, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file)) {
+        const char *at = strstr(line, " http=");
+        if (at) port = atoi(at + strlen(" http="));
+    }
+    fclose(file);
+    return port;
+}
+
+/* The daemon's /metrics have this line. */
+static void assert_metric(struct world *world, const char *line)
+{
+    char address[64], *text = NULL;
+    size_t size;
+    FILE *body = open_memstream(&text, &size);
+    CURL *curl = curl_easy_init();
+    snprintf(address, sizeof address, "http://127.0.0.1:%d/metrics", http_port_of(world));
+    curl_easy_setopt(curl, CURLOPT_URL, address);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);
+    assert_int_equal(curl_easy_perform(curl), CURLE_OK);
+    curl_easy_cleanup(curl);
+    fclose(body);
+    if (!strstr(text, line)) fail_msg("no \"%s\" in the metrics", line);
+    free(text);
+}
+
 static void what_got_worse_is_not_published(void **state)
 {
     struct world *world = *state;
@@ -162,6 +195,8 @@ static void what_got_worse_is_not_published(void **state)
     assert_false(held(world, &version, &refused));
     assert_int_equal(version, 1);
     assert_int_equal(refused, 1);
+    assert_metric(world, "coldstream_publish_total{result=\"refused\"} 1\n");
+    assert_metric(world, "coldstream_publish_total{result=\"ok\"} 1\n");
     assert_reason(world, 2, "AUC of all users fell from");
     assert_reason(world, 2, "log loss of new users rose from");
 
@@ -200,6 +235,9 @@ static void what_turns_out_bad_is_gone_back_from(void **state)
     assert_int_equal(ask(world, "publish", NULL), 0);
     assert_true(checkpoint_is_marked(world->run.checkpoints, 2, CHECKPOINT_WITHDRAWN));
     announced(world, 2, "rolled_back", 1, "automatic");
+    assert_metric(world, "coldstream_rollbacks_total{cause=\"automatic\"} 1\n");
+    assert_metric(world, "coldstream_publish_held 1\n");
+    assert_metric(world, "coldstream_published_version 1\n");
 
     assert_int_equal(daemon_stop(&world->run, SIGKILL), -SIGKILL);
     daemon_start(&world->run);

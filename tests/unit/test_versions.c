@@ -146,26 +146,47 @@ static void a_version_that_is_not_there_or_refused_is_said(void **state)
     assert_false(versions_view(world->versions).held);
 }
 
+static void damage(struct world *world, int version)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/%020d/data.mdb", world->fixture.directory, version);
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    fseek(file, -1000, SEEK_END);
+    fputs("damage", file);
+    fclose(file);
+}
+
 static void a_damaged_version_is_not_gone_back_to(void **state)
 {
     struct world *world = *state;
     struct cs_error err = { 0 };
     uint64_t now;
-    char path[128];
-    snprintf(path, sizeof path, "%s/%020d/data.mdb", world->fixture.directory, 2);
-    FILE *file = fopen(path, "r+");
-    assert_non_null(file);
-    fseek(file, -100, SEEK_END);
-    fputc(fgetc(file) ^ 0x55, file);
-    fseek(file, -1000, SEEK_END);
-    fputs("damage", file);
-    fclose(file);
+    damage(world, 2);
     assert_false(versions_rollback(world->versions, 0, ROLLBACK_BY_OPERATOR, "", &now, &err));
     assert_int_equal(err.code, CS_REFUSED);
     assert_non_null(strstr(err.message, "no rollback to version 2"));
     assert_int_equal(current(world), 3);
     assert_false(versions_view(world->versions).held);
     assert_int_equal(back(world, 1), 1);
+}
+
+static void the_gate_goes_back_to_what_is_intact_and_never_after_an_operator(void **state)
+{
+    struct world *world = *state;
+    struct cs_error err = { 0 };
+    uint64_t now;
+    damage(world, 2);
+    assert_true(versions_rollback(world->versions, 0, ROLLBACK_BY_GATE, "AUC fell", &now, &err));
+    assert_int_equal(now, 1);
+    assert_non_null(strstr(versions_view(world->versions).hold, "(automatic: AUC fell)"));
+    assert_int_equal(back(world, 3), 3);
+    assert_false(versions_rollback(world->versions, 0, ROLLBACK_BY_GATE, "AUC fell", &now, &err));
+    assert_true(versions_release(world->versions, &err));
+    assert_int_equal(back(world, 1), 1);
+    assert_true(versions_release(world->versions, &err));
+    assert_false(versions_rollback(world->versions, 0, ROLLBACK_BY_GATE, "AUC fell", &now, &err));
+    assert_int_equal(current(world), 1);
 }
 
 /* The hold is on disk before anything else moves: a process killed right after it is completed by the next. */
@@ -223,6 +244,7 @@ int main(void)
         TEST(a_version_that_was_left_is_not_gone_back_to),
         TEST(a_version_that_is_not_there_or_refused_is_said),
         TEST(a_damaged_version_is_not_gone_back_to),
+        TEST(the_gate_goes_back_to_what_is_intact_and_never_after_an_operator),
         TEST(an_interrupted_rollback_is_completed),
         TEST(pins_are_told_and_kept),
     };
