@@ -54,7 +54,7 @@ struct publisher {
     bool publish_asked, under_way, closed;
     uint64_t judged_steps;          /* of the version published or refused last by this process; UINT64_MAX: none */
     struct cs_error snapshot_result, publish_result;    /* of the last cut; code CS_OK where it went well */
-    enum outcome outcome;           /* of the last version made */
+    enum outcome outcome;           /* of the last version judged: PUBLISH_OK or PUBLISH_REFUSED */
     uint64_t published_version;
     struct publisher_view view;
 };
@@ -237,8 +237,8 @@ static void note_publication(struct publisher *publisher, const struct cut *cut,
         snprintf(view->publish_error, sizeof view->publish_error, "%.255s", err->message);
     }
     if (outcome == PUBLISH_REFUSED) note_refusal(publisher, version, reasons);
+    if (outcome != PUBLISH_FAILED) publisher->outcome = outcome;
     if (outcome != PUBLISH_FAILED) publisher->judged_steps = cut->steps;
-    publisher->outcome = outcome;
     publisher->last_publish = clock_monotonic();
     pthread_mutex_unlock(&publisher->lock);
     telemetry_add(publisher->telemetry, METRIC_PUBLISH, TELEMETRY_LABELS(outcome_name[outcome]), 1);
@@ -255,7 +255,7 @@ static bool publication_due(struct publisher *publisher, const struct cut *cut)
 {
     pthread_mutex_lock(&publisher->lock);
     bool due = clock_monotonic() - publisher->last_publish >= publisher->checkpoint_interval && cut->steps > 0 &&
-               cut->steps != publisher->judged_steps && !publisher_held(publisher);
+               cut->steps != publisher->judged_steps && !versions_view(publisher->versions).held;
     pthread_mutex_unlock(&publisher->lock);
     return (due || cut->publish) && !cut->final;
 }
@@ -441,9 +441,12 @@ struct versions *publisher_versions(struct publisher *publisher)
     return publisher->versions;
 }
 
-bool publisher_held(struct publisher *publisher)
+bool publisher_may_send(struct publisher *publisher)
 {
-    return versions_view(publisher->versions).held;
+    pthread_mutex_lock(&publisher->lock);
+    bool refused = publisher->outcome == PUBLISH_REFUSED;
+    pthread_mutex_unlock(&publisher->lock);
+    return !refused && !versions_view(publisher->versions).held;
 }
 
 struct publisher_view publisher_view(struct publisher *publisher)

@@ -84,8 +84,9 @@ void publisher_request(struct publisher *publisher);            /* a snapshot so
 struct versions *publisher_versions(struct publisher *publisher);      /* to roll back, to resume, to pin */
 void publisher_abort_waits(struct publisher *publisher); /* the pipeline has ended: nothing asked for will come */
 struct publisher_view publisher_view(struct publisher *publisher);
-/* Rolled back, and not resumed: whatever leaves this process for readers must wait. */
-bool publisher_held(struct publisher *publisher);
+/* May what changes between versions leave for readers? Not while publishing is held, and not from a refusal of the gate
+ * until a version passes. */
+bool publisher_may_send(struct publisher *publisher);
 bool publisher_stuck(struct publisher *publisher); /* three snapshots in a row have failed: reading should wait */
 
 /* Start-up: everything of the last snapshot into fresh objects. False where it is another model's or damaged

@@ -56,6 +56,8 @@ struct checkpoint *checkpoint_open(const char *path, bool verify, struct cs_erro
 void checkpoint_close(struct checkpoint *checkpoint);
 uint64_t checkpoint_version(const struct checkpoint *checkpoint);
 const char *checkpoint_manifest(const struct checkpoint *checkpoint);          /* the JSON text */
+/* Whether it has the mark now: one look at the file system. */
+bool checkpoint_has_mark(const struct checkpoint *checkpoint, const char *mark);
 const char *checkpoint_meta_text(const struct checkpoint *checkpoint, const char *name);   /* NULL: none */
 bool checkpoint_read_tensor(struct checkpoint *checkpoint, const struct tensor *tensor, struct cs_error *err);
 bool checkpoint_tensors(struct checkpoint *checkpoint, tensor_visitor *visit, void *self, struct cs_error *err);

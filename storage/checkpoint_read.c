@@ -343,6 +343,12 @@ void checkpoint_close(struct checkpoint *checkpoint)
 
 /* -- reading ------------------------------------------------------------------------------------------------------ */
 
+bool checkpoint_has_mark(const struct checkpoint *checkpoint, const char *mark)
+{
+    char path[PATH_MAX];
+    return snprintf(path, sizeof path, "%s/%s", checkpoint->directory, mark) < PATH_MAX && access(path, F_OK) == 0;
+}
+
 uint64_t checkpoint_version(const struct checkpoint *checkpoint)
 {
     return checkpoint->version;

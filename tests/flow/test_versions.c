@@ -107,6 +107,14 @@ static void assert_done(struct world *world, const char *verb, const char *argum
     json_decref(result);
 }
 
+static bool gate_is_open(struct world *world)
+{
+    json_t *status = daemon_ask(&world->run, "status", NULL);
+    bool open = json_is_true(json_object_get(json_object_get(json_object_get(status, "checkpoint"), "gate"), "open"));
+    json_decref(status);
+    return open;
+}
+
 static bool held(struct world *world, uint64_t *version, int64_t *refused)
 {
     json_t *status = daemon_ask(&world->run, "status", NULL);
@@ -190,8 +198,10 @@ static void what_got_worse_is_not_published(void **state)
     daemon_start(&world->run);
     learn(world, LESSON, false);
     assert_int_equal(ask(world, "publish", NULL), 1);
+    assert_true(gate_is_open(world));
     learn(world, POISON, true);
     assert_int_equal(ask(world, "publish", NULL), 0);
+    assert_false(gate_is_open(world));
     assert_false(held(world, &version, &refused));
     assert_int_equal(version, 1);
     assert_int_equal(refused, 1);
@@ -208,6 +218,7 @@ static void what_got_worse_is_not_published(void **state)
     daemon_configure(&world->run, world->broker, &open);
     assert_done(world, "reload", NULL);
     assert_int_equal(ask(world, "publish", NULL), 4);
+    assert_true(gate_is_open(world));
     announced(world, 0, "published", 1, NULL);
     announced(world, 1, "published", 4, NULL);
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
@@ -232,6 +243,7 @@ static void what_turns_out_bad_is_gone_back_from(void **state)
     assert_done(world, "snapshot", NULL);
     assert_true(held(world, &version, NULL));
     assert_int_equal(version, 1);
+    assert_false(gate_is_open(world));
     assert_int_equal(ask(world, "publish", NULL), 0);
     assert_true(checkpoint_is_marked(world->run.checkpoints, 2, CHECKPOINT_WITHDRAWN));
     announced(world, 2, "rolled_back", 1, "automatic");

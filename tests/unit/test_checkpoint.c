@@ -374,6 +374,12 @@ static void a_pinned_version_stays(void **state)
     assert_true(checkpoint_mark(*state, 1, CHECKPOINT_PINNED, "for the audit\n", &err));
     for (uint64_t i = 2; i <= 4; i++) assert_int_equal(publish(*state, 1), i);
     assert_true(checkpoint_is_marked(*state, 1, CHECKPOINT_PINNED));
+    assert_true(checkpoint_repoint(*state, 1, &err));
+    struct checkpoint *pinned = checkpoint_open(*state, true, &err);        /* by `current`: the version's own mark */
+    assert_true(checkpoint_has_mark(pinned, CHECKPOINT_PINNED));
+    assert_false(checkpoint_has_mark(pinned, CHECKPOINT_FROZEN));
+    checkpoint_close(pinned);
+    assert_true(checkpoint_repoint(*state, 4, &err));
     assert_true(checkpoint_list(*state, &all, &count, &err));
     assert_int_equal(count, 3);         /* pinned, the predecessor, current */
     assert_int_equal(all[0], 1);
