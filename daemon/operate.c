@@ -151,9 +151,9 @@ static json_t *checkpoint_json(struct publisher *publisher, const struct publish
     json_t *pinned = json_array();
     for (size_t i = 0; i < count; i++) json_array_append_new(pinned, version_or_null(version[i]));
     free(version);
-    json_t *gate = json_pack("{s:b, s:I, s:o, s:o, s:s}", "open", publisher_may_send(publisher), "refused", (json_int_t)view->refused, "version",
-                             version_or_null(view->refused_version), "time", time_or_null(view->refused_time), "reason",
-                             view->refusal);
+    json_t *gate = json_pack("{s:b, s:I, s:o, s:o, s:s}", "open", publisher_may_send(publisher), "refused",
+                             (json_int_t)view->refused, "version", version_or_null(view->refused_version), "time",
+                             time_or_null(view->refused_time), "reason", view->refusal);
     return json_pack("{s:s, s:o, s:I, s:o, s:o, s:f, s:f, s:I, s:s, s:b, s:s, s:o, s:o}", "directory",
                      config->checkpoint.directory, "version", version_or_null(view->version), "published",
                      (json_int_t)view->published, "last", time_or_null(view->publish_time), "watermark",
