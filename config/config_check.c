@@ -145,6 +145,18 @@ static void check_directories(struct loader *loader)
                      "checkpoint.directory: the same as snapshot.directory, allowed: one of its own");
 }
 
+/* It would look as if somebody watched. */
+static void check_gate(struct loader *loader)
+{
+    const struct config_gate *gate = &loader->config->checkpoint.gate;
+    if (gate->rollback != ROLLBACK_AUTOMATIC || gate->max_log_loss_rise > 0 || gate->max_auc_drop > 0 ||
+        gate->max_calibration_error > 0)
+        return;
+    problem_near(loader, "checkpoint.gate.rollback",
+                 "checkpoint.gate.rollback: automatic, but there is no bound to break; give max_log_loss_rise, "
+                 "max_auc_drop or max_calibration_error");
+}
+
 void config_check(struct loader *loader)
 {
     check_source(loader);
@@ -152,6 +164,7 @@ void config_check(struct loader *loader)
     check_features(loader);
     check_model(loader);
     check_directories(loader);
+    check_gate(loader);
     if (loader->config->events.format == FORMAT_PROTOBUF && loader->config->events.field_count)
         problem_near(loader, "events.fields",
                      "events.fields: the protobuf schema's fields are fixed; leave it out, or choose json");

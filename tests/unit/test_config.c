@@ -146,6 +146,7 @@ static const struct refused refused_for_train[] = {
     { FEATURES "model: {ranking: {tower: emb_lr, dropout: 0.1}}\n", 2, 43, "emb_lr has no dropout" },
     { FEATURES "snapshot: {directory: /a/b}\ncheckpoint: {directory: /a//b/}\n", 3, 25,
       "the same as snapshot.directory" },
+    { FEATURES "checkpoint: {gate: {rollback: automatic, min_examples: 5}}\n", 2, 31, "there is no bound to break" },
     { FEATURES "events: {format: protobuf, fields: {ts: t}}\n", 2, 28, "the protobuf schema's fields are fixed" },
     { FEATURES "source: {kafka: {topics: {clicks: impressions}}}\n", 2, 35,
       "already serves source.kafka.topics.impressions" },
