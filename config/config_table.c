@@ -299,7 +299,7 @@ const struct setting settings[] = {
     { .key = "snapshot.interval", .type = SETTING_DURATION, AT(snapshot.interval), .preset = "60s", .min = "100ms",
       .max = "1d", .live = true,
       .doc = "The longest stretch of the stream that a crash makes the daemon learn again." },
-    { .key = "snapshot.pace", .type = SETTING_NUMBER, AT(snapshot.pace), .preset = "0.1", .min = "0.01", .max = "1",
+    { .key = "snapshot.pace", .type = SETTING_NUMBER, AT(snapshot.pace), .preset = "0.06", .min = "0.01", .max = "1",
       .live = true,
       .doc = "The share of one core that writing a snapshot takes while the daemon learns. The last snapshot before "
              "the end, and one that reading waits for, take what they can get." },
