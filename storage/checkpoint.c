@@ -30,7 +30,7 @@ enum { DATABASES_MAX = 1024, TABLE_NAME_MAX = 200 };
 /* One write transaction holds this much at most: its pages are in memory until it commits. */
 static const size_t transaction_bytes = (size_t)64 << 20;
 
-struct written_table { char *name; uint64_t rows; };
+struct written_table { char *name; uint64_t rows; size_t dimension; };
 
 struct checkpoint_writer {
     char *directory, *temporary;
@@ -319,6 +319,10 @@ bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_
         if (!begin_table(writer, table, err)) return false;
         last = &writer->table[writer->table_count - 1];
     }
+    if (last->rows && dimension != last->dimension)
+        return cs_fail(err, CS_FAILED, "row %016" PRIx64 " of table %s has %zu numbers, those before %zu", key, table,
+                       dimension, last->dimension);
+    last->dimension = dimension;
     uint64_t bytes = format_big_endian(key);
     MDB_val name = { sizeof bytes, &bytes }, value = { dimension * sizeof *row, (void *)(uintptr_t)row };
     if (!reserve(writer, value.mv_size + 32, err)) return false;

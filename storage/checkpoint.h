@@ -67,6 +67,9 @@ int checkpoint_table(const struct checkpoint *checkpoint, const char *name);
 size_t checkpoint_dimension(const struct checkpoint *checkpoint, int table);
 /* The row, borrowed for the checkpoint's life, or NULL. Thread-safe, no lock, no system call. */
 const float *checkpoint_find(const struct checkpoint *checkpoint, int table, uint64_t key);
+/* Many at once: row[i] is that of key[i] in table[i]. Waits for memory together, not once a key. */
+void checkpoint_find_all(const struct checkpoint *checkpoint, size_t count, const int *table, const uint64_t *key,
+                         const float **row);
 typedef bool checkpoint_row_visitor(void *self, uint64_t key, const float *row, size_t dimension, struct cs_error *err);
 bool checkpoint_each_row(struct checkpoint *checkpoint, const char *table, checkpoint_row_visitor *visit, void *self,
                          struct cs_error *err);

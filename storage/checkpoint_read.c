@@ -1,12 +1,9 @@
 /* Checkpoints, the reading side: a version is opened, checked, and indexed once; then rows are found without LMDB.
  *
- * LMDB's own lookup needs a transaction a thread. A published file never changes, so at opening one pass over each
- * table notes where every row stands in the map:
- *
- *   entry[]   {key, row *}, ascending; 16 bytes a row
- *   bucket[]  first entry whose key's top bits are at least b; about one entry a bucket, keys being hashes
- *
- * A lookup reads one bucket, one or two entries, and the row itself. */
+ * LMDB's own lookup needs a transaction a thread. A published file never changes, so rows are found in a map of the
+ * whole file (storage/checkpoint_rows.h), which all processes that read it share with the page cache; LMDB reads the
+ * rest.
+ */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,27 +15,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "storage/checkpoint.h"
 #include "storage/checkpoint_file.h"
+#include "storage/checkpoint_rows.h"
 #include "storage/environment.h"
 #include "storage/format.h"
 
 enum { DATABASES_MAX = 1024, MANIFEST_MAX = 16 << 20 };
 
-struct index_entry { uint64_t key; const float *row; };
-
-struct indexed_table {
-    char *name;
-    MDB_dbi database;
-    size_t dimension;
-    uint64_t rows;
-    struct index_entry *entry;      /* [rows] */
-    uint32_t *bucket;               /* [2^bits + 1] */
-    unsigned shift;                 /* 64 - bits */
-};
+struct indexed_table { char *name; struct row_leaves rows; };
 
 struct meta_text { char *name, *text; };
 
@@ -47,6 +36,9 @@ struct checkpoint {
     char *directory, *manifest;
     MDB_env *env;
     MDB_txn *txn;                   /* held for life: nothing is ever written, and the pointers stay */
+    bool verified;                  /* its SHA-256 is the manifest's */
+    struct mapped_file file;
+    size_t mapped;                  /* bytes */
     struct meta_text *meta;
     struct tensor *tensor;
     struct indexed_table *table;
@@ -101,6 +93,20 @@ static char *read_text(const char *path, struct cs_error *err)
     return text;
 }
 
+/* Reads the pages in, too, so that no scoring thread is the first to touch one. A file system that fails to is told of
+ * here, and not by a signal later. */
+static bool map_file(struct checkpoint *checkpoint, int fd, size_t size, const char *path, struct cs_error *err)
+{
+    if (!size) return cs_fail(err, CS_REFUSED, "%s is empty", path);
+    void *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) return cs_fail_errno(err, errno, "mapping %s", path);
+    checkpoint->file.bytes = map;
+    checkpoint->mapped = size;
+    if (madvise(map, size, MADV_POPULATE_READ) && errno != EINVAL)         /* EINVAL: before Linux 5.14 */
+        return cs_fail_errno(err, errno, "reading %s", path);
+    return true;
+}
+
 /* What the manifest says of the file, against the file itself. */
 static bool check_data(struct checkpoint *checkpoint, const json_t *manifest, const char *path, bool verify,
                        struct cs_error *err)
@@ -136,7 +142,8 @@ static bool check_data(struct checkpoint *checkpoint, const json_t *manifest, co
     } else if (verify && strcmp(digest, expected)) {
         cs_fail(err, CS_REFUSED, "%s is damaged: its SHA-256 is not the manifest's", path);
     } else {
-        ok = true;
+        checkpoint->verified = verify;
+        ok = map_file(checkpoint, fd, (size_t)status.st_size, path, err);
     }
     if (fd >= 0) close(fd);
     return ok;
@@ -181,80 +188,17 @@ static bool each_pair(struct checkpoint *checkpoint, MDB_dbi database, index_pai
     return ok && (code == MDB_NOTFOUND || damaged(checkpoint, code, err));
 }
 
-static bool index_rows(const struct checkpoint *checkpoint, struct indexed_table *table, MDB_cursor *cursor,
-                       struct cs_error *err)
-{
-    MDB_val key, value;
-    uint64_t n = 0;
-    int code;
-
-    for (; !(code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)); n++) {
-        struct index_entry *entry = &table->entry[n];
-        if (n == table->rows || key.mv_size != sizeof entry->key || value.mv_size % sizeof(float) ||
-            (uintptr_t)value.mv_data % sizeof(float))
-            return cs_fail(err, CS_REFUSED, "table %s of %s is damaged at its row %" PRIu64, table->name,
-                           checkpoint->directory, n);
-        if (n == 0) table->dimension = value.mv_size / sizeof(float);
-        memcpy(&entry->key, key.mv_data, sizeof entry->key);
-        entry->key = format_big_endian(entry->key);
-        entry->row = value.mv_data;
-        if (value.mv_size != table->dimension * sizeof(float) || (n && entry[-1].key >= entry->key))
-            return cs_fail(err, CS_REFUSED, "table %s of %s is damaged at its row %" PRIu64, table->name,
-                           checkpoint->directory, n);
-    }
-    if (code != MDB_NOTFOUND) return damaged(checkpoint, code, err);
-    if (n != table->rows)
-        return cs_fail(err, CS_REFUSED, "table %s of %s has %" PRIu64 " rows, says %" PRIu64, table->name,
-                       checkpoint->directory, n, table->rows);
-    return true;
-}
-
-static void fill_buckets(struct indexed_table *table, unsigned bits)
-{
-    size_t count = (size_t)1 << bits, entry = 0;
-    table->shift = 64 - bits;
-    if (!(table->bucket = malloc((count + 1) * sizeof *table->bucket))) abort();
-    for (size_t b = 0; b < count; b++) {
-        while (entry < table->rows && table->entry[entry].key >> table->shift < b) entry++;
-        table->bucket[b] = (uint32_t)entry;
-    }
-    table->bucket[count] = (uint32_t)table->rows;
-}
-
-static bool index_table(struct checkpoint *checkpoint, struct indexed_table *table, struct cs_error *err)
-{
-    MDB_stat stat_;
-    MDB_envinfo info;
-    MDB_cursor *cursor;
-    int code = mdb_stat(checkpoint->txn, table->database, &stat_);
-    if (!code) code = mdb_env_info(checkpoint->env, &info);
-    if (code) return damaged(checkpoint, code, err);
-    table->rows = stat_.ms_entries;
-    /* A row takes more bytes of the file than its key: bounds what is allocated on a damaged count's word. */
-    if (table->rows > (uint64_t)(info.me_last_pgno + 1) * stat_.ms_psize / 16 || table->rows > UINT32_MAX)
-        return cs_fail(err, CS_REFUSED, "table %s of %s claims %" PRIu64 " rows", table->name, checkpoint->directory,
-                       table->rows);
-    if (!(table->entry = malloc((table->rows + 1) * sizeof *table->entry))) abort();
-    if ((code = mdb_cursor_open(checkpoint->txn, table->database, &cursor))) return damaged(checkpoint, code, err);
-    bool ok = index_rows(checkpoint, table, cursor, err);
-    mdb_cursor_close(cursor);
-    unsigned bits = 1;
-    while (bits < 32 && (uint64_t)1 << bits < table->rows) bits++;
-    if (ok) fill_buckets(table, bits);
-    return ok;
-}
-
 /* The main database's keys are the named databases. */
 static bool find_table(struct checkpoint *checkpoint, const MDB_val *key, const MDB_val *value, struct cs_error *err)
 {
-    (void)value;
-    (void)err;
     if (key->mv_size <= 5 || memcmp(key->mv_data, "rows.", 5)) return true;
     checkpoint->table = realloc(checkpoint->table, (checkpoint->table_count + 1) * sizeof *checkpoint->table);
     if (!checkpoint->table) abort();
-    checkpoint->table[checkpoint->table_count++] =
-        (struct indexed_table){ .name = strndup((char *)key->mv_data + 5, key->mv_size - 5) };
-    return true;
+    struct indexed_table *table = &checkpoint->table[checkpoint->table_count++];
+    *table = (struct indexed_table){ .name = strndup((char *)key->mv_data + 5, key->mv_size - 5) };
+    return row_leaves_open(&table->rows, &checkpoint->file, value->mv_data, value->mv_size, !checkpoint->verified,
+                           err) ||
+           cs_error_prefix(err, "table %s of %s", table->name, checkpoint->directory);
 }
 
 static bool index_all(struct checkpoint *checkpoint, struct cs_error *err)
@@ -266,15 +210,12 @@ static bool index_all(struct checkpoint *checkpoint, struct cs_error *err)
     if (!code) code = mdb_dbi_open(checkpoint->txn, "dense", 0, &dense);
     if (code == MDB_NOTFOUND) return cs_fail(err, CS_REFUSED, "%s/data.mdb is no checkpoint", checkpoint->directory);
     if (code) return damaged(checkpoint, code, err);
+    MDB_stat stat_;
+    if ((code = mdb_stat(checkpoint->txn, root, &stat_))) return damaged(checkpoint, code, err);
+    checkpoint->file.page_size = stat_.ms_psize;
+    checkpoint->file.pages = checkpoint->mapped / stat_.ms_psize;
     if (!each_pair(checkpoint, meta, index_meta, err) || !each_pair(checkpoint, dense, index_tensor, err) ||
         !each_pair(checkpoint, root, find_table, err)) return false;
-    for (size_t i = 0; i < checkpoint->table_count; i++) {
-        char name[512];
-        snprintf(name, sizeof name, "rows.%s", checkpoint->table[i].name);
-        if ((code = mdb_dbi_open(checkpoint->txn, name, 0, &checkpoint->table[i].database)))
-            return damaged(checkpoint, code, err);
-        if (!index_table(checkpoint, &checkpoint->table[i], err)) return false;
-    }
     const char *format = checkpoint_meta_text(checkpoint, "format");
     if (!format || strtol(format, NULL, 10) != FORMAT_CHECKPOINT_VERSION)
         return cs_fail(err, CS_REFUSED, "%s has checkpoint format %s, this program reads %d", checkpoint->directory,
@@ -324,14 +265,14 @@ void checkpoint_close(struct checkpoint *checkpoint)
     if (!checkpoint) return;
     if (checkpoint->txn) mdb_txn_abort(checkpoint->txn);
     if (checkpoint->env) mdb_env_close(checkpoint->env);
+    if (checkpoint->mapped) munmap((void *)(uintptr_t)checkpoint->file.bytes, checkpoint->mapped);
     for (size_t i = 0; i < checkpoint->meta_count; i++) {
         free(checkpoint->meta[i].name);
         free(checkpoint->meta[i].text);
     }
     for (size_t i = 0; i < checkpoint->table_count; i++) {
         free(checkpoint->table[i].name);
-        free(checkpoint->table[i].entry);
-        free(checkpoint->table[i].bucket);
+        row_leaves_close(&checkpoint->table[i].rows);
     }
     free(checkpoint->meta);
     free(checkpoint->tensor);
@@ -399,22 +340,35 @@ int checkpoint_table(const struct checkpoint *checkpoint, const char *name)
 
 size_t checkpoint_dimension(const struct checkpoint *checkpoint, int table)
 {
-    return table < 0 ? 0 : checkpoint->table[table].dimension;
+    return table < 0 ? 0 : checkpoint->table[table].rows.dimension;
 }
 
 const float *checkpoint_find(const struct checkpoint *checkpoint, int table, uint64_t key)
 {
     if (table < 0) return NULL;
-    const struct indexed_table *rows = &checkpoint->table[table];
-    uint32_t low = rows->bucket[key >> rows->shift], high = rows->bucket[(key >> rows->shift) + 1];
-    while (high - low > 8) {            /* keys that are no hashes may crowd one bucket */
-        uint32_t middle = low + (high - low) / 2;
-        if (rows->entry[middle].key <= key) low = middle;
-        else high = middle;
+    const struct row_leaves *rows = &checkpoint->table[table].rows;
+    return row_leaves_find(rows, row_leaves_leaf(rows, key), key);
+}
+
+enum { TOGETHER = 32 };
+
+void checkpoint_find_all(const struct checkpoint *checkpoint, size_t count, const int *table, const uint64_t *key,
+                         const float **row)
+{
+    for (size_t begin = 0; begin < count; begin += TOGETHER) {
+        size_t together = count - begin < TOGETHER ? count - begin : TOGETHER, leaf[TOGETHER];
+        const struct row_leaves *rows[TOGETHER];
+        for (size_t i = 0; i < together; i++) {
+            rows[i] = table[begin + i] < 0 ? NULL : &checkpoint->table[table[begin + i]].rows;
+            if (rows[i]) row_leaves_prefetch(rows[i], key[begin + i]);
+        }
+        for (size_t i = 0; i < together; i++)
+            if (rows[i]) leaf[i] = row_leaves_leaf(rows[i], key[begin + i]);
+        for (size_t i = 0; i < together; i++) {
+            row[begin + i] = rows[i] ? row_leaves_find(rows[i], leaf[i], key[begin + i]) : NULL;
+            if (row[begin + i]) __builtin_prefetch((const char *)row[begin + i] + 64);
+        }
     }
-    for (; low < high; low++)
-        if (rows->entry[low].key == key) return rows->entry[low].row;
-    return NULL;
 }
 
 bool checkpoint_each_row(struct checkpoint *checkpoint, const char *table, checkpoint_row_visitor *visit, void *self,
@@ -422,10 +376,7 @@ bool checkpoint_each_row(struct checkpoint *checkpoint, const char *table, check
 {
     int number = checkpoint_table(checkpoint, table);
     if (number < 0) return cs_fail(err, CS_FAILED, "%s has no table %s", checkpoint->directory, table);
-    const struct indexed_table *rows = &checkpoint->table[number];
-    for (uint64_t i = 0; i < rows->rows; i++)
-        if (!visit(self, rows->entry[i].key, rows->entry[i].row, rows->dimension, err)) return false;
-    return true;
+    return row_leaves_each(&checkpoint->table[number].rows, visit, self, err);
 }
 
 bool checkpoint_tables(struct checkpoint *checkpoint,
@@ -433,6 +384,6 @@ bool checkpoint_tables(struct checkpoint *checkpoint,
                        struct cs_error *err)
 {
     for (size_t i = 0; i < checkpoint->table_count; i++)
-        if (!visit(self, checkpoint->table[i].name, checkpoint->table[i].rows, err)) return false;
+        if (!visit(self, checkpoint->table[i].name, checkpoint->table[i].rows.rows, err)) return false;
     return true;
 }

@@ -1,6 +1,6 @@
 /* bench: how fast this build is on this machine, each line beside the best that the machine could do.
  *
- *     bench [--only rows|decode|train|score|kafka|snapshot] [--rows N]
+ *     bench [--only rows|open|decode|train|score|kafka|snapshot] [--rows N]
  *
  * --rows: how many the table has that snapshots are measured with; 5 million where it is not given. */
 #include "tools/bench.h"
@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *const part_name[] = { "rows", "decode", "train", "score", "kafka", "snapshot" };
+static const char *const part_name[] = { "rows", "open", "decode", "train", "score", "kafka", "snapshot" };
 enum { PARTS = sizeof part_name / sizeof *part_name };
 
 double bench_seconds(void)
@@ -130,13 +130,14 @@ int main(int count, char **arguments)
         else if (option == 'r') bench.rows = strtoull(optarg, NULL, 10);
         else {
             fprintf(option == 'h' ? stdout : stderr,
-                    "usage: bench [--only rows|decode|train|score|kafka|snapshot] [--rows N]\n");
+                    "usage: bench [--only rows|open|decode|train|score|kafka|snapshot] [--rows N]\n");
             return option == 'h' ? 0 : cs_exit_code(CS_USAGE);
         }
     }
     for (size_t i = 0; i < PARTS; i++) known |= bench_wants(&bench, part_name[i]);
     if (!known) {
-        fprintf(stderr, "bench: no part \"%s\": allowed are rows, decode, train, score, kafka, snapshot\n", bench.only);
+        fprintf(stderr, "bench: no part \"%s\": allowed are rows, open, decode, train, score, kafka, snapshot\n",
+                bench.only);
         return cs_exit_code(CS_USAGE);
     }
     if (bench.rows < 1000 || bench.rows > 100000000) {
@@ -151,6 +152,7 @@ int main(int count, char **arguments)
     bench.parallel = worker_pool_parallel(bench.pool);
     if (!scratch(&bench, &err)) goto out;
     if (bench_wants(&bench, "rows") && !bench_rows(&bench, &err)) goto out;
+    if (bench_wants(&bench, "open") && !bench_open(&bench, &err)) goto out;
     bool stream = bench_wants(&bench, "decode") || bench_wants(&bench, "train") || bench_wants(&bench, "score");
     if ((stream || bench_wants(&bench, "kafka")) && !bench_stream(&bench, &err)) goto out;
     if (bench_wants(&bench, "kafka") && !bench_kafka(&bench, &err)) goto out;

@@ -51,6 +51,7 @@ bool bench_rows(struct bench *bench, struct cs_error *err);
 bool bench_stream(struct bench *bench, struct cs_error *err);
 /* After bench_stream. */
 bool bench_kafka(struct bench *bench, struct cs_error *err);
+bool bench_open(struct bench *bench, struct cs_error *err);
 bool bench_snapshot(struct bench *bench, struct cs_error *err);
 
 struct learner;
