@@ -321,12 +321,20 @@ void fields_feature(struct fields *fields, size_t index, const struct value *val
         fields_feature_mistyped(fields, index, value_name[value->kind], "a number, or a text that is a number,");
         return;
     }
+    fields_feature_number(fields, index, number);
+}
+
+void fields_feature_number(struct fields *fields, size_t index, double number)
+{
+    const struct feature *feature = &fields->features->feature[index];
     if (!isfinite(number) || (feature->kind == FEATURE_DENSE && !isfinite((float)number)))
         not_finite(fields, feature);
     else if (feature->kind == FEATURE_DENSE)
         fields->dense[feature->column] = (float)number;
     else
-        add_key(fields, feature, key_of_bucket(number, feature->bucket, feature->bucket_count));
+        add_key(fields, feature,
+                feature->bucket_count ? key_of_bucket(number, feature->bucket, feature->bucket_count) :
+                                        key_of_number(number));
 }
 
 void fields_behavior(struct fields *fields, const struct value *value)

@@ -52,6 +52,8 @@ void fields_reset(struct fields *fields, int expected);
 bool fields_value(struct fields *fields, enum decode_field field, const struct value *value);
 void fields_behavior(struct fields *fields, const struct value *value);
 void fields_feature(struct fields *fields, size_t feature, const struct value *value);
+/* A number as a double: keyed as the text that JSON would write it as. */
+void fields_feature_number(struct fields *fields, size_t feature, double number);
 /* It is not what it must be. False as fields_value. */
 bool fields_mistyped(struct fields *fields, enum decode_field field, const char *found, const char *needed);
 void fields_feature_mistyped(struct fields *fields, size_t feature, const char *found, const char *needed);

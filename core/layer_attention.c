@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/layer_dense.h"
 #include "core/vector_math.h"
 
 struct task {
@@ -22,20 +23,6 @@ void attention_add(struct attention *attention, struct parameter_set *set, enum 
     attention->query = parameter_add(set, group, role, START_GLOROT, size, 0, "%s.query", name);
 }
 
-enum { LANES = 16 };
-
-/* Sums in LANES interleaved parts, so that the compiler may use vectors and every run gives the same bits. */
-static float dot(const float *restrict a, const float *restrict b, size_t n)
-{
-    float lane[LANES] = { 0 }, sum = 0.0f;
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++) lane[j] += a[i + j] * b[i + j];
-    for (; i < n; i++) sum += a[i] * b[i];
-    for (size_t j = 0; j < LANES; j++) sum += lane[j];
-    return sum;
-}
-
 static void forward_part(void *argument, size_t part, size_t parts)
 {
     const struct task *t = argument;
@@ -49,7 +36,7 @@ static void forward_part(void *argument, size_t part, size_t parts)
         for (size_t j = pass->offset[i]; j < pass->offset[i + 1]; j++) {
             float *restrict hidden = pass->hidden + j * t->size;
             for (size_t k = 0; k < t->size; k++) hidden[k] = vector_tanh1(hidden[k] + bias[k]);
-            alpha[j] = dot(hidden, t->attention->query->value, t->size);
+            alpha[j] = vector_dot(hidden, t->attention->query->value, t->size);
             if (alpha[j] > largest) largest = alpha[j];
         }
         for (size_t j = pass->offset[i]; j < pass->offset[i + 1]; j++) sum += alpha[j] = expf(alpha[j] - largest);
@@ -68,8 +55,7 @@ void attention_forward(const struct compute *compute, const struct attention *at
     *pass = (struct attention_pass){ .n = n, .positions = positions, .x = x, .offset = offset,
                                      .hidden = arena_take(scratch, positions * size * sizeof(float)),
                                      .alpha = arena_take(scratch, positions * sizeof(float)) };
-    gemm(compute, false, true, positions, size, dimension, x, dimension, attention->weight->value, dimension, 0.0f,
-         pass->hidden, size);
+    dense_forward(compute, attention->weight, NULL, ACTIVATION_NONE, positions, x, dimension, pass->hidden, size);
     struct task task = {
         .attention = attention, .pass = pass, .h = h, .ldh = ldh, .size = size, .dimension = dimension
     };
@@ -87,9 +73,9 @@ static void energies_part(void *argument, size_t part, size_t parts)
         const float *dh = t->dh + i * t->ldh;
         float *alpha = pass->alpha, mean = 0.0f;
         for (size_t j = pass->offset[i]; j < pass->offset[i + 1]; j++)
-            mean += alpha[j] * dot(dh, pass->x + j * t->dimension, t->dimension);
+            mean += alpha[j] * vector_dot(dh, pass->x + j * t->dimension, t->dimension);
         for (size_t j = pass->offset[i]; j < pass->offset[i + 1]; j++)
-            alpha[j] *= dot(dh, pass->x + j * t->dimension, t->dimension) - mean;
+            alpha[j] *= vector_dot(dh, pass->x + j * t->dimension, t->dimension) - mean;
     }
 }
 

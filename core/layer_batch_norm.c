@@ -45,6 +45,14 @@ static void normalise(const struct pass *p, size_t strip, size_t width, const fl
     }
 }
 
+void batch_norm_fold(const struct batch_norm *norm, float *scale, float *shift)
+{
+    for (size_t j = 0; j < norm->width; j++) {
+        scale[j] = norm->gamma->value[j] / sqrtf(norm->variance->value[j] + EPSILON);
+        shift[j] = norm->beta->value[j] - norm->mean->value[j] * scale[j];
+    }
+}
+
 static void score_part(void *argument, size_t part, size_t parts)
 {
     const struct pass *p = argument;

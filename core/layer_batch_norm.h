@@ -12,6 +12,8 @@ struct batch_norm { struct parameter *gamma, *beta, *mean, *variance; size_t wid
 void batch_norm_add(struct batch_norm *norm, struct parameter_set *set, size_t width, const char *prefix, size_t index);
 /* By the running statistics. */
 void batch_norm_score(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x, float *y);
+/* By the running statistics again, as scale and shift [width]: y = leaky(scale x + shift). */
+void batch_norm_fold(const struct batch_norm *norm, float *scale, float *shift);
 /* By the batch's own: mean, variance [width] are filled. */
 void batch_norm_forward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x,
                         float *y, float *mean, float *variance);

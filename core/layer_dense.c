@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "core/layer_packed.h"
+
 struct pass {
     enum activation activation;
     size_t n, width, ldx, ldy;
@@ -29,6 +31,11 @@ void dense_forward(const struct compute *compute, const struct parameter *weight
                    enum activation activation, size_t n, const float *x, size_t ldx, float *y, size_t ldy)
 {
     size_t out = weight->shape[0], in = weight->shape[1];
+    if (weight->packed) {
+        packed_forward(weight->packed, n, x, ldx, bias ? bias->value : NULL, 0, activation == ACTIVATION_LEAKY_RELU, y,
+                       ldy);
+        return;
+    }
     gemm(compute, false, true, n, out, in, x, ldx, weight->value, in, 0.0f, y, ldy);
     if (!bias && activation == ACTIVATION_NONE) return;
     struct pass pass = {

@@ -27,6 +27,7 @@ struct model {
     struct ranking_tower *ranking;
     const struct zero_shot_ops *zero_shot_ops;
     struct zero_shot_tower *zero_shot;
+    struct fixed_tower *fixed;              /* NULL until model_fix */
 };
 
 struct model_pass {
@@ -91,6 +92,7 @@ void model_destroy(struct model *m)
     if (!m) return;
     m->ranking_ops->destroy(m->ranking);
     m->zero_shot_ops->destroy(m->zero_shot);
+    fixed_tower_destroy(m->fixed);
     parameter_set_free(&m->set);
     free(m->running);
     free(m);
@@ -164,9 +166,8 @@ static bool mean_of_values(const struct model *m, const struct model_pass *pass,
     return values > 0;
 }
 
-static float standardised(const struct model *m, const struct batch *batch, size_t dense, size_t example)
+static float standardised(const struct model *m, size_t dense, double value)
 {
-    double value = (double)batch->dense[dense * batch->size + example];
     const struct running *running = &m->running[dense];
     if (!isfinite(value)) return 0.0f;      /* absent */
     if (running->count >= 2.0) {
@@ -195,7 +196,7 @@ static void pool_example(const struct model *m, struct model_pass *pass, size_t 
         size_t begin = m->group_offset[feature->group];
         if (feature->kind == FEATURE_DENSE) {
             z[begin + d + feature->column - features->group_dense_begin[feature->group]] =
-                standardised(m, batch, feature->column, i);
+                standardised(m, feature->column, (double)batch->dense[feature->column * batch->size + i]);
             continue;
         }
         float *mean = value;
@@ -362,6 +363,103 @@ void model_score(struct model *m, const struct batch *batch, const struct model_
                  float *click_probability)
 {
     model_forward_score(m, batch, rows, scratch, click_probability);
+}
+
+/* ---- Scoring with parameters that stay ---- */
+
+bool model_fix(struct model *m, struct cs_error *err)
+{
+    size_t shared = m->group_offset[GROUP_ITEM];
+    if (!parameter_set_pack(&m->set, err)) return false;
+    if (m->zero_shot_ops->fix && !m->zero_shot_ops->fix(m->zero_shot, &m->compute, err)) return false;
+    fixed_tower_destroy(m->fixed);
+    return (m->fixed = m->ranking_ops->fix(m->ranking, shared, err)) != NULL;
+}
+
+/* Adds the means of one group's values to z. They are left in mean, `step` apart, with whether there is one in present
+ * (NULL: nobody asks). Returns where the next group's rows begin. */
+static const float *const *pool_group(const struct model *m, enum feature_group group, const uint8_t *count,
+                                      const float *const *row, float *z, float *mean, size_t step, uint8_t *present)
+{
+    size_t d = m->dimension;
+    for (size_t c = 0; c < m->features->group_categorical[group]; row += count[c++], mean += step) {
+        size_t values = 0;
+        for (size_t j = 0; j < count[c]; j++) values += row[j] != NULL;
+        if (present) present[c] = values > 0;
+        memset(mean, 0, d * sizeof *mean);
+        if (!values) continue;
+        for (size_t j = 0; j < count[c]; j++)
+            if (row[j]) add_row(mean, row[j], 1.0f / (float)values, d);
+        add_row(z, mean, 1.0f, d);
+    }
+    return row;
+}
+
+static void standardise_group(const struct model *m, enum feature_group group, const float *dense, float *z)
+{
+    for (size_t i = 0; i < m->features->group_dense[group]; i++)
+        z[i] = standardised(m, m->features->group_dense_begin[group] + i, (double)dense[i]);
+}
+
+/* z's shared part of each, but for generated behaviors. */
+static void pool_shared(const struct model *m, const struct model_shared *shared, float *z, float *attribute,
+                        uint8_t *present, float *mean)
+{
+    const struct features *features = m->features;
+    size_t d = m->dimension, users = features->group_categorical[GROUP_USER];
+    float *context = z + m->group_offset[GROUP_CONTEXT];
+    memset(z, 0, m->group_offset[GROUP_ITEM] * sizeof *z);
+    const float *const *row = pool_group(m, GROUP_USER, shared->count, shared->row, z, attribute, d, present);
+    pool_group(m, GROUP_CONTEXT, shared->count + users, row, context, mean, 0, NULL);
+    standardise_group(m, GROUP_USER, shared->dense, z + d);
+    standardise_group(m, GROUP_CONTEXT, shared->dense + features->group_dense[GROUP_USER], context + d);
+    for (size_t j = 0; j < shared->behavior_count; j++)
+        if (shared->behavior[j]) add_row(z + m->behavior_offset, shared->behavior[j], 1.0f, d);
+}
+
+/* The new ones' behaviors, all at once: attribute, present and dense of them come to the front. */
+static void generate_shared(struct model *m, const struct model_shared *shared, size_t count, float *z,
+                            float *attribute, uint8_t *present, struct arena *scratch)
+{
+    size_t d = m->dimension, width = m->group_offset[GROUP_ITEM], users = 0,
+           attributes = m->features->group_categorical[GROUP_USER], dense = m->features->group_dense[GROUP_USER];
+    float *known = arena_take(scratch, count * dense * sizeof *known),
+          *z_v = arena_take(scratch, count * d * sizeof *z_v);
+    for (size_t i = 0; i < count; i++) {
+        if (shared[i].behavior_count) continue;
+        memmove(attribute + users * attributes * d, attribute + i * attributes * d, attributes * d * sizeof *attribute);
+        memmove(present + users * attributes, present + i * attributes, attributes);
+        memcpy(known + users++ * dense, z + i * width + d, dense * sizeof *known);
+    }
+    if (!users) return;
+    struct zero_shot_users new = { .count = users, .attribute = attribute, .present = present, .dense = known };
+    m->zero_shot_ops->generate(m->zero_shot, &m->compute, &new, z_v, scratch);
+    for (size_t i = count; i-- > 0;)
+        if (!shared[i].behavior_count) memcpy(z + i * width + m->behavior_offset, z_v + --users * d, d * sizeof *z_v);
+}
+
+void model_score_fixed(struct model *m, const struct model_shared *shared, size_t shared_count,
+                       const struct model_own *own, size_t count, struct arena *scratch, float *click_probability)
+{
+    const struct features *features = m->features;
+    size_t d = m->dimension, width = m->group_offset[GROUP_ITEM], rest = m->width - width,
+           attributes = features->group_categorical[GROUP_USER];
+    assert(m->fixed && (shared_count == 1 || shared_count == count));
+    float *z = arena_take(scratch, shared_count * width * sizeof *z),
+          *item = arena_take_zeroed(scratch, count * rest * sizeof *item),
+          *attribute = arena_take(scratch, shared_count * attributes * d * sizeof *attribute),
+          *mean = arena_take(scratch, d * sizeof *mean);
+    uint8_t *present = arena_take(scratch, shared_count * attributes);
+    for (size_t i = 0; i < shared_count; i++)
+        pool_shared(m, &shared[i], z + i * width, attribute + i * attributes * d, present + i * attributes, mean);
+    generate_shared(m, shared, shared_count, z, attribute, present, scratch);
+    for (size_t i = 0; i < count; i++) {
+        pool_group(m, GROUP_ITEM, own[i].count, own[i].row, item + i * rest, mean, 0, NULL);
+        standardise_group(m, GROUP_ITEM, own[i].dense, item + i * rest + d);
+    }
+    float *logit = arena_take(scratch, count * sizeof *logit);
+    fixed_tower_score(m->fixed, count, z, shared_count == count && count > 1 ? width : 0, item, rest, logit, scratch);
+    sigmoid(count, logit, click_probability);
 }
 
 /* ---- Learning ---- */

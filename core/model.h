@@ -40,6 +40,27 @@ bool model_tensors(struct model *model, tensor_visitor *visit, void *self, struc
 /* To be called after parameters were written from outside: derived values (folded or summed weights) are made anew. */
 void model_changed(struct model *model);
 
+/* ---- Scoring with parameters that stay: one user with many candidates, or many impressions. Rows are given by
+ * address, so that they can lie in a mapped file. ---- */
+
+/* What an example has besides its item. Values in the order of the columns, user's then context's; row, behavior: NULL
+ * where a key has no row. */
+struct model_shared {
+    const uint8_t *count;           /* values of each column */
+    const float *const *row;        /* of all values, end to end */
+    const float *dense;             /* of both groups, NaN where absent */
+    const float *const *behavior;
+    size_t behavior_count;          /* 0: a new user */
+};
+struct model_own { const uint8_t *count; const float *const *row; const float *dense; };       /* the item's */
+
+/* Once the parameters are there, and after each change of them: lays them out. */
+bool model_fix(struct model *model, struct cs_error *err);
+/* As model_score, to rounding. shared_count: 1, or count. Any number of threads at once, each with a scratch of its
+ * own (not reset); no lock. */
+void model_score_fixed(struct model *model, const struct model_shared *shared, size_t shared_count,
+                       const struct model_own *own, size_t count, struct arena *scratch, float *click_probability);
+
 /* ---- The learner's part: a step in pieces. A pass is one batch on its way through the towers, in the scratch arena.
  * ---- */
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/layer_packed.h"
 #include "core/random.h"
 
 enum { ALIGN_FLOATS = 16 };
@@ -71,8 +72,24 @@ bool parameter_set_gradients(struct parameter_set *set, struct cs_error *err)
     return true;
 }
 
+bool parameter_set_pack(struct parameter_set *set, struct cs_error *err)
+{
+    for (size_t i = 0; i < set->count; i++) {
+        struct parameter *p = &set->parameter[i];
+        if (p->rank != 2 || p->role != TENSOR_SCORING) continue;
+        packed_destroy(p->packed);
+        if (!(p->packed = packed_create(p->shape[0], p->shape[1], p->value, p->shape[1], NULL)))
+            return cs_fail(err, CS_FAILED, "out of memory: %s laid out", p->name);
+    }
+    return true;
+}
+
 void parameter_set_free(struct parameter_set *set)
 {
+    for (size_t i = 0; i < set->count; i++) {
+        packed_destroy(set->parameter[i].packed);
+        set->parameter[i].packed = NULL;
+    }
     for (size_t g = 0; g < PARAMETER_GROUPS; g++) {
         free(set->value[g]);
         free(set->gradient[g]);

@@ -28,6 +28,7 @@ struct parameter {
     enum parameter_start start;
     size_t rank, shape[2], size, offset;    /* offset in its group's block */
     float *value, *gradient;                /* gradient: NULL until parameter_set_gradients */
+    struct packed *packed;                  /* NULL, or the weight as parameter_set_pack found it */
 };
 
 enum { PARAMETERS_MAX = 128 };
@@ -46,6 +47,8 @@ struct parameter *parameter_add(struct parameter_set *set, enum parameter_group 
 /* Once all are added: memory, and where each one starts. Weights by (seed, name, element). */
 bool parameter_set_allocate(struct parameter_set *set, uint64_t seed, struct cs_error *err);
 bool parameter_set_gradients(struct parameter_set *set, struct cs_error *err);
+/* For scoring alone: the weights that it reads are laid out for products (core/layer_packed.h), and must stay. */
+bool parameter_set_pack(struct parameter_set *set, struct cs_error *err);
 void parameter_set_free(struct parameter_set *set);
 /* A zeroed block of the group's size, e.g. for moments; NULL when out of memory. */
 float *parameter_block_create(const struct parameter_set *set, enum parameter_group group);

@@ -147,6 +147,29 @@ static void backward(struct ranking_tower *tower, const struct compute *compute,
     }
 }
 
+static struct fixed_tower *fix(const struct ranking_tower *tower, size_t shared, struct cs_error *err)
+{
+    struct fixed_layer layer[LAYERS_MAX];
+    float *folded[LAYERS_MAX] = { NULL };
+    struct fixed_tower *fixed = NULL;
+    for (size_t l = 0; l < tower->layers; l++) {
+        size_t width = tower->norm[l].width;
+        if (!(folded[l] = malloc(2 * width * sizeof *folded[l]))) {
+            cs_fail(err, CS_FAILED, "out of memory: ranking tower");
+            goto out;
+        }
+        batch_norm_fold(&tower->norm[l], folded[l], folded[l] + width);
+        layer[l] = (struct fixed_layer){ .out = width, .in = tower->weight[l]->shape[1],
+                                         .weight = tower->weight[l]->value,
+                                         .scale = folded[l], .shift = folded[l] + width };
+    }
+    fixed = fixed_tower_create(layer, tower->layers, tower->output_weight->value, *tower->output_bias->value,
+                               tower->weight[0]->shape[1], shared, err);
+out:
+    for (size_t l = 0; l < tower->layers; l++) free(folded[l]);
+    return fixed;
+}
+
 static void commit(struct ranking_tower *tower, const struct ranking_pass *pass)
 {
     for (size_t l = 0; l < tower->layers; l++)
@@ -163,5 +186,6 @@ const struct ranking_tower_ops ranking_base_dnn = {
     .refresh = refresh,
     .forward = forward,
     .backward = backward,
+    .fix = fix,
     .commit = commit,
 };

@@ -57,6 +57,11 @@ static void backward(struct ranking_tower *tower, const struct compute *compute,
                    0.0f, dz, in->width);
 }
 
+static struct fixed_tower *fix(const struct ranking_tower *tower, size_t shared, struct cs_error *err)
+{
+    return fixed_tower_create(NULL, 0, tower->weight->value, *tower->bias->value, tower->weight->shape[1], shared, err);
+}
+
 const struct ranking_tower_ops ranking_emb_lr = {
     .kind = RANKING_EMB_LR,
     .name = "emb_lr",
@@ -67,4 +72,5 @@ const struct ranking_tower_ops ranking_emb_lr = {
     .refresh = refresh,
     .forward = forward,
     .backward = backward,
+    .fix = fix,
 };

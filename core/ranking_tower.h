@@ -12,6 +12,7 @@
 #include "core/gemm.h"
 #include "core/options.h"
 #include "core/parameter.h"
+#include "core/ranking_fixed.h"
 
 struct ranking_input { size_t size, width; const float *z; };
 
@@ -37,6 +38,8 @@ struct ranking_tower_ops {
     /* Sets the gradients of its parameters, and dz [size, width]. */
     void (*backward)(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in,
                      struct ranking_pass *pass, const float *dlogit, float *dz, struct arena *scratch);
+    /* For scoring alone, while the parameters stay; shared: how many columns of z lead. NULL when out of memory. */
+    struct fixed_tower *(*fix)(const struct ranking_tower *tower, size_t shared, struct cs_error *err);
     /* Running statistics take in the batch's. NULL: there are none. */
     void (*commit)(struct ranking_tower *tower, const struct ranking_pass *pass);
 };

@@ -42,6 +42,19 @@ static inline float vector_tanh1(float x)
     return size < 0.625f ? near : far;
 }
 
+/* Sums in 16 interleaved parts, so that the compiler may use vectors and every run gives the same bits. */
+static inline float vector_dot(const float *restrict a, const float *restrict b, size_t n)
+{
+    enum { LANES = 16 };
+    float lane[LANES] = { 0 }, sum = 0.0f;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++) lane[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) sum += a[i] * b[i];
+    for (size_t j = 0; j < LANES; j++) sum += lane[j];
+    return sum;
+}
+
 void vector_exp(float *x, size_t n);
 void vector_tanh(float *x, size_t n);
 /* True where none of the n values is infinite or NaN. */

@@ -12,6 +12,7 @@
 
 #include "core/layer_attention.h"
 #include "core/layer_block.h"
+#include "core/layer_packed.h"
 #include "core/loss_mmd.h"
 #include "core/loss_reconstruction.h"
 #include "core/zero_shot_tower.h"
@@ -23,12 +24,14 @@ struct zero_shot_tower {
     struct block encoder_user, encoder_behavior, decoder_user, decoder_behavior;
     float *folded;              /* sequence: weight [d, in], then bias [d] */
     bool folded_is_stale;
+    struct packed *packed;      /* of folded; NULL until fixed */
 };
 
 static void destroy(struct zero_shot_tower *tower)
 {
     if (!tower) return;
     free(tower->folded);
+    packed_destroy(tower->packed);
     free(tower);
 }
 
@@ -121,6 +124,24 @@ static float *pool_users(struct zero_shot_tower *t, const struct compute *comput
     return h;
 }
 
+static void fold(struct zero_shot_tower *t, const struct compute *compute)
+{
+    if (!t->folded_is_stale) return;
+    compute_run(compute, t->shape.behaviors * t->shape.dimension * t->decoder_behavior.weight[2]->shape[1], fold_part,
+                t);
+    t->folded_is_stale = false;
+}
+
+static bool fix(struct zero_shot_tower *t, const struct compute *compute, struct cs_error *err)
+{
+    if (t->options.target == TARGET_POOLED) return true;
+    size_t in = t->decoder_behavior.weight[2]->shape[1];
+    fold(t, compute);
+    packed_destroy(t->packed);
+    t->packed = packed_create(t->shape.dimension, in, t->folded, in, NULL);
+    return t->packed || cs_fail(err, CS_FAILED, "out of memory: zero-shot tower");
+}
+
 static void generate(struct zero_shot_tower *t, const struct compute *compute, const struct zero_shot_users *users,
                      float *z_v, struct arena *scratch)
 {
@@ -134,11 +155,8 @@ static void generate(struct zero_shot_tower *t, const struct compute *compute, c
         return;
     }
     size_t in = t->decoder_behavior.weight[2]->shape[1];
-    if (t->folded_is_stale) {
-        compute_run(compute, t->shape.behaviors * d * in, fold_part, t);
-        t->folded_is_stale = false;
-    }
-    struct parameter weight = { .shape = { d, in }, .value = t->folded },
+    fold(t, compute);
+    struct parameter weight = { .shape = { d, in }, .value = t->folded, .packed = t->packed },
                      bias = { .shape = { d }, .value = t->folded + d * in };
     block_forward_hidden(compute, &t->decoder_behavior, n, p, code, 0.0, 0, 0, scratch, &decoder);
     dense_forward(compute, &weight, &bias, ACTIVATION_NONE, n, decoder.out[1], in, z_v, d);
@@ -204,6 +222,7 @@ const struct zero_shot_ops zero_shot_mail = {
     .create = create,
     .destroy = destroy,
     .changed = changed,
+    .fix = fix,
     .generate = generate,
     .train = train,
 };

@@ -41,6 +41,9 @@ struct zero_shot_ops {
     void (*destroy)(struct zero_shot_tower *tower);
     /* Parameters were changed: whatever was derived from them is stale. NULL: nothing is. */
     void (*changed)(struct zero_shot_tower *tower);
+    /* For scoring alone, while the parameters stay: generate will only read from here on, for any number of threads.
+     * NULL: it does anyway. */
+    bool (*fix)(struct zero_shot_tower *tower, const struct compute *compute, struct cs_error *err);
     /* z_v [count, d] of new users. */
     void (*generate)(struct zero_shot_tower *tower, const struct compute *compute, const struct zero_shot_users *users,
                      float *z_v, struct arena *scratch);

@@ -1,0 +1,98 @@
+/* Packed dense layers: tiles of rows by 32 columns, each sum in a register from its start to its activation. */
+#include "core/layer_packed.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/layer_dense.h"
+
+struct tile {
+    size_t in, ldx, ld_start, ldy;
+    const float *weight;            /* a panel's, 32 floats a k */
+    const float *x, *start;         /* start NULL: zeros */
+    float *y;
+    bool leaky;
+};
+
+typedef void multiply_tiles(const struct packed *packed, size_t n, const struct tile *first);
+
+struct packed {
+    size_t out, in;
+    multiply_tiles *multiply;
+    float *weight;                  /* [panels, in, 32], on 64 bytes */
+};
+
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 12")
+#endif
+
+#define TILE(name) narrow_##name
+#define TILE_BYTES 32
+#define TILE_ROWS 6
+#define TILE_VECTORS 2
+#define TILE_TARGET
+#include "core/layer_packed_tile.h"
+
+#ifdef __x86_64__
+#define TILE(name) wide_##name
+#define TILE_BYTES 64
+#define TILE_ROWS 12
+#define TILE_VECTORS 2
+#define TILE_TARGET __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma")))
+#include "core/layer_packed_tile.h"
+
+static multiply_tiles *multiply_here(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")
+               ? wide_multiply
+               : narrow_multiply;
+}
+#else
+static multiply_tiles *multiply_here(void) { return narrow_multiply; }
+#endif
+
+static size_t packed_width(size_t columns) { return (columns + PACKED_PANEL - 1) / PACKED_PANEL * PACKED_PANEL; }
+
+struct packed *packed_create(size_t out, size_t in, const float *weight, size_t ld, const float *scale)
+{
+    struct packed *packed = malloc(sizeof *packed);
+    size_t panels = packed_width(out) / PACKED_PANEL, size = panels * in * PACKED_PANEL * sizeof *weight;
+    if (!packed) return NULL;
+    *packed = (struct packed){ .out = out, .in = in, .multiply = multiply_here(),
+                               .weight = aligned_alloc(64, size ? size : 64) };
+    if (!packed->weight) {
+        free(packed);
+        return NULL;
+    }
+    memset(packed->weight, 0, size);
+    for (size_t j = 0; j < out; j++) {
+        float *panel = packed->weight + j / PACKED_PANEL * in * PACKED_PANEL + j % PACKED_PANEL;
+        for (size_t k = 0; k < in; k++) panel[k * PACKED_PANEL] = weight[j * ld + k] * (scale ? scale[j] : 1.0f);
+    }
+    return packed;
+}
+
+void packed_narrow(struct packed *packed)
+{
+    packed->multiply = narrow_multiply;
+}
+
+void packed_destroy(struct packed *packed)
+{
+    if (!packed) return;
+    free(packed->weight);
+    free(packed);
+}
+
+void packed_forward(const struct packed *packed, size_t n, const float *x, size_t ldx, const float *start,
+                    size_t ld_start, bool leaky, float *y, size_t ldy)
+{
+    struct tile tile = { .in = packed->in, .ldx = ldx, .ld_start = ld_start, .ldy = ldy, .x = x, .start = start,
+                         .y = y, .leaky = leaky };
+    packed->multiply(packed, n, &tile);
+}

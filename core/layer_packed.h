@@ -1,0 +1,30 @@
+/* Dense layers for scoring alone: parameters that stay are laid out once, in the order in which a product reads them,
+ * with whatever can be folded in (normalisation) folded in.
+ *
+ *   panel p   columns (outputs) 32 p .. 32 p + 31, padded with zeros:   | k 0: 32 floats | k 1: 32 floats | ...
+ *
+ *   y[i, j] = activation(start[i, j] + sum over k of x[i, k] weight[j, k])
+ *
+ * Written with vectors of 16 floats: one register where the processor has AVX-512 (looked up at run time), two of AVX2
+ * and four of SSE or NEON elsewhere. Sums run over k in ascending order on each of them. */
+#ifndef CORE_LAYER_PACKED_H
+#define CORE_LAYER_PACKED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct packed;
+
+enum { PACKED_PANEL = 32 };
+
+/* weight [out, in] with rows ld apart; scale [out], NULL: 1. NULL when out of memory. */
+struct packed *packed_create(size_t out, size_t in, const float *weight, size_t ld, const float *scale);
+/* From now on by the product that every processor has: for tests and comparisons. */
+void packed_narrow(struct packed *packed);
+void packed_destroy(struct packed *packed);
+/* y [n, out] with rows ldy apart. start: rows ld_start apart, 0: one for all; may be y itself; NULL: zeros. leaky:
+ * LeakyReLU, else none. No other processor, no lock. */
+void packed_forward(const struct packed *packed, size_t n, const float *x, size_t ldx, const float *start,
+                    size_t ld_start, bool leaky, float *y, size_t ldy);
+
+#endif
