@@ -14,7 +14,9 @@
 #include "daemon/coldstream.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -31,13 +33,14 @@ enum { SEATS = 256, NOBODY_WAITS_NANOSECONDS = 200000 };
 struct version {
     struct scorer *scorer;
     uint64_t number, created;
-    uint64_t serial; /* of all versions this handle ever opened: a freed address may come again */
+    uint64_t serial; /* of all versions ever opened: a freed address may come again */
+    _Atomic unsigned handles;               /* that have it as their current one */
 };
 
 struct seat {
     _Alignas(64) _Atomic(struct version *) version;     /* NULL: free */
-    struct scoring *scoring;                /* the sitter's alone; made for the version of this serial */
-    uint64_t serial;
+    struct scoring *scoring;                /* the sitter's alone; made for the version of this serial, */
+    uint64_t serial, layout;                /* and of this layout */
 };
 
 struct coldstream {
@@ -45,7 +48,6 @@ struct coldstream {
     struct seat seat[SEATS];
     struct coldstream_options options;
     char *directory;
-    uint64_t serial;                        /* the follower's alone, after open */
     pthread_t follower;
     bool following;
     pthread_mutex_t mutex;                  /* of `stop`, for sleeping alone: scoring never takes it */
@@ -62,7 +64,7 @@ static void say(char *error, size_t size, const struct cs_error *err)
 
 static void version_close(struct version *version)
 {
-    if (!version) return;
+    if (!version || atomic_fetch_sub(&version->handles, 1) > 1) return;
     scorer_destroy(version->scorer);
     free(version);
 }
@@ -82,9 +84,10 @@ static bool warm(struct scorer *scorer, struct cs_error *err)
     return ok;
 }
 
-static struct version *version_open(struct coldstream *cs, struct cs_error *err)
+static struct version *version_open(const char *path, bool verify, struct cs_error *err)
 {
-    struct checkpoint *checkpoint = checkpoint_open(cs->directory, cs->options.verify, err);
+    static _Atomic uint64_t serials;
+    struct checkpoint *checkpoint = checkpoint_open(path, verify, err);
     if (!checkpoint) return NULL;
     struct version *version = calloc(1, sizeof *version);
     if (!version) abort();
@@ -98,7 +101,8 @@ static struct version *version_open(struct coldstream *cs, struct cs_error *err)
     json_t *manifest = json_loads(checkpoint_manifest(checkpoint), 0, NULL);
     version->created = (uint64_t)json_integer_value(json_object_get(manifest, "created"));
     json_decref(manifest);
-    version->serial = ++cs->serial;
+    version->serial = atomic_fetch_add(&serials, 1) + 1;
+    atomic_init(&version->handles, 1);
     if (warm(version->scorer, err)) return version;
     version_close(version);
     return NULL;
@@ -142,9 +146,14 @@ static struct scoring *seat_scoring(struct seat *seat, struct cs_error *err)
 {
     struct version *version = seated(seat);
     if (seat->scoring && seat->serial == version->serial) return seat->scoring;
-    scoring_destroy(seat->scoring);         /* touches nothing of the version it was made for */
-    seat->scoring = scoring_create(version->scorer, err);
+    if (!seat->scoring) {
+        seat->scoring = scoring_create(version->scorer, err);
+    } else if (!scoring_move(seat->scoring, seat->layout, version->scorer, err)) {
+        scoring_destroy(seat->scoring);
+        seat->scoring = NULL;
+    }
     seat->serial = version->serial;
+    seat->layout = scorer_layout(version->scorer);
     return seat->scoring;
 }
 
@@ -173,7 +182,7 @@ static void follow_once(struct coldstream *cs, uint64_t *bad, enum cs_code *why)
         return;
     }
     if (wanted == *bad && *why != CS_FAILED) return;    /* what is damaged stays so; a failure may pass */
-    struct version *version = version_open(cs, &err);
+    struct version *version = version_open(cs->directory, cs->options.verify, &err);
     if (!version) {
         if (wanted != *bad) tell(cs, wanted, err.message);
         *bad = wanted;
@@ -213,8 +222,7 @@ static void *follow(void *argument)
 
 /* -- the interface ------------------------------------------------------------------------------------------------ */
 
-struct coldstream *coldstream_open_explained(const char *directory, const struct coldstream_options *options,
-                                             struct cs_error *err)
+static struct coldstream *handle_create(const char *directory, const struct coldstream_options *options)
 {
     struct coldstream *cs = aligned_alloc(64, (sizeof *cs + 63) / 64 * 64);
     pthread_condattr_t attribute;
@@ -233,7 +241,14 @@ struct coldstream *coldstream_open_explained(const char *directory, const struct
     pthread_condattr_setclock(&attribute, CLOCK_MONOTONIC);
     pthread_cond_init(&cs->wake, &attribute);
     pthread_condattr_destroy(&attribute);
-    struct version *version = version_open(cs, err);
+    return cs;
+}
+
+struct coldstream *coldstream_open_explained(const char *directory, const struct coldstream_options *options,
+                                             struct cs_error *err)
+{
+    struct coldstream *cs = handle_create(directory, options);
+    struct version *version = version_open(directory, cs->options.verify, err);
     if (!version) goto fail;
     atomic_store(&cs->current, version);
     if (cs->options.follow && checkpoint_current(directory)) {
@@ -274,6 +289,36 @@ void coldstream_close(struct coldstream *cs)
     pthread_mutex_destroy(&cs->mutex);
     free(cs->directory);
     free(cs);
+}
+
+struct coldstream *coldstream_pin_explained(struct coldstream *cs, uint64_t number, struct cs_error *err)
+{
+    struct coldstream_options options = cs->options;
+    struct seat *seat = sit(cs);
+    struct version *version = seated(seat);
+    bool is_current = !number || number == version->number;
+    if (is_current) atomic_fetch_add(&version->handles, 1);     /* the seat holds it until it is held */
+    stand_up(seat);
+    if (!is_current) {
+        char path[PATH_MAX];
+        if (snprintf(path, sizeof path, "%s/%020" PRIu64, cs->directory, number) >= (int)sizeof path) {
+            cs_fail(err, CS_USAGE, "%s is too long", cs->directory);
+            return NULL;
+        }
+        if (!(version = version_open(path, options.verify, err))) return NULL;
+    }
+    options.follow = 0;
+    struct coldstream *pinned = handle_create(cs->directory, &options);
+    atomic_store(&pinned->current, version);
+    return pinned;
+}
+
+struct coldstream *coldstream_pin(struct coldstream *cs, uint64_t version, char *error, size_t error_size)
+{
+    struct cs_error err = { 0 };
+    struct coldstream *pinned = coldstream_pin_explained(cs, version, &err);
+    if (!pinned) say(error, error_size, &err);
+    return pinned;
 }
 
 uint64_t coldstream_version(struct coldstream *cs)
@@ -332,6 +377,22 @@ int coldstream_score(struct coldstream *cs, const struct coldstream_request *req
     struct seat *seat = sit(cs);
     struct scoring *scoring = seat_scoring(seat, &err);
     bool ok = scoring && scoring_request(scoring, request, score, is_new, &err);
+    if (version) *version = seated(seat)->number;
+    stand_up(seat);
+    return result(ok, &err, error, error_size);
+}
+
+int coldstream_score_impressions(struct coldstream *cs, const struct coldstream_impression *impression, size_t count,
+                                 size_t impression_size, float *score, uint64_t *version, unsigned char *is_new,
+                                 char *error, size_t error_size)
+{
+    struct cs_error err = { 0 };
+    if (impression_size != sizeof *impression)
+        return result(cs_fail(&err, CS_USAGE, "impression_size: %zu is not this structure's", impression_size), &err,
+                      error, error_size);
+    struct seat *seat = sit(cs);
+    struct scoring *scoring = seat_scoring(seat, &err);
+    bool ok = scoring && scoring_impressions(scoring, impression, count, score, is_new, &err);
     if (version) *version = seated(seat)->number;
     stand_up(seat);
     return result(ok, &err, error, error_size);

@@ -35,6 +35,11 @@ struct coldstream_options {
 COLDSTREAM_API struct coldstream *coldstream_open(const char *directory, const struct coldstream_options *options,
                                                   char *error, size_t error_size);
 COLDSTREAM_API void coldstream_close(struct coldstream *cs);
+/* A handle that stays with one version while cs moves on: what cs scores with now (0), or another that the directory
+ * still holds, opened here and now. Pruning or damage of the file's name does not reach it. To be released by
+ * coldstream_close, before or after cs is. NULL on failure, with a text in error. */
+COLDSTREAM_API struct coldstream *coldstream_pin(struct coldstream *cs, uint64_t version, char *error,
+                                                 size_t error_size);
 COLDSTREAM_API uint64_t coldstream_version(struct coldstream *cs);
 COLDSTREAM_API uint64_t coldstream_created(struct coldstream *cs);              /* ms since the epoch */
 /* The manifest's text; malloc'd, the caller frees. */
@@ -47,9 +52,13 @@ COLDSTREAM_API char *coldstream_info(struct coldstream *cs);
 COLDSTREAM_API int coldstream_score_json(struct coldstream *cs, const char *request, size_t length, char **response,
                                          char *error, size_t error_size);
 
-/* Without JSON: one user, many candidates. Values are texts; a feature is named as in the configuration, one that the
- * version does not read is passed over; one given twice has two values. */
-struct coldstream_value { const char *feature, *text; };        /* a dense feature's text is a decimal number */
+/* Without JSON, and without a lock, a system call or (once a thread's memory has grown to its largest request) an
+ * allocation. A feature is named as in the configuration, one that the version does not read is passed over; one given
+ * twice has two values. text NULL: the value is the number, as JSON would write it. A dense or bucketized feature's
+ * text is a decimal number. */
+struct coldstream_value { const char *feature, *text; double number; };
+
+/* One user, many candidates: what depends on user and context alone is computed once. */
 struct coldstream_candidate { const char *item_id; const struct coldstream_value *item; size_t item_count; };
 struct coldstream_request {
     uint32_t size;              /* sizeof(struct coldstream_request) */
@@ -62,6 +71,21 @@ struct coldstream_request {
 /* score [candidate_count]; version, is_new may be NULL. 0; -1 where the request is wrong, -2 where scoring failed. */
 COLDSTREAM_API int coldstream_score(struct coldstream *cs, const struct coldstream_request *request, float *score,
                                     uint64_t *version, int *is_new, char *error, size_t error_size);
+
+/* Many impressions, each with a user of its own, by one version. */
+struct coldstream_impression {
+    const char *user_id;
+    const struct coldstream_value *user; size_t user_count;
+    const char *const *behavior; size_t behavior_count;
+    const struct coldstream_value *context; size_t context_count;
+    const char *item_id;
+    const struct coldstream_value *item; size_t item_count;
+};
+/* impression_size: sizeof(struct coldstream_impression). score, is_new [count]; is_new, version may be NULL. Returns as
+ * coldstream_score. */
+COLDSTREAM_API int coldstream_score_impressions(struct coldstream *cs, const struct coldstream_impression *impression,
+                                                size_t count, size_t impression_size, float *score, uint64_t *version,
+                                                unsigned char *is_new, char *error, size_t error_size);
 
 #ifdef __cplusplus
 }

@@ -8,6 +8,7 @@
 
 struct coldstream *coldstream_open_explained(const char *directory, const struct coldstream_options *options,
                                              struct cs_error *err);
+struct coldstream *coldstream_pin_explained(struct coldstream *cs, uint64_t version, struct cs_error *err);
 /* CS_USAGE: the request is wrong. *scores: how many were given. */
 bool coldstream_score_explained(struct coldstream *cs, const char *request, size_t length, char **response,
                                 size_t *scores, struct cs_error *err);

@@ -2,7 +2,7 @@
  * scoring_json.c. */
 #include "daemon/scoring.h"
 
-#include <cblas.h>
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -19,7 +19,28 @@ struct scorer {
     struct features *features;
     struct model *model;
     size_t dimension;
-    int *table;                     /* [features->table_count] the checkpoint's handle */
+    int *table;                     /* [features->categorical_count + 1] the checkpoint's handle of each column's table,
+                                       then of the behaviors' */
+    uint64_t layout;                /* hash of the configuration: where it is the same, so are the features */
+};
+
+/* Where an example's part stands in a batch's arrays. */
+struct part { size_t count, dense, key, behavior, behavior_count; };
+
+/* Arrays grow to what the largest call needs, and stay. */
+struct scoring {
+    struct scorer *scorer;
+    struct fields fields;           /* the example being read */
+    size_t *guess;                  /* [GROUPS][VALUES_MAX] the feature that the value at this place named last */
+    struct part *shared, *own;      /* [SCORING_BATCH] */
+    size_t shared_count, own_count;
+    uint8_t *count;                 /* values of each column */
+    float *dense;
+    uint64_t *key;
+    int *table;                     /* of each key */
+    const float **row;              /* of each key */
+    size_t counts, counts_room, denses, denses_room, keys, keys_room;
+    struct arena *scratch;
 };
 
 /* -- the scorer --------------------------------------------------------------------------------------------------- */
@@ -48,13 +69,17 @@ static bool read_parameter(void *self, const struct tensor *tensor, struct cs_er
 static bool find_tables(struct scorer *scorer, struct cs_error *err)
 {
     const struct features *features = scorer->features;
-    if (!(scorer->table = calloc(features->table_count + 1, sizeof *scorer->table))) abort();
+    if (!(scorer->table = calloc(features->categorical_count + 1, sizeof *scorer->table))) abort();
     for (size_t i = 0; i < features->table_count; i++) {
-        scorer->table[i] = checkpoint_table(scorer->checkpoint, features->table[i]); /* none: no row was ever made */
-        size_t dimension = checkpoint_dimension(scorer->checkpoint, scorer->table[i]);
+        int table = checkpoint_table(scorer->checkpoint, features->table[i]); /* none: no row was ever made */
+        size_t dimension = checkpoint_dimension(scorer->checkpoint, table);
         if (dimension && dimension != scorer->dimension)
             return cs_fail(err, CS_REFUSED, "table %s has rows of %zu numbers, the model reads %zu", features->table[i],
                            dimension, scorer->dimension);
+        for (size_t f = 0; f < features->count; f++)
+            if (features->feature[f].kind == FEATURE_CATEGORICAL && features->feature[f].table == i)
+                scorer->table[features->feature[f].column] = table;
+        if (features->behavior_table == i) scorer->table[features->categorical_count] = table;
     }
     return true;
 }
@@ -64,14 +89,15 @@ struct scorer *scorer_create(struct checkpoint *checkpoint, struct cs_error *err
     struct scorer *scorer = calloc(1, sizeof *scorer);
     if (!scorer) abort();
     scorer->checkpoint = checkpoint;
-    /* Each scoring thread multiplies its own small matrices; OpenBLAS's second pool would only get in their way. */
-    openblas_set_num_threads(1);
-    if (!parse_model_text(scorer, checkpoint_meta_text(checkpoint, "config"), err)) goto fail;
+    const char *text = checkpoint_meta_text(checkpoint, "config");
+    if (!parse_model_text(scorer, text, err)) goto fail;
+    scorer->layout = key_of_text(text, strlen(text));
     scorer->dimension = scorer->config->embedding.dimension;
     if (!(scorer->features = features_create(&scorer->config->features, err)) || !find_tables(scorer, err)) goto fail;
     scorer->model = model_create(scorer->features, scorer->dimension, &scorer->config->model, 0, &parallel_serial, err);
     if (!scorer->model || !model_tensors(scorer->model, read_parameter, scorer, err)) goto fail;
     model_changed(scorer->model);
+    if (!model_fix(scorer->model, err)) goto fail;
     return scorer;
 fail:
     scorer->checkpoint = NULL;      /* stays the caller's */
@@ -90,11 +116,6 @@ void scorer_destroy(struct scorer *scorer)
     free(scorer);
 }
 
-const struct features *scorer_features(const struct scorer *scorer)
-{
-    return scorer->features;
-}
-
 struct checkpoint *scorer_checkpoint(const struct scorer *scorer)
 {
     return scorer->checkpoint;
@@ -102,179 +123,340 @@ struct checkpoint *scorer_checkpoint(const struct scorer *scorer)
 
 /* -- a thread's scratch ------------------------------------------------------------------------------------------- */
 
+static bool make_fields(struct scoring *scoring, struct cs_error *err)
+{
+    struct decode_options options = { .format = DECODE_JSON };
+    free(scoring->guess);
+    if (!(scoring->guess = calloc(GROUPS * VALUES_MAX, sizeof *scoring->guess))) abort();
+    return fields_create(&scoring->fields, scoring->scorer->features, &options, err);
+}
+
 struct scoring *scoring_create(struct scorer *scorer, struct cs_error *err)
 {
     struct scoring *scoring = calloc(1, sizeof *scoring);
-    struct decode_options options = { .format = DECODE_JSON };
     if (!scoring) abort();
     scoring->scorer = scorer;
-    scoring->features = scorer->features;
-    scoring->batch = arena_create(1 << 18);
     scoring->scratch = arena_create(1 << 20);
-    if (!scoring->batch || !scoring->scratch) abort();
-    if (fields_create(&scoring->fields, scorer->features, &options, err)) return scoring;
+    scoring->shared = calloc(SCORING_BATCH, sizeof *scoring->shared);
+    scoring->own = calloc(SCORING_BATCH, sizeof *scoring->own);
+    if (!scoring->scratch || !scoring->shared || !scoring->own) abort();
+    if (make_fields(scoring, err)) return scoring;
     scoring_destroy(scoring);
     return NULL;
+}
+
+bool scoring_move(struct scoring *scoring, uint64_t layout, struct scorer *scorer, struct cs_error *err)
+{
+    scoring->scorer = scorer;
+    if (layout == scorer->layout) {
+        scoring->fields.features = scorer->features;
+        return true;
+    }
+    fields_release(&scoring->fields);
+    return make_fields(scoring, err);
+}
+
+uint64_t scorer_layout(const struct scorer *scorer)
+{
+    return scorer->layout;
 }
 
 void scoring_destroy(struct scoring *scoring)
 {
     if (!scoring) return;
     fields_release(&scoring->fields);
-    arena_destroy(scoring->batch);
     arena_destroy(scoring->scratch);
+    free(scoring->guess);
+    free(scoring->shared);
+    free(scoring->own);
+    free(scoring->count);
+    free(scoring->dense);
+    free(scoring->key);
+    free(scoring->table);
+    free(scoring->row);
     free(scoring);
 }
 
-/* -- scores ------------------------------------------------------------------------------------------------------- */
+/* -- a batch ------------------------------------------------------------------------------------------------------ */
 
-/* Missing rows are zeros, and not present. */
-static struct model_rows *gather(const struct scoring *scoring, const struct batch *batch)
+static void *grown(void *array, size_t size)
 {
-    const struct scorer *scorer = scoring->scorer;
-    size_t tables = scorer->features->table_count, d = scorer->dimension;
-    struct model_rows *rows = arena_take(scoring->scratch, tables * sizeof *rows);
-
-    for (size_t t = 0; t < tables; t++) {
-        const struct batch_table *table = &batch->table[t];
-        float *row = arena_take(scoring->scratch, table->count * d * sizeof *row);
-        uint8_t *present = arena_take(scoring->scratch, table->count);
-        for (size_t i = 0; i < table->count; i++) {
-            const float *found = checkpoint_find(scorer->checkpoint, scorer->table[t], table->key[i]);
-            present[i] = found != NULL;
-            if (found) memcpy(row + i * d, found, d * sizeof *row);
-            else memset(row + i * d, 0, d * sizeof *row);
-        }
-        rows[t] = (struct model_rows){ .row = row, .present = present };
-    }
-    return rows;
+    if (!(array = realloc(array, size))) abort();
+    return array;
 }
 
-static void score_batch(struct scoring *scoring, const struct batch *batch, float *score)
+static void reserve(struct scoring *scoring, size_t counts, size_t denses, size_t keys)
+{
+    if (scoring->counts + counts > scoring->counts_room) {
+        scoring->counts_room = 2 * (scoring->counts + counts) + 1024;
+        scoring->count = grown(scoring->count, scoring->counts_room);
+    }
+    if (scoring->denses + denses > scoring->denses_room) {
+        scoring->denses_room = 2 * (scoring->denses + denses) + 1024;
+        scoring->dense = grown(scoring->dense, scoring->denses_room * sizeof *scoring->dense);
+    }
+    if (scoring->keys + keys > scoring->keys_room) {
+        scoring->keys_room = 2 * (scoring->keys + keys) + 1024;
+        scoring->key = grown(scoring->key, scoring->keys_room * sizeof *scoring->key);
+        scoring->table = grown(scoring->table, scoring->keys_room * sizeof *scoring->table);
+        scoring->row = grown(scoring->row, scoring->keys_room * sizeof *scoring->row);
+    }
+}
+
+static void take_keys(struct scoring *scoring, int table, const uint64_t *key, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        scoring->key[scoring->keys] = key[i];
+        scoring->table[scoring->keys++] = table;
+    }
+}
+
+/* The values of adjacent columns; dense ones likewise. */
+static struct part take_columns(struct scoring *scoring, size_t column, size_t columns, size_t dense, size_t denses)
+{
+    const struct fields *fields = &scoring->fields;
+    struct part part = { .count = scoring->counts, .dense = scoring->denses, .key = scoring->keys };
+    size_t keys = 0;
+    for (size_t c = column; c < column + columns; c++) keys += fields->key_count[c];
+    reserve(scoring, columns, denses, keys);
+    memcpy(scoring->count + scoring->counts, fields->key_count + column, columns);
+    memcpy(scoring->dense + scoring->denses, fields->dense + dense, denses * sizeof *fields->dense);
+    scoring->counts += columns;
+    scoring->denses += denses;
+    for (size_t c = column; c < column + columns; c++)
+        take_keys(scoring, scoring->scorer->table[c], fields->key + c * VALUES_MAX, fields->key_count[c]);
+    return part;
+}
+
+static bool check_fields(const struct fields *fields, bool item, struct cs_error *err)
+{
+    const struct problem *problem = fields->failed.result != DECODE_OK ? &fields->failed : &fields->shown;
+    if (problem->result == DECODE_OK)
+        return !item || fields->has_item || cs_fail(err, CS_USAGE, "item_id: missing or empty");
+    *err = problem->err;
+    err->code = CS_USAGE;
+    return false;
+}
+
+bool scoring_take_shared(struct scoring *scoring, struct cs_error *err)
+{
+    const struct fields *fields = &scoring->fields;
+    const struct features *features = scoring->scorer->features;
+    size_t length = features->behavior_max_length;
+    assert(scoring->shared_count < SCORING_BATCH);
+    if (!check_fields(fields, false, err)) return false;
+    struct part part = take_columns(scoring, 0, features->group_categorical_begin[GROUP_ITEM], 0,
+                                    features->group_dense_begin[GROUP_ITEM]);
+    part.behavior = scoring->keys;
+    part.behavior_count = fields->behavior_count < length ? fields->behavior_count : length;
+    reserve(scoring, 0, 0, part.behavior_count);
+    size_t oldest = fields->behavior_count > length ? fields->behavior_count % length : 0;
+    int table = scoring->scorer->table[features->categorical_count];
+    take_keys(scoring, table, fields->behavior + oldest, part.behavior_count - oldest);
+    take_keys(scoring, table, fields->behavior, oldest);
+    scoring->shared[scoring->shared_count++] = part;
+    return true;
+}
+
+bool scoring_take_item(struct scoring *scoring, struct cs_error *err)
+{
+    const struct features *features = scoring->scorer->features;
+    assert(scoring->own_count < SCORING_BATCH);
+    if (!check_fields(&scoring->fields, true, err)) return false;
+    scoring->own[scoring->own_count++] = take_columns(
+        scoring, features->group_categorical_begin[GROUP_ITEM], features->group_categorical[GROUP_ITEM],
+        features->group_dense_begin[GROUP_ITEM], features->group_dense[GROUP_ITEM]);
+    return true;
+}
+
+void scoring_drop(struct scoring *scoring)
+{
+    scoring->shared_count = scoring->own_count = scoring->counts = scoring->denses = scoring->keys = 0;
+}
+
+void scoring_score(struct scoring *scoring, float *score)
 {
     arena_reset(scoring->scratch);
-    model_score(scoring->scorer->model, batch, gather(scoring, batch), scoring->scratch, score);
-}
-
-void scoring_examples(struct scoring *scoring, struct example *const *example, size_t count, float *score)
-{
-    for (size_t begin = 0; begin < count; begin += SCORING_BATCH) {
-        size_t share = count - begin < SCORING_BATCH ? count - begin : SCORING_BATCH;
-        score_batch(scoring, batch_build(scoring->features, example + begin, share, scoring->batch), score + begin);
+    struct model_shared *shared = arena_take(scoring->scratch, scoring->shared_count * sizeof *shared);
+    struct model_own *own = arena_take(scoring->scratch, scoring->own_count * sizeof *own);
+    checkpoint_find_all(scoring->scorer->checkpoint, scoring->keys, scoring->table, scoring->key, scoring->row);
+    for (size_t i = 0; i < scoring->shared_count; i++) {
+        const struct part *part = &scoring->shared[i];
+        shared[i] = (struct model_shared){ .count = scoring->count + part->count,
+                                           .row = scoring->row + part->key,
+                                           .dense = scoring->dense + part->dense,
+                                           .behavior = scoring->row + part->behavior,
+                                           .behavior_count = part->behavior_count };
     }
+    for (size_t i = 0; i < scoring->own_count; i++) {
+        const struct part *part = &scoring->own[i];
+        own[i] = (struct model_own){ .count = scoring->count + part->count,
+                                     .row = scoring->row + part->key,
+                                     .dense = scoring->dense + part->dense };
+    }
+    if (scoring->own_count)
+        model_score_fixed(scoring->scorer->model, shared, scoring->shared_count, own, scoring->own_count,
+                          scoring->scratch, score);
+    scoring_drop(scoring);
 }
 
-void scoring_candidates(struct scoring *scoring, struct example *const *example, size_t count, float *score)
+const struct features *scoring_features(const struct scoring *scoring)
 {
-    score_batch(scoring, batch_build_candidates(scoring->features, example, count, scoring->batch), score);
+    return scoring->scorer->features;
 }
 
-/* -- examples ----------------------------------------------------------------------------------------------------- */
+uint64_t scoring_version(const struct scoring *scoring)
+{
+    return checkpoint_version(scoring->scorer->checkpoint);
+}
+
+struct fields *scoring_fields(struct scoring *scoring)
+{
+    return &scoring->fields;
+}
 
 void scoring_begin(struct scoring *scoring)
 {
-    struct fields *fields = &scoring->fields;
-    fields_reset(fields, EVENT_IMPRESSION);
-    fields->has_time = true;        /* a request is about now: no time, no id */
-    fields->time = 0;
-    fields->id[0] = '-';
-    fields->id_length = 1;
+    fields_reset(&scoring->fields, EVENT_IMPRESSION);
 }
 
-void scoring_next_candidate(struct scoring *scoring, bool leads)
+void scoring_next_item(struct scoring *scoring)
 {
     struct fields *fields = &scoring->fields;
-    const struct features *features = scoring->features;
+    const struct features *features = scoring->scorer->features;
     fields->has_item = false;
     fields->item = 0;
     memset(fields->key_count + features->group_categorical_begin[GROUP_ITEM], 0,
            features->group_categorical[GROUP_ITEM]);
     for (size_t i = 0; i < features->group_dense[GROUP_ITEM]; i++)
         fields->dense[features->group_dense_begin[GROUP_ITEM] + i] = NAN;
-    if (leads) return;
-    /* batch_build_candidates reads the first one's user part: the others need not carry it. */
-    fields->behavior_count = 0;
-    memset(fields->key_count + features->group_categorical_begin[GROUP_USER], 0,
-           features->group_categorical[GROUP_USER]);
 }
 
-struct example *scoring_finish(struct scoring *scoring, struct cs_error *err)
+/* -- examples ----------------------------------------------------------------------------------------------------- */
+
+static void read_example(struct scoring *scoring, const struct example *example)
 {
-    struct event event = { 0 };
-    scoring->fields.has_user = true;        /* no tower reads the user's id: a request may do without */
-    if (!scoring->fields.has_item && scoring->fields.failed.result == DECODE_OK &&
-        scoring->fields.shown.result == DECODE_OK) {
-        cs_fail(err, CS_USAGE, "item_id: missing or empty");
-        return NULL;
+    struct fields *fields = &scoring->fields;
+    const struct features *features = scoring->scorer->features;
+    const uint64_t *key = example_keys(example), *behavior = example_behaviors(example);
+    scoring_begin(scoring);
+    memcpy(fields->key_count, example_keys_of(example), features->categorical_count);
+    memcpy(fields->dense, example_dense(example), features->dense_count * sizeof *fields->dense);
+    for (size_t c = 0; c < features->categorical_count; key += fields->key_count[c++])
+        memcpy(fields->key + c * VALUES_MAX, key, fields->key_count[c] * sizeof *key);
+    for (size_t i = 0; i < example->behavior_count && features->behavior_max_length; i++)
+        fields->behavior[fields->behavior_count++ % features->behavior_max_length] = behavior[i];
+    fields->has_item = true;
+}
+
+void scoring_examples(struct scoring *scoring, struct example *const *example, size_t count, float *score)
+{
+    scoring_drop(scoring);
+    for (size_t i = 0; i < count; i++) {
+        read_example(scoring, example[i]);
+        if (!scoring_take_shared(scoring, NULL) || !scoring_take_item(scoring, NULL)) abort(); /* nothing can fail */
+        if (scoring->own_count == SCORING_BATCH || i + 1 == count)
+            scoring_score(scoring, score + i + 1 - scoring->own_count);
     }
-    if (fields_finish(&scoring->fields, &event, err) == DECODE_OK) return event.example;
-    if (err) err->code = CS_USAGE;
-    return NULL;
 }
 
 /* -- C structures ------------------------------------------------------------------------------------------------- */
+
+static bool is_named(const struct scoring *scoring, size_t i, enum feature_group group, const char *name)
+{
+    const struct feature *feature = &scoring->scorer->features->feature[i];
+    return feature->group == group && i != scoring->fields.item_id_feature && !strcmp(feature->name, name);
+}
+
+/* The index of a feature, or the features' count. Callers name the same features in the same order again and again. */
+static size_t feature_of(struct scoring *scoring, enum feature_group group, size_t place, const char *name)
+{
+    size_t *guess = place < VALUES_MAX ? &scoring->guess[group * VALUES_MAX + place] : NULL, i = 0,
+           count = scoring->scorer->features->count;
+    if (guess && *guess < count && is_named(scoring, *guess, group, name)) return *guess;
+    while (i < count && !is_named(scoring, i, group, name)) i++;
+    if (guess) *guess = i;
+    return i;
+}
+
+static struct value text_value(const char *text)
+{
+    return (struct value){ .kind = VALUE_TEXT, .text = text, .length = strlen(text) };
+}
 
 static void read_values(struct scoring *scoring, enum feature_group group, const struct coldstream_value *values,
                         size_t count)
 {
     for (size_t k = 0; k < count; k++) {
-        if (!values[k].feature || !values[k].text) continue;
-        struct value value = { .kind = VALUE_TEXT, .text = values[k].text, .length = strlen(values[k].text) };
-        for (size_t i = 0; i < scoring->features->count; i++) {
-            const struct feature *feature = &scoring->features->feature[i];
-            if (feature->group == group && i != scoring->fields.item_id_feature &&
-                !strcmp(feature->name, values[k].feature))
-                fields_feature(&scoring->fields, i, &value);
+        if (!values[k].feature) continue;
+        size_t feature = feature_of(scoring, group, k, values[k].feature);
+        if (feature == scoring->scorer->features->count) continue;
+        if (values[k].text) {
+            struct value value = text_value(values[k].text);
+            fields_feature(&scoring->fields, feature, &value);
+        } else {
+            fields_feature_number(&scoring->fields, feature, values[k].number);
         }
     }
 }
 
-static void read_user(struct scoring *scoring, const struct coldstream_request *request)
+static void read_behaviors(struct scoring *scoring, const char *const *behavior, size_t count)
 {
-    scoring_begin(scoring);
-    read_values(scoring, GROUP_USER, request->user, request->user_count);
-    read_values(scoring, GROUP_CONTEXT, request->context, request->context_count);
-    for (size_t i = 0; i < request->behavior_count; i++) {
-        if (!request->behavior[i]) continue;
-        fields_behavior(&scoring->fields, &(struct value){ .kind = VALUE_TEXT,
-                                                           .text = request->behavior[i],
-                                                           .length = strlen(request->behavior[i]) });
+    for (size_t i = 0; i < count; i++) {
+        if (!behavior[i]) continue;
+        struct value value = text_value(behavior[i]);
+        fields_behavior(&scoring->fields, &value);
     }
-    scoring->fields.has_behaviors = true;
 }
 
-static void read_candidate(struct scoring *scoring, const struct coldstream_candidate *candidate, bool leads)
+static void read_item(struct scoring *scoring, const char *item_id, const struct coldstream_value *item, size_t count)
 {
-    scoring_next_candidate(scoring, leads);
-    read_values(scoring, GROUP_ITEM, candidate->item, candidate->item_count);
-    if (candidate->item_id)
-        fields_value(
-            &scoring->fields, FIELD_ITEM_ID,
-            &(struct value){ .kind = VALUE_TEXT, .text = candidate->item_id, .length = strlen(candidate->item_id) });
+    scoring_next_item(scoring);
+    read_values(scoring, GROUP_ITEM, item, count);
+    if (!item_id) return;
+    struct value value = text_value(item_id);
+    fields_value(&scoring->fields, FIELD_ITEM_ID, &value);
 }
 
 bool scoring_request(struct scoring *scoring, const struct coldstream_request *request, float *score, int *is_new,
                      struct cs_error *err)
 {
-    struct example *example[SCORING_BATCH];
-    size_t made = 0;
-    bool ok = true;
-
     if (request->size < sizeof *request)
         return cs_fail(err, CS_USAGE, "size: %u is not this structure's", request->size);
-    for (size_t begin = 0; ok && begin < request->candidate_count; begin += made) {
-        read_user(scoring, request);
-        if (is_new) *is_new = scoring->fields.behavior_count == 0;
-        size_t share =
-            request->candidate_count - begin < SCORING_BATCH ? request->candidate_count - begin : SCORING_BATCH;
-        for (made = 0; ok && made < share; made += ok) {
-            read_candidate(scoring, &request->candidate[begin + made], made == 0);
-            ok = (example[made] = scoring_finish(scoring, err)) != NULL ||
-                 cs_error_prefix(err, "candidate[%zu]", begin + made);
-        }
-        if (ok) scoring_candidates(scoring, example, made, score + begin);
-        for (size_t i = 0; i < made; i++) free(example[i]);
+    scoring_drop(scoring);
+    scoring_begin(scoring);
+    read_values(scoring, GROUP_USER, request->user, request->user_count);
+    read_values(scoring, GROUP_CONTEXT, request->context, request->context_count);
+    read_behaviors(scoring, request->behavior, request->behavior_count);
+    if (is_new) *is_new = scoring->fields.behavior_count == 0;
+    if (!check_fields(&scoring->fields, false, err)) return false;
+    for (size_t i = 0; i < request->candidate_count; i++) {
+        const struct coldstream_candidate *candidate = &request->candidate[i];
+        if (scoring->own_count == 0 && !scoring_take_shared(scoring, err)) return false;
+        read_item(scoring, candidate->item_id, candidate->item, candidate->item_count);
+        if (!scoring_take_item(scoring, err)) return cs_error_prefix(err, "candidate[%zu]", i);
+        if (scoring->own_count == SCORING_BATCH || i + 1 == request->candidate_count)
+            scoring_score(scoring, score + i + 1 - scoring->own_count);
     }
-    if (!request->candidate_count && is_new) *is_new = request->behavior_count == 0;
-    return ok;
+    return true;
+}
+
+bool scoring_impressions(struct scoring *scoring, const struct coldstream_impression *impression, size_t count,
+                         float *score, unsigned char *is_new, struct cs_error *err)
+{
+    scoring_drop(scoring);
+    for (size_t i = 0; i < count; i++) {
+        const struct coldstream_impression *one = &impression[i];
+        scoring_begin(scoring);
+        read_values(scoring, GROUP_USER, one->user, one->user_count);
+        read_values(scoring, GROUP_CONTEXT, one->context, one->context_count);
+        read_behaviors(scoring, one->behavior, one->behavior_count);
+        if (is_new) is_new[i] = scoring->fields.behavior_count == 0;
+        read_item(scoring, one->item_id, one->item, one->item_count);
+        if (!scoring_take_shared(scoring, err) || !scoring_take_item(scoring, err))
+            return cs_error_prefix(err, "impression[%zu]", i);
+        if (scoring->own_count == SCORING_BATCH || i + 1 == count)
+            scoring_score(scoring, score + i + 1 - scoring->own_count);
+    }
+    return true;
 }

@@ -15,12 +15,14 @@ struct scorer;
  * success. */
 struct scorer *scorer_create(struct checkpoint *checkpoint, struct cs_error *err);
 void scorer_destroy(struct scorer *scorer);
-const struct features *scorer_features(const struct scorer *scorer);
 struct checkpoint *scorer_checkpoint(const struct scorer *scorer);
 
-/* Memory that one thread scores in; belongs to its scorer and must not outlive it. */
+/* Memory that one thread scores in. It is made for a scorer, and may move to another with all that it has grown to. */
 struct scoring;
 struct scoring *scoring_create(struct scorer *scorer, struct cs_error *err);
+/* layout: of the scorer it was at, which may be gone. False: it can only be destroyed. */
+bool scoring_move(struct scoring *scoring, uint64_t layout, struct scorer *scorer, struct cs_error *err);
+uint64_t scorer_layout(const struct scorer *scorer);
 void scoring_destroy(struct scoring *scoring);
 
 /* score [count]: the probability of a click, as the learner would score these examples with this version's state. */
@@ -28,6 +30,8 @@ void scoring_examples(struct scoring *scoring, struct example *const *example, s
 /* One user, many candidates, as coldstream.h has them. CS_USAGE: the request is wrong. */
 bool scoring_request(struct scoring *scoring, const struct coldstream_request *request, float *score, int *is_new,
                      struct cs_error *err);
+bool scoring_impressions(struct scoring *scoring, const struct coldstream_impression *impression, size_t count,
+                         float *score, unsigned char *is_new, struct cs_error *err);
 /* {"requests":[...]} -> {"version":..., "scores":[...], "new":[...]}, malloc'd. scores[i] is a number for an impression
  * and a list for a request with candidates, new[i] a boolean. CS_USAGE: the request is wrong ("requests[0].item_id is
  * missing ..."). *scores (NULL: not wanted): how many were given. */

@@ -42,19 +42,19 @@ static void read_feature(struct scoring *scoring, size_t index, const json_t *js
     json_t *element;
     if (is_scalar(json)) {
         struct value value = scalar(json, text);
-        fields_feature(&scoring->fields, index, &value);
-    } else if (json_is_object(json) || scoring->features->feature[index].kind == FEATURE_DENSE) {
-        fields_feature_mistyped(&scoring->fields, index, json_is_object(json) ? "an object" : "a list",
+        fields_feature(scoring_fields(scoring), index, &value);
+    } else if (json_is_object(json) || scoring_features(scoring)->feature[index].kind == FEATURE_DENSE) {
+        fields_feature_mistyped(scoring_fields(scoring), index, json_is_object(json) ? "an object" : "a list",
                                 "a value or, if categorical, a list of values");
     } else {
         json_array_foreach(json, i, element) {
             if (!is_scalar(element)) {
-                fields_feature_mistyped(&scoring->fields, index, "a list with a list or an object in it",
+                fields_feature_mistyped(scoring_fields(scoring), index, "a list with a list or an object in it",
                                         "a value or a list of values");
                 return;
             }
             struct value value = scalar(element, text);
-            fields_feature(&scoring->fields, index, &value);
+            fields_feature(scoring_fields(scoring), index, &value);
         }
     }
 }
@@ -63,12 +63,14 @@ static void read_group(struct scoring *scoring, enum decode_field field, enum fe
 {
     if (!object || json_is_null(object)) return;
     if (!json_is_object(object)) {
-        fields_mistyped(&scoring->fields, field, json_is_array(object) ? "a list" : "a single value", "an object");
+        fields_mistyped(scoring_fields(scoring), field, json_is_array(object) ? "a list" : "a single value",
+                        "an object");
         return;
     }
-    for (size_t i = 0; i < scoring->features->count; i++) {
-        const struct feature *feature = &scoring->features->feature[i];
-        if (feature->group != group || i == scoring->fields.item_id_feature) continue;
+    const struct features *features = scoring_features(scoring);
+    for (size_t i = 0; i < features->count; i++) {
+        const struct feature *feature = &features->feature[i];
+        if (feature->group != group || i == scoring_fields(scoring)->item_id_feature) continue;
         const json_t *value = json_object_get(object, feature->name);
         if (value) read_feature(scoring, i, value);
     }
@@ -79,11 +81,12 @@ static void read_single(struct scoring *scoring, enum decode_field field, const 
     char text[32];
     if (!json) return;
     if (!is_scalar(json)) {
-        fields_mistyped(&scoring->fields, field, json_is_array(json) ? "a list" : "an object", "a text or a number");
+        fields_mistyped(scoring_fields(scoring), field, json_is_array(json) ? "a list" : "an object",
+                        "a text or a number");
         return;
     }
     struct value value = scalar(json, text);
-    fields_value(&scoring->fields, field, &value);
+    fields_value(scoring_fields(scoring), field, &value);
 }
 
 static void read_behaviors(struct scoring *scoring, const json_t *list)
@@ -93,19 +96,19 @@ static void read_behaviors(struct scoring *scoring, const json_t *list)
     char text[32];
     if (!list || json_is_null(list)) return;        /* the serving side keeps no history: none given is none */
     if (!json_is_array(list)) {
-        fields_mistyped(&scoring->fields, FIELD_BEHAVIORS, json_is_object(list) ? "an object" : "a single value",
+        fields_mistyped(scoring_fields(scoring), FIELD_BEHAVIORS, json_is_object(list) ? "an object" : "a single value",
                         "a list of texts and numbers");
         return;
     }
-    scoring->fields.has_behaviors = true;
+    scoring_fields(scoring)->has_behaviors = true;
     json_array_foreach(list, i, element) {
         if (!is_scalar(element)) {
-            fields_mistyped(&scoring->fields, FIELD_BEHAVIORS, "a list with a list or an object in it",
+            fields_mistyped(scoring_fields(scoring), FIELD_BEHAVIORS, "a list with a list or an object in it",
                             "a list of texts and numbers");
             return;
         }
         struct value value = scalar(element, text);
-        fields_behavior(&scoring->fields, &value);
+        fields_behavior(scoring_fields(scoring), &value);
     }
 }
 
@@ -182,80 +185,61 @@ static bool inside(struct cs_error *err, const char *format, ...)
 /* All impressions of the call are scored together, whatever stands between them. */
 static bool score_impressions(struct work *work, struct cs_error *err)
 {
-    struct example **example = calloc(work->count + 1, sizeof *example);
-    size_t *place = calloc(work->count + 1, sizeof *place), made = 0, i;
-    float *score = calloc(work->count + 1, sizeof *score);
+    size_t place[SCORING_BATCH], made = 0, i;
+    float score[SCORING_BATCH];
     json_t *request;
-    bool ok = true;
 
-    if (!example || !place || !score) abort();
-    json_array_foreach(work->requests, i, request) {
-        if (json_object_get(request, "candidates")) continue;
-        if (!json_is_object(request)) {
-            ok = cs_fail(err, CS_USAGE, "requests[%zu]: must be an object", i);
-            break;
+    for (i = 0; i <= work->count; i++) {
+        if (made == SCORING_BATCH || (i == work->count && made)) {
+            scoring_score(work->scoring, score);
+            work->scored += made;
+            while (made--) work->score[place[made]] = score[made];
+            made = 0;
         }
+        if (i == work->count) break;
+        request = json_array_get(work->requests, i);
+        if (json_object_get(request, "candidates")) continue;
+        if (!json_is_object(request)) return cs_fail(err, CS_USAGE, "requests[%zu]: must be an object", i);
         read_user(work->scoring, request);
         read_item(work->scoring, request);
-        if (!(example[made] = scoring_finish(work->scoring, err))) {
-            ok = inside(err, "requests[%zu]", i);
-            break;
-        }
-        place[made] = i;
-        work->is_new[i] = example[made++]->behavior_count == 0;
+        if (!scoring_take_shared(work->scoring, err) || !scoring_take_item(work->scoring, err))
+            return inside(err, "requests[%zu]", i);
+        place[made++] = i;
+        work->is_new[i] = scoring_fields(work->scoring)->behavior_count == 0;
     }
-    if (ok) scoring_examples(work->scoring, example, made, score);
-    for (i = 0; i < made; i++) {
-        work->score[place[i]] = score[i];
-        free(example[i]);
-    }
-    work->scored += made;
-    free(example);
-    free(place);
-    free(score);
-    return ok;
+    return true;
 }
 
 static bool score_candidates(struct work *work, size_t number, const json_t *request, struct cs_error *err)
 {
     const json_t *candidates = json_object_get(request, "candidates");
-    struct example *example[SCORING_BATCH];
     float score[SCORING_BATCH];
     size_t count = json_array_size(candidates), made;
-    bool ok = true;
 
     if (!json_is_array(candidates)) return cs_fail(err, CS_USAGE, "requests[%zu].candidates: must be a list", number);
     read_user(work->scoring, request);
-    work->is_new[number] = work->scoring->fields.behavior_count == 0;
-    if (!count && work->scoring->fields.shown.result != DECODE_OK) {
-        *err = work->scoring->fields.shown.err;
-        err->code = CS_USAGE;
-        return inside(err, "requests[%zu]", number);
-    }
+    work->is_new[number] = scoring_fields(work->scoring)->behavior_count == 0;
     say(&work->answer, "[");
-    for (size_t begin = 0; ok && begin < count; begin += made) {
-        if (begin) read_user(work->scoring, request);       /* each batch's first one carries the user */
-        for (made = 0; ok && made < SCORING_BATCH && begin + made < count; made += ok) {
+    for (size_t begin = 0; begin < count || !begin; begin += SCORING_BATCH) {
+        if (!scoring_take_shared(work->scoring, err)) return inside(err, "requests[%zu]", number);
+        for (made = 0; made < SCORING_BATCH && begin + made < count; made++) {
             const json_t *candidate = json_array_get(candidates, begin + made);
-            scoring_next_candidate(work->scoring, made == 0);
-            if (!json_is_object(candidate)) {
-                ok = cs_fail(err, CS_USAGE, "requests[%zu].candidates[%zu]: must be an object", number, begin + made);
-                break;
-            }
+            scoring_next_item(work->scoring);
+            if (!json_is_object(candidate))
+                return cs_fail(err, CS_USAGE, "requests[%zu].candidates[%zu]: must be an object", number, begin + made);
             read_item(work->scoring, candidate);
-            ok = (example[made] = scoring_finish(work->scoring, err)) != NULL ||
-                 inside(err, "requests[%zu].candidates[%zu]", number, begin + made);
+            if (!scoring_take_item(work->scoring, err))
+                return inside(err, "requests[%zu].candidates[%zu]", number, begin + made);
         }
-        if (ok) scoring_candidates(work->scoring, example, made, score);
+        scoring_score(work->scoring, score);
         for (size_t i = 0; i < made; i++) {
-            if (ok && begin + i) say(&work->answer, ",");
-            if (ok) say_score(&work->answer, score[i]);
-            free(example[i]);
+            if (begin + i) say(&work->answer, ",");
+            say_score(&work->answer, score[i]);
         }
     }
     say(&work->answer, "]");
     work->scored += count;
-    return ok;
+    return true;
 }
 
 static bool score_all(struct work *work, struct cs_error *err)
@@ -263,7 +247,7 @@ static bool score_all(struct work *work, struct cs_error *err)
     size_t i;
     json_t *request;
     say(&work->answer, "{\"version\":%" PRIu64 ",\"scores\":[",
-        checkpoint_version(scorer_checkpoint(work->scoring->scorer)));
+        scoring_version(work->scoring));
     if (!score_impressions(work, err)) return false;
     json_array_foreach(work->requests, i, request) {
         if (i) say(&work->answer, ",");
@@ -285,6 +269,7 @@ bool scoring_json(struct scoring *scoring, const char *request, size_t length, c
     json_t *root = json_loadb(request, length, JSON_REJECT_DUPLICATES, &where);
 
     *response = NULL;
+    scoring_drop(scoring);
     if (!root) return cs_fail(err, CS_USAGE, "not JSON: %s (byte %d)", where.text, where.position);
     work.requests = json_object_get(root, "requests");
     if (!json_is_array(work.requests)) {

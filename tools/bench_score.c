@@ -15,29 +15,20 @@ enum { CANDIDATES = 500, REQUESTS = 300, WARM = 20, VALUES = 16, BEHAVIORS = 100
 /* A request and what it points into. */
 struct prepared {
     json_t *root;
-    char number[4 * VALUES][32];
-    size_t numbers;
     struct coldstream_value user[VALUES], context[VALUES], item[CANDIDATES][2];
     const char *behavior[BEHAVIORS];
     struct coldstream_candidate candidate[CANDIDATES];
     struct coldstream_request request;
 };
 
-static const char *text_of(struct prepared *p, const json_t *value)
-{
-    if (json_is_string(value)) return json_string_value(value);
-    char *text = p->number[p->numbers++ % (4 * VALUES)];
-    snprintf(text, sizeof *p->number, "%.17g", json_number_value(value));
-    return text;
-}
-
-static size_t values_of(struct prepared *p, json_t *object, struct coldstream_value *value, size_t room)
+static size_t values_of(json_t *object, struct coldstream_value *value, size_t room)
 {
     const char *name;
     json_t *member;
     size_t count = 0;
     json_object_foreach(object, name, member)
-        if (count < room) value[count++] = (struct coldstream_value){ name, text_of(p, member) };
+        if (count < room) value[count++] = (struct coldstream_value){
+                name, json_string_value(member), json_number_value(member) };
     return count;
 }
 
@@ -55,9 +46,9 @@ static bool prepare(struct prepared *p, struct generator *generator, uint64_t us
     r->size = sizeof *r;
     r->user_id = json_string_value(json_object_get(asked, "user_id"));
     r->user = p->user;
-    r->user_count = values_of(p, json_object_get(asked, "user"), p->user, VALUES);
+    r->user_count = values_of(json_object_get(asked, "user"), p->user, VALUES);
     r->context = p->context;
-    r->context_count = values_of(p, json_object_get(asked, "context"), p->context, VALUES);
+    r->context_count = values_of(json_object_get(asked, "context"), p->context, VALUES);
     r->behavior = p->behavior;
     json_array_foreach(json_object_get(asked, "behaviors"), at, entry)
         if (r->behavior_count < BEHAVIORS) p->behavior[r->behavior_count++] = json_string_value(entry);
@@ -67,7 +58,7 @@ static bool prepare(struct prepared *p, struct generator *generator, uint64_t us
         struct coldstream_value *item = p->item[r->candidate_count];
         p->candidate[r->candidate_count++] = (struct coldstream_candidate){
             .item_id = json_string_value(json_object_get(entry, "item_id")), .item = item,
-            .item_count = values_of(p, json_object_get(entry, "item"), item, 2),
+            .item_count = values_of(json_object_get(entry, "item"), item, 2),
         };
     }
     return r->user_id && r->candidate_count == CANDIDATES;

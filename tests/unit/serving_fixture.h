@@ -20,14 +20,17 @@
 
 enum { FIXTURE_KEYS = 60 };
 
-static const char fixture_text[] =
-    "features:\n"
-    "  user: [{name: age, bucketize: [18, 25, 35]}, {name: gender}, {name: income, kind: dense}]\n"
-    "  context: [{name: hour}]\n"
-    "  item: [{name: item_id, table: item}, {name: category}]\n"
-    "  behavior: {table: item, max_length: 6}\n"
-    "embedding: {dimension: 8}\n"
+#define FIXTURE_FEATURES \
+    "features:\n" \
+    "  user: [{name: age, bucketize: [18, 25, 35]}, {name: gender}, {name: income, kind: dense}]\n" \
+    "  context: [{name: hour}]\n" \
+    "  item: [{name: item_id, table: item}, {name: category}]\n" \
+    "  behavior: {table: item, max_length: 6}\n" \
+    "embedding: {dimension: 8}\n" \
     "model:\n"
+
+static const char fixture_text[] =
+    FIXTURE_FEATURES
     "  ranking: {tower: base_dnn, hidden: [14, 7]}\n"
     "  zero_shot: {kind: mail, target: pooled, attention: 5, encoder: [12, 10, 9], decoder: [11, 13]}\n";
 
@@ -43,18 +46,23 @@ static const char fixture_request[] = "{\"requests\":[{\"user_id\":\"u1\",\"user
 
 struct fixture { struct cs_config *config; struct features *features; char directory[64]; };
 
-static inline struct fixture fixture_create(void)
+static inline struct fixture fixture_create_of(const char *configuration)
 {
     struct fixture fixture = { .directory = "/tmp/test_serving.XXXXXX" };
     struct config_problems problems = { 0 };
     struct cs_error err = { 0 };
-    fixture.config = config_parse("test", fixture_text, strlen(fixture_text), CONFIG_FOR_TRAIN, &problems);
+    fixture.config = config_parse("test", configuration, strlen(configuration), CONFIG_FOR_TRAIN, &problems);
     if (!fixture.config) fail_msg("%s", config_problems_text(&problems));
     config_problems_release(&problems);
     fixture.features = features_create(&fixture.config->features, &err);
     if (!fixture.features) fail_msg("%s", err.message);
     assert_non_null(mkdtemp(fixture.directory));
     return fixture;
+}
+
+static inline struct fixture fixture_create(void)
+{
+    return fixture_create_of(fixture_text);
 }
 
 static inline void fixture_destroy(struct fixture *fixture)

@@ -121,14 +121,107 @@ static void scores_are_the_models_own(void **state)
     coldstream_close(cs);
 }
 
+/* Scoring folds and lays out what the learner computes in steps: every kind of tower there is. */
+static void every_tower_scores_as_the_learner_does(void **state)
+{
+    static const char *const models[] = {
+        "  ranking: {tower: emb_lr}\n  zero_shot: {kind: none}\n",
+        "  ranking: {tower: emb_lr}\n  zero_shot: {kind: linear}\n",
+        "  ranking: {tower: base_dnn, hidden: [40]}\n  zero_shot: {kind: linear}\n",
+        "  ranking: {tower: base_dnn, hidden: [64, 33, 5]}\n  zero_shot: {kind: mail, target: pooled, attention: 5, "
+        "encoder: [12, 10, 9], decoder: [11, 13]}\n",
+        "  ranking: {tower: base_dnn, hidden: [31, 32]}\n  zero_shot: {kind: mail, target: sequence, attention: 35, "
+        "encoder: [12, 40, 9], decoder: [64, 13]}\n",
+    };
+    static const char *const asked[] = {
+        "{\"user_id\":\"u1\",\"user\":{\"age\":30,\"gender\":\"F\",\"income\":1.5},"
+        "\"behaviors\":[\"i1\",\"i2\"],\"context\":{\"hour\":13},\"item_id\":\"i9\","
+        "\"item\":{\"category\":[\"c4\",\"c5\"]}}",
+        "{\"user_id\":\"u2\",\"user\":{\"age\":17,\"gender\":[\"F\",\"M\"],\"income\":-40},\"behaviors\":[],"
+        "\"item_id\":\"i9\",\"item\":{\"category\":\"c4\"}}",
+        "{\"user_id\":\"u3\",\"user\":{\"gender\":\"unseen\"},\"behaviors\":[],\"item_id\":\"unseen\"}",
+    };
+    (void)state;
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
+        char text[1024];
+        fixture_destroy(&fixture);
+        snprintf(text, sizeof text, "%s%s", FIXTURE_FEATURES, models[m]);
+        fixture = fixture_create_of(text);
+        fixture_publish(&fixture, 1);
+        struct coldstream *cs = open_directory(fixture.directory, &stay);
+        double last = -1;
+        for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+            char request[512], record[512];
+            snprintf(request, sizeof request, "{\"requests\":[%s]}", asked[i]);
+            snprintf(record, sizeof record, "{\"impression_id\":\"a\",\"ts\":1,%s", asked[i] + 1);
+            char *answered = score_text(cs, request);
+            json_t *answer = json_loads(answered, 0, NULL);
+            double score = json_number_value(json_array_get(json_object_get(answer, "scores"), 0)),
+                   expected = (double)score_by_hand(1, record);
+            if (fabs(score - expected) > 1e-6) fail_msg("model %zu, request %zu: %g, not %g", m, i, score, expected);
+            assert_true(fabs(score - last) > 1e-4);     /* or nothing was compared */
+            last = score;
+            json_decref(answer);
+            free(answered);
+        }
+        coldstream_close(cs);
+    }
+}
+
+static void impressions_score_as_json_does(void **state)
+{
+    (void)state;
+    fixture_publish(&fixture, 1);
+    struct coldstream *cs = open_directory(fixture.directory, &stay);
+    char error[256] = "";
+    struct coldstream_value old[] = { { "age", NULL, 30 }, { "gender", "F", 0 }, { "income", NULL, 1.5 } },
+                            young[] = { { "gender", "F", 0 }, { "age", "30", 0 }, { "gender", "M", 0 } },
+                            context[] = { { "hour", "13", 0 } }, item[] = { { "category", "c4", 0 } };
+    const char *behavior[] = { "i1", "i2" };
+    enum { MANY = 1500 };                       /* more than one batch, old and new ones in turn */
+    static struct coldstream_impression impression[MANY];
+    static float score[MANY];
+    static unsigned char is_new[MANY];
+    for (size_t i = 0; i < MANY; i++)
+        impression[i] = i % 2 ? (struct coldstream_impression){ .user = young, .user_count = 3, .item_id = "i9",
+                                                                .item = item, .item_count = 1 }
+                              : (struct coldstream_impression){ .user_id = "u1", .user = old, .user_count = 3,
+                                                                .behavior = behavior, .behavior_count = 2,
+                                                                .context = context, .context_count = 1,
+                                                                .item_id = "i9", .item = item, .item_count = 1 };
+    uint64_t version;
+    assert_int_equal(coldstream_score_impressions(cs, impression, MANY, sizeof *impression, score, &version, is_new,
+                                                  error, sizeof error), 0);
+    assert_int_equal(version, 1);
+    char *text = score_text(cs, fixture_request);
+    json_t *answer = json_loads(text, 0, NULL), *scores = json_object_get(answer, "scores");
+    for (size_t i = 0; i < MANY; i++) {
+        assert_int_equal(is_new[i], i % 2);
+        assert_true(fabs((double)score[i] - json_number_value(json_array_get(scores, i % 2))) <= 1e-6);
+    }
+    assert_true(fabs((double)score[0] - (double)score[1]) > 1e-4);
+    json_decref(answer);
+    free(text);
+    impression[1100].item_id = "";
+    assert_int_equal(coldstream_score_impressions(cs, impression, MANY, sizeof *impression, score, NULL, NULL, error,
+                                                  sizeof error), -1);
+    assert_non_null(strstr(error, "impression[1100]"));
+    assert_int_equal(coldstream_score_impressions(cs, impression, 1, 8, score, NULL, NULL, error, sizeof error), -1);
+    assert_non_null(strstr(error, "impression_size"));
+    assert_int_equal(coldstream_score_impressions(cs, NULL, 0, sizeof *impression, score, NULL, NULL, error,
+                                                  sizeof error), 0);
+    coldstream_close(cs);
+}
+
 static void structures_score_as_json_does(void **state)
 {
     (void)state;
     fixture_publish(&fixture, 1);
     struct coldstream *cs = open_directory(fixture.directory, &stay);
     char error[256] = "";
-    struct coldstream_value user[] = { { "age", "30" }, { "gender", "F" }, { "income", "1.5" }, { "unknown", "x" } },
-                            context[] = { { "hour", "13" } }, item[] = { { "category", "c4" } };
+    struct coldstream_value user[] = { { "age", NULL, 30 }, { "gender", "F", 0 }, { "income", "1.5", 0 },
+                                       { "unknown", "x", 0 } },
+                            context[] = { { "hour", NULL, 13 } }, item[] = { { "category", "c4", 0 } };
     const char *behavior[] = { "i1", "i2" };
     enum { MANY = 1500 };                       /* more than one batch */
     static struct coldstream_candidate candidate[MANY];
@@ -258,6 +351,44 @@ static void a_bad_version_is_refused_and_the_old_one_serves_on(void **state)
     assert_true(*error);
 }
 
+static void a_pinned_version_stays_while_others_come_and_go(void **state)
+{
+    (void)state;
+    struct swaps swaps = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, "" };
+    char error[256] = "", command[200];
+    fixture_publish(&fixture, 1);
+    struct coldstream_options options = following(&swaps);
+    struct coldstream *cs = open_directory(fixture.directory, &options);
+    char *first = score_text(cs, fixture_request);
+    struct coldstream *pinned = coldstream_pin(cs, 0, error, sizeof error);
+    assert_non_null(pinned);
+    assert_int_equal(fixture_publish(&fixture, 2), 2);
+    swaps_await(&swaps, 1, 0);
+    assert_int_equal(coldstream_version(cs), 2);
+    assert_int_equal(coldstream_version(pinned), 1);
+    struct coldstream *again = coldstream_pin(cs, 1, error, sizeof error);      /* no longer the current one: opened */
+    if (!again) fail_msg("%s", error);
+    struct coldstream *same = coldstream_pin(cs, 2, error, sizeof error);
+    assert_null(coldstream_pin(cs, 99, error, sizeof error));
+    assert_non_null(strstr(error, "99"));
+    snprintf(command, sizeof command, "rm -r %s/%020d", fixture.directory, 1);
+    assert_int_equal(system(command), 0);
+    coldstream_close(cs);
+    struct coldstream *const handle[] = { pinned, again };
+    for (size_t i = 0; i < 2; i++) {
+        char *text = score_text(handle[i], fixture_request);
+        assert_string_equal(text, first);
+        free(text);
+        coldstream_close(handle[i]);
+    }
+    assert_int_equal(coldstream_version(same), 2);
+    char *text = score_text(same, fixture_request);
+    assert_string_not_equal(text, first);
+    free(text);
+    free(first);
+    coldstream_close(same);
+}
+
 struct load {
     struct coldstream *cs;
     const char *expected[3];
@@ -326,7 +457,9 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(scores_are_the_models_own), TEST(structures_score_as_json_does), TEST(wrong_requests_are_told_where),
+        TEST(scores_are_the_models_own), TEST(every_tower_scores_as_the_learner_does),
+        TEST(structures_score_as_json_does), TEST(impressions_score_as_json_does),
+        TEST(a_pinned_version_stays_while_others_come_and_go), TEST(wrong_requests_are_told_where),
         TEST(a_bad_version_is_refused_and_the_old_one_serves_on), TEST(swaps_under_load_fail_and_mix_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
