@@ -1,4 +1,4 @@
-/* Packed dense layers: tiles of rows by 32 columns, each sum in a register from its start to its activation. */
+/* Packed dense layers: tiles of rows by up to 64 columns, each sum in a register from its start to its activation. */
 #include "core/layer_packed.h"
 
 #include <stdint.h>
@@ -7,9 +7,11 @@
 
 #include "core/layer_dense.h"
 
+enum { WIDEST = 16 };         /* floats of the widest vector */
+
 struct tile {
-    size_t in, ldx, ld_start, ldy;
-    const float *weight;            /* a panel's, 32 floats a k */
+    size_t in, ldx, ld_start, ldy, step;
+    const float *weight;            /* a panel's, `step` floats a k */
     const float *x, *start;         /* start NULL: zeros */
     float *y;
     bool leaky;
@@ -20,8 +22,14 @@ typedef void multiply_tiles(const struct packed *packed, size_t n, const struct 
 struct packed {
     size_t out, in;
     multiply_tiles *multiply;
-    float *weight;                  /* [panels, in, 32], on 64 bytes */
+    float *weight;                  /* panels, on 64 bytes */
 };
+
+/* The last panel is as wide as need be, in vectors of 16. */
+static size_t panel_width(size_t columns)
+{
+    return columns < PACKED_PANEL ? (columns + WIDEST - 1) / WIDEST * WIDEST : PACKED_PANEL;
+}
 
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
@@ -39,8 +47,8 @@ struct packed {
 #ifdef __x86_64__
 #define TILE(name) wide_##name
 #define TILE_BYTES 64
-#define TILE_ROWS 12
-#define TILE_VECTORS 2
+#define TILE_ROWS 6
+#define TILE_VECTORS 4
 #define TILE_TARGET __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma")))
 #include "core/layer_packed_tile.h"
 
@@ -56,12 +64,10 @@ static multiply_tiles *multiply_here(void)
 static multiply_tiles *multiply_here(void) { return narrow_multiply; }
 #endif
 
-static size_t packed_width(size_t columns) { return (columns + PACKED_PANEL - 1) / PACKED_PANEL * PACKED_PANEL; }
-
 struct packed *packed_create(size_t out, size_t in, const float *weight, size_t ld, const float *scale)
 {
     struct packed *packed = malloc(sizeof *packed);
-    size_t panels = packed_width(out) / PACKED_PANEL, size = panels * in * PACKED_PANEL * sizeof *weight;
+    size_t size = (out + WIDEST - 1) / WIDEST * WIDEST * in * sizeof *weight;
     if (!packed) return NULL;
     *packed = (struct packed){ .out = out, .in = in, .multiply = multiply_here(),
                                .weight = aligned_alloc(64, size ? size : 64) };
@@ -71,8 +77,9 @@ struct packed *packed_create(size_t out, size_t in, const float *weight, size_t 
     }
     memset(packed->weight, 0, size);
     for (size_t j = 0; j < out; j++) {
-        float *panel = packed->weight + j / PACKED_PANEL * in * PACKED_PANEL + j % PACKED_PANEL;
-        for (size_t k = 0; k < in; k++) panel[k * PACKED_PANEL] = weight[j * ld + k] * (scale ? scale[j] : 1.0f);
+        size_t begin = j / PACKED_PANEL * PACKED_PANEL, step = panel_width(out - begin);
+        float *panel = packed->weight + begin * in + j - begin;
+        for (size_t k = 0; k < in; k++) panel[k * step] = weight[j * ld + k] * (scale ? scale[j] : 1.0f);
     }
     return packed;
 }

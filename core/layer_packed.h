@@ -1,7 +1,8 @@
 /* Dense layers for scoring alone: parameters that stay are laid out once, in the order in which a product reads them,
  * with whatever can be folded in (normalisation) folded in.
  *
- *   panel p   columns (outputs) 32 p .. 32 p + 31, padded with zeros:   | k 0: 32 floats | k 1: 32 floats | ...
+ *   panel p   columns (outputs) 64 p .. 64 p + 63:   | k 0: 64 floats | k 1: 64 floats | ...
+ *             the last one has what is left, padded with zeros to a multiple of 16
  *
  *   y[i, j] = activation(start[i, j] + sum over k of x[i, k] weight[j, k])
  *
@@ -15,7 +16,7 @@
 
 struct packed;
 
-enum { PACKED_PANEL = 32 };
+enum { PACKED_PANEL = 64 };
 
 /* weight [out, in] with rows ld apart; scale [out], NULL: 1. NULL when out of memory. */
 struct packed *packed_create(size_t out, size_t in, const float *weight, size_t ld, const float *scale);
