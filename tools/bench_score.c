@@ -94,18 +94,36 @@ static double bare_products(bool is_new)
     return bench_median(seconds, REQUESTS);
 }
 
+/* The same network by onnxruntime, in an environment of `make bench`'s (tools/onnx.sh). */
+static bool time_onnx(const struct bench *bench, const char *checkpoints, double *seconds, char version[32],
+                      struct cs_error *err)
+{
+    char command[1024];
+    snprintf(command, sizeof command, "'%s/onnx/bin/python' tools/bench_onnx.py '%s' %d '%s/coldstreamctl'",
+             bench->programs, checkpoints, CANDIDATES, bench->programs);
+    FILE *said = popen(command, "r");
+    int read = said ? fscanf(said, "%lf %31s", seconds, version) : 0;
+    int status = said ? pclose(said) : -1;
+    return (read == 2 && !status) ||
+           cs_fail(err, CS_FAILED, "onnxruntime was not measured: run tools/onnx.sh %s first", bench->programs);
+}
+
 bool bench_score(struct bench *bench, const char *checkpoints, struct generator *generator, struct cs_error *err)
 {
     static struct prepared prepared;
     static float score[CANDIDATES];
-    double seconds[REQUESTS];
-    char error[512], what[96];
+    double seconds[REQUESTS], onnx[2], median_of[2];
+    char error[512], what[96], version[32];
     struct coldstream_options options = { .size = sizeof options, .follow = 0, .verify = 1 };
     struct coldstream *cs = coldstream_open(checkpoints, &options, error, sizeof error);
 
     bench_progress("scoring");
     if (!cs) return cs_fail(err, CS_FAILED, "%s", error);
     for (int is_new = 0; is_new < 2; is_new++) {
+        if (!time_onnx(bench, checkpoints, &onnx[is_new], version, err)) {
+            coldstream_close(cs);
+            return false;
+        }
         uint64_t first = is_new ? 0 : generator_new_users(generator);
         for (size_t i = 0; i < WARM + REQUESTS; i++) {
             int said = 0;
@@ -120,7 +138,7 @@ bool bench_score(struct bench *bench, const char *checkpoints, struct generator 
             return cs_fail(err, CS_FAILED, "scoring: %s", ok ? "old and new users were mixed up" : error);
         }
         const char *kind = is_new ? "new" : "old";
-        double best = bare_products(is_new != 0), median = bench_median(seconds, REQUESTS);
+        double best = bare_products(is_new != 0), median = median_of[is_new] = bench_median(seconds, REQUESTS);
         snprintf(what, sizeof what, "scores, one %s user, 500 candidates, one thread", kind);
         bench_add(bench, what, CANDIDATES / median, "scores/s", CANDIDATES / best,
                   "the bare matrix products of the request");
@@ -129,5 +147,9 @@ bool bench_score(struct bench *bench, const char *checkpoints, struct generator 
                   "the bare matrix products of the request");
     }
     coldstream_close(cs);
+    double fastest = onnx[0] < onnx[1] ? onnx[0] : onnx[1];
+    snprintf(what, sizeof what, "onnxruntime %s, its tower alone", version);
+    bench_add(bench, "  median of a request, old user", 1e3 * median_of[0], "ms", 1e3 * fastest, what);
+    bench_add(bench, "  median of a request, new user", 1e3 * median_of[1], "ms", 1e3 * median_of[0], "an old user's");
     return true;
 }
