@@ -102,10 +102,10 @@ setup: ## installs the packages needed to build (Debian; by sudo when not root)
 	@tools/setup.sh build
 
 test: ## sets up, builds, and runs every test; the last line is `N passed, N failed`
-	@tools/setup.sh build test kafka data
+	@tools/setup.sh build test library kafka data
 	$(again) run-test
 run-test: all test-programs
-	@tests/run.sh $(BUILD) layers style unit gradient golden flow kafka data
+	@tests/run.sh $(BUILD) layers style unit gradient golden library flow kafka data
 test-programs: $(unit) $(flow) $(helpers)
 
 unit: $(unit) ## builds and runs the unit and gradient tests alone
@@ -143,7 +143,8 @@ wrap: ## wraps the source lines that are past 120 columns, and touches no other 
 # ---- to look at
 
 bench: ## measures training, decoding, rows, snapshots and scoring, each beside its ideal
-	@tools/setup.sh build kafka
+	@tools/setup.sh build kafka data
+	@tools/onnx.sh $(BUILD) >/dev/null
 	$(again) $(BUILD)/bench all helpers
 	@$(BUILD)/bench $(BENCH)
 
@@ -168,6 +169,7 @@ install: all ## into $(DESTDIR)$(PREFIX)
 	install -m 755 $(BUILD)/libcoldstream.so $(DESTDIR)$(PREFIX)/lib/libcoldstream.so.1
 	ln -sf libcoldstream.so.1 $(DESTDIR)$(PREFIX)/lib/libcoldstream.so
 	install -m 644 daemon/coldstream.h $(DESTDIR)$(PREFIX)/include
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' daemon/coldstream.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/coldstream.pc
 	install -m 644 systemd/coldstream.service systemd/coldstream-serve.service $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 systemd/coldstream.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/coldstream.conf
 	install -m 644 systemd/coldstream.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coldstream.conf

@@ -6,7 +6,7 @@
  *
  * Thread-safe: any number of threads may score at once. Scoring takes no lock; a new version is opened, checked and
  * warmed in the library's own thread, then becomes current by one pointer; the old one goes when its last reader
- * leaves. The library sets OpenBLAS to one thread: the threads that score are the parallelism. */
+ * leaves. The threads that score are the parallelism: a call is computed by its caller alone. */
 #ifndef COLDSTREAM_H
 #define COLDSTREAM_H
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs suites of tests and counts them. The very last line on stdout is `N passed, N failed`; the exit status says the same.
-# usage: run.sh BUILD SUITE...     suites: layers style unit gradient golden flow kafka data
+# usage: run.sh BUILD SUITE...     suites: layers style unit gradient golden library flow kafka data
 #
 # A test is a program or script that prints TAP lines (`ok ...`, `not ok ...`): cmocka's programs do when asked to. One that
 # prints none counts as a single test by its exit status. One that dies, or overruns its time, counts as failed whatever it printed.
@@ -78,7 +78,7 @@ for suite; do
     unit|gradient) several 120 "$suite" ;;
     golden)        one golden 300 tests/golden/run.sh "$build" ;;
     flow)          several 180 flow; several 300 crash; scripts 300 flow; scripts 300 crash ;;
-    kafka|data)    scripts 600 "$suite" ;;
+    library|kafka|data) scripts 600 "$suite" ;;
     *)             echo "run.sh: unknown suite $suite" >&2; exit 2 ;;
     esac
 done

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that are missing for what is to be done; says nothing where nothing is missing.
-# usage: setup.sh GROUP...       groups: build test fuzz kafka data
+# usage: setup.sh GROUP...       groups: build test library fuzz kafka data
 set -eu
 
 packages() {
@@ -9,10 +9,11 @@ packages() {
                 libmicrohttpd-dev libsystemd-dev libcurl4-openssl-dev libssl-dev libyajl-dev libprotobuf-c-dev protobuf-c-compiler \
                 libopenblas-pthread-dev ;;
     test)  echo libcmocka-dev python3 python3-numpy curl ;;
+    library) echo g++ golang-go ca-certificates ;;
     fuzz)  echo clang llvm libclang-rt-14-dev ;;
     kafka) echo openjdk-17-jre-headless maven kcat ;;
-    data)  echo python3 python3-pip unzip ;;
-    *)     echo "setup.sh: unknown group $1: one of build test fuzz kafka data" >&2; exit 2 ;;
+    data)  echo python3 python3-pip python3-venv unzip ;;
+    *)     echo "setup.sh: unknown group $1: one of build test library fuzz kafka data" >&2; exit 2 ;;
     esac
 }
 
