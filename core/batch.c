@@ -108,6 +108,7 @@ static void add_example(const struct features *features, const struct example *e
     batch->item[i] = example->item;
     batch->shown[i] = example->shown;
     batch->time[i] = example->time;
+    batch->released[i] = example->released;
     if (i == 0 || example->released > batch->last_time) batch->last_time = example->released;
 }
 
@@ -129,6 +130,7 @@ struct batch *batch_build(const struct features *features, struct example *const
     batch->item = arena_take(arena, count * sizeof *batch->item);
     batch->shown = arena_take(arena, count * sizeof *batch->shown);
     batch->time = arena_take(arena, count * sizeof *batch->time);
+    batch->released = arena_take(arena, count * sizeof *batch->released);
     batch->id = arena_take(arena, count * sizeof *batch->id);
     size_t *table_of = arena_take(arena, features->categorical_count * sizeof *table_of);
     struct row_index *index = arena_take(arena, features->table_count * sizeof *index);

@@ -31,6 +31,7 @@ struct batch {
     uint64_t *item;                     /* key of the item id */
     uint64_t *shown;                    /* as in example.shown */
     int64_t *time;                      /* of the impression */
+    int64_t *released;                  /* event time at which it left the joiner */
     const char **id;                    /* impression ids, NUL-terminated */
     uint32_t *leader;                   /* NULL, or for each example the first (<= itself) that has the same user part
                                            (user features and behaviors): scoring computes that part once */

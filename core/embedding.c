@@ -57,6 +57,7 @@ out:
 void embedding_destroy(struct embedding_table *table)
 {
     if (!table) return;
+    embedding_unwatch(table);
     rows_destroy(table->rows);
     rows_destroy(table->waiting);
     free(table->correction);

@@ -74,6 +74,18 @@ bool embedding_put(struct embedding_table *table, const struct embedding_row *ro
 bool embedding_save(struct embedding_table *table, struct state_writer *writer, struct cs_error *err);
 bool embedding_load(struct embedding_table *table, struct state_reader *reader, struct cs_error *err);
 
+/* Deltas: from embedding_watch on it is noted whose values change and who goes; save_delta gives what did since the
+ * last one (or since watch): "rows.<table>", records of | key u64 | float row[d] | by slot; put as "delta.<table>" 0 a
+ * struct embedding_delta, and as "gone.<table>" 0 the keys u64[] that had a row and have none now, each once. What was
+ * given is given again once its records have ended with written false: the writer keeps nothing. Memory: 4 bits a slot,
+ * what changes while a delta is read, 8 bytes a key that went. Beyond EMBEDDING_GONE_MAX of these the chain is lost,
+ * and watch begins a new one. */
+enum { EMBEDDING_GONE_MAX = 1 << 22 };
+struct embedding_delta { uint32_t dimension, reserved; uint64_t rows; };
+bool embedding_watch(struct embedding_table *table, struct cs_error *err);     /* no delta is being read */
+bool embedding_delta_lost(const struct embedding_table *table);
+bool embedding_save_delta(struct embedding_table *table, struct state_writer *writer, struct cs_error *err);
+
 /* The same records without a table: publishing and inspection read the snapshot. */
 struct embedding_shape { uint32_t dimension, moments; uint64_t rows, waiting; };    /* moments: bits, 1 m, 2 v */
 /* Of "table.<table>" 0. CS_REFUSED where it is damaged. */

@@ -17,7 +17,10 @@ struct embedding_table {
     struct rows *rows, *waiting;    /* waiting: NULL where every key is admitted at once, and none ever waited */
     uint64_t admitted, refused;
     struct optimizer_correction *correction;    /* [CORRECTIONS] by step */
+    struct delta_cut *delta;        /* NULL: nobody asked for deltas */
 };
+
+void embedding_unwatch(struct embedding_table *table);      /* no delta is being read */
 
 bool embedding_create_waiting(struct embedding_table *table, struct cs_error *err);
 

@@ -70,6 +70,8 @@ void rows_destroy(struct rows *rows)
 {
     if (!rows) return;
     freeze_destroy(rows->freeze);
+    freeze_destroy(rows->values);
+    free(rows->gone.key);
     for (size_t i = 0; i < rows->chunks; i++) {
         free(rows->chunk[i].record);
         free(rows->chunk[i].living);
@@ -159,6 +161,7 @@ void rows_drop(struct rows *rows, uint32_t slot)
     embedding_index_remove(rows->index, record->key);
     if (rows->batch_rows && record->batch == rows->batch) rows->batch_rows--;
     rows_touch(rows, slot);
+    if (rows->values) rows_note_gone(rows, record->key);
     chunk->living[place / 64] &= ~(UINT64_C(1) << place % 64);
     rows->vacant[number / 64] |= UINT64_C(1) << number % 64;
     rows->count--;
@@ -266,5 +269,6 @@ void rows_expire(struct rows *rows, int64_t before, size_t budget)
 
 size_t rows_bytes(const struct rows *rows)
 {
-    return rows->bytes + embedding_index_bytes(rows->index) + freeze_bytes(rows->freeze);
+    return rows->bytes + embedding_index_bytes(rows->index) + freeze_bytes(rows->freeze) +
+           (rows->values ? freeze_bytes(rows->values) + rows->gone.capacity * sizeof *rows->gone.key : 0);
 }

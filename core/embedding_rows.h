@@ -42,6 +42,8 @@ struct rows {
     uint64_t *vacant;           /* a bit a chunk (of capacity): has a free slot */
     struct embedding_index *index;
     struct freeze *freeze;
+    struct freeze *values;      /* changes of keys and rows alone, for deltas; NULL: nobody asks (embedding_delta.c) */
+    struct gone { uint64_t *key; size_t count, capacity; bool lost; } gone;     /* where values: whose rows went */
     uint64_t count, max;        /* max 0: no limit */
     uint64_t evicted;
     uint64_t evict_hand, expire_hand;   /* slots */
@@ -59,7 +61,11 @@ static inline struct record *rows_record(const struct rows *rows, uint32_t slot)
 static inline void rows_touch(struct rows *rows, uint32_t slot)
 {
     freeze_touch(rows->freeze, slot);
+    if (rows->values) freeze_touch(rows->values, slot);
 }
+
+/* The key's row went: noted for the next delta. */
+void rows_note_gone(struct rows *rows, uint64_t key);
 
 struct rows *rows_create(uint32_t dimension, uint32_t moments, uint64_t max, uint64_t salt, struct cs_error *err);
 void rows_destroy(struct rows *rows);

@@ -276,6 +276,15 @@ bool freeze_changed(const struct freeze *freeze)
     return freeze->changed || atomic_load(&freeze->stage) == FAILED;
 }
 
+uint64_t freeze_frozen(const struct freeze *freeze)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < freeze->frozen_count; i++)
+        for (size_t w = 0; w < freeze->words; w++)
+            count += (uint64_t)__builtin_popcountll(freeze->frozen[i].bits[w] & freeze->frozen[i].living[w]);
+    return count;
+}
+
 /* ---- a cut begins: the owner's thread */
 
 /* The cut before is over: its bits are dropped, or where it failed belong to what changed. */

@@ -49,6 +49,9 @@ void freeze_clear(struct freeze *freeze);
 /* True where a record changed since the last begin. */
 bool freeze_changed(const struct freeze *freeze);
 
+/* Living records of the cut that has begun: read gives so many with bytes. In the owner's thread. */
+uint64_t freeze_frozen(const struct freeze *freeze);
+
 /* What state_writer.records takes. */
 struct state_records freeze_records(struct freeze *freeze);
 

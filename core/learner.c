@@ -31,7 +31,7 @@ struct learner {
     struct moments moments[PARAMETER_STATISTIC];
     uint64_t ranking_steps, zero_shot_steps, skipped;
     uint64_t learned;                           /* batches since this learner was made, skipped ones included */
-    struct state_hold *hold;                    /* dense tensors that a cut refers to; NULL: none */
+    struct state_hold *hold, *delta_hold;       /* dense tensors that a cut, a delta refers to; NULL: none */
     struct arena *scratch;
     /* The batch between learner_score and learner_learn. */
     struct table_step *step;
@@ -110,6 +110,8 @@ static void settle(struct learner *l)
 {
     if (l->hold) l->hold->settle(l->hold);
     l->hold = NULL;
+    if (l->delta_hold) l->delta_hold->settle(l->delta_hold);
+    l->delta_hold = NULL;
 }
 
 void learner_destroy(struct learner *l)
@@ -399,6 +401,34 @@ bool learner_save(struct learner *l, struct state_writer *writer, struct cs_erro
     for (size_t t = 0; t < l->features->table_count; t++)
         if (!embedding_save(l->table[t], writer, err)) return false;
     return true;
+}
+
+bool learner_watch(struct learner *l, struct cs_error *err)
+{
+    for (size_t t = 0; t < l->features->table_count; t++)
+        if (!embedding_watch(l->table[t], err)) return false;
+    return true;
+}
+
+bool learner_delta_lost(const struct learner *l)
+{
+    bool lost = false;
+    for (size_t t = 0; t < l->features->table_count; t++) lost |= embedding_delta_lost(l->table[t]);
+    return lost;
+}
+
+static bool write_scoring(void *self, const struct tensor *tensor, struct cs_error *err)
+{
+    return tensor->role != TENSOR_SCORING || write_tensor(self, tensor, err);
+}
+
+bool learner_save_delta(struct learner *l, struct state_writer *writer, struct cs_error *err)
+{
+    settle(l);
+    bool ok = model_tensors(l->model, write_scoring, writer, err);
+    l->delta_hold = writer->hold(writer);
+    for (size_t t = 0; ok && t < l->features->table_count; t++) ok = embedding_save_delta(l->table[t], writer, err);
+    return ok;
 }
 
 bool learner_load(struct learner *l, struct state_reader *reader, struct cs_error *err)

@@ -50,6 +50,12 @@ void learner_set_learning_rates(struct learner *learner, double ranking, double 
 bool learner_tensors(struct learner *learner, tensor_visitor *visit, void *self, struct cs_error *err);
 void learner_changed(struct learner *learner);
 
+/* Deltas (core/embedding.h): from learner_watch on, learner_save_delta gives what scoring reads and what changed of it
+ * since the delta before: rows, and all such tensors. One delta at a time: its records have ended before the next. */
+bool learner_watch(struct learner *learner, struct cs_error *err);
+bool learner_delta_lost(const struct learner *learner);    /* too much went since the last: watch anew */
+bool learner_save_delta(struct learner *learner, struct state_writer *writer, struct cs_error *err);
+
 bool learner_save(struct learner *learner, struct state_writer *writer, struct cs_error *err);
 bool learner_load(struct learner *learner, struct state_reader *reader, struct cs_error *err);
 
