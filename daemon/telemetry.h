@@ -26,6 +26,8 @@ enum telemetry_metric {
     METRIC_SNAPSHOT_FAILURES,
     METRIC_PUBLISH, METRIC_PUBLISHED_VERSION,               /* publish_total{result} */
     METRIC_PUBLISH_HELD, METRIC_ROLLBACKS,                  /* rollbacks_total{cause} */
+    METRIC_DELTAS, METRIC_DELTA_BYTES, METRIC_DELTA_ROWS,   /* delta_total{result}; of the newest */
+    METRIC_DELTA_SECONDS,       /* delta_seconds (histogram) */
     METRIC_SERVING_VERSION, METRIC_FRESHNESS,               /* freshness_seconds (histogram) */
     METRIC_RELOADS,             /* config_reloads_total{result} */
     METRIC_DEAD_LETTERS,        /* dead_letters_total{topic,reason} */

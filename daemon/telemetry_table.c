@@ -59,8 +59,15 @@ const struct telemetry_row telemetry_table[METRICS] = {
     GAUGE(METRIC_PUBLISHED_VERSION, "published_version", "The version that is current."),
     GAUGE(METRIC_PUBLISH_HELD, "publish_held", "1 where nothing is published since a rollback, until resume."),
     COUNTER(METRIC_ROLLBACKS, "rollbacks_total", "Rollbacks: by an operator, or automatic.", "cause"),
+    COUNTER(METRIC_DELTAS, "delta_total", "Deltas sent, or failed and owed to the next one.", "result"),
+    GAUGE(METRIC_DELTA_BYTES, "delta_bytes", "Bytes of the newest delta that was acknowledged."),
+    GAUGE(METRIC_DELTA_ROWS, "delta_rows", "Rows in it, those that went too."),
+    HISTOGRAM(METRIC_DELTA_SECONDS, "delta_seconds", "Time from a delta's cut to its acknowledgement."),
     GAUGE(METRIC_SERVING_VERSION, "serving_version", "The version that scores."),
-    HISTOGRAM(METRIC_FRESHNESS, "freshness_seconds", "Age of the newest event in a version when it is published."),
+    HISTOGRAM(METRIC_FRESHNESS, "freshness_seconds",
+              "Age of events in a version when readers can have it: with deltas, from an example's release (with "
+              "join.release: click, from the click) to the delta's acknowledgement, sampled; else of a checkpoint's "
+              "newest."),
     COUNTER(METRIC_RELOADS, "config_reloads_total", "Reloads of the configuration: applied or refused.", "result"),
     COUNTER(METRIC_DEAD_LETTERS, "dead_letters_total", "Records sent to the dead letters.", "topic", "reason"),
     COUNTER(METRIC_REQUESTS, "requests_total", "Requests answered, by HTTP status.", "code"),
