@@ -60,7 +60,7 @@ struct cs_config {
     } snapshot;
     struct {
         char *directory;
-        int64_t interval;
+        int64_t interval, delta_interval;
         uint64_t keep;
         char *announce_topic, *delta_topic; /* NULL: none */
         struct config_gate {

@@ -34,10 +34,10 @@ static void check_topics(struct loader *loader)
     struct cs_config *config = loader->config;
     char **const topic[] = { &config->source.topics.impressions, &config->source.topics.clicks,
                              &config->source.topics.conversions, &config->source.topics.examples,
-                             &config->checkpoint.announce_topic };
+                             &config->checkpoint.announce_topic, &config->checkpoint.delta_topic };
     static const char *const key[] = { "source.kafka.topics.impressions", "source.kafka.topics.clicks",
                                        "source.kafka.topics.conversions", "source.kafka.topics.examples",
-                                       "checkpoint.announce_topic" };
+                                       "checkpoint.announce_topic", "checkpoint.delta_topic" };
     enum { TOPICS = sizeof topic / sizeof *topic };
     const struct node *impressions = loader_given(loader, key[0]);
     if (impressions && node_is_null(impressions)) {

@@ -348,8 +348,13 @@ const struct setting settings[] = {
     { .key = "checkpoint.announce_topic", .type = SETTING_TEXT, AT(checkpoint.announce_topic), TOPIC,
       .optional = true, .preset = "~",
       .doc = "Topic that is told of each published version and of each rollback." },
-    { .key = "checkpoint.delta_topic", .type = SETTING_LATER, .preset = "~",
-      .doc = "Topic of changed rows between versions. Not available in this version: only ~ is allowed." },
+    { .key = "checkpoint.delta_topic", .type = SETTING_TEXT, AT(checkpoint.delta_topic), TOPIC,
+      .optional = true, .preset = "~",
+      .doc = "Topic to which what changed since the version before is sent as it is learned, for readers that can't "
+             "wait for the next one. Records of up to 512 KiB go to partition 0: make it with one partition." },
+    { .key = "checkpoint.delta_interval", .type = SETTING_DURATION, AT(checkpoint.delta_interval), .preset = "500ms",
+      .min = "10ms", .max = "1h", .live = true,
+      .doc = "How often a delta is sent, at most. One at a time is under way." },
 
     { .key = "control.socket", .type = SETTING_TEXT, AT(control.socket), .check = is_socket,
       .allowed = "a path of at most 107 bytes", .preset = "/run/coldstream/control.sock",

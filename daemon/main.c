@@ -14,6 +14,7 @@
 #include "daemon/assemble.h"
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
+#include "daemon/kafka_delta_sink.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/operate.h"
@@ -22,6 +23,9 @@
 #include "daemon/standby.h"
 #include "daemon/version.h"
 #include "daemon/worker_pool.h"
+#include "storage/checkpoint.h"
+
+enum { DELTA_WAIT = 5000 };     /* ms that the last delta gets at the end */
 
 static const char usage[] =
     "usage: coldstreamd [-c FILE] [-t] [-v|-q]\n"
@@ -107,7 +111,7 @@ static void serve_signals(struct operator *operator, struct pipeline *pipeline, 
                        LOG_S("signal", strsignal(number)));
             return;
         }
-        if (number == SIGUSR1) publisher_request(publisher);
+        if (number == SIGUSR1) publisher_request(publisher, false);
         if (number == SIGHUP) json_decref(operator_reload(operator, &err));
     }
 }
@@ -156,6 +160,22 @@ static void reserve(struct snapshot_store *store, struct learner *learner)
         log_warning("no memory is left to keep ready for snapshots: they may hold up learning", LOG_U("bytes", bytes));
 }
 
+/* From the state that was resumed on, what changes is sent as it is learned. */
+static struct deltas *start_deltas(const struct cs_config *config, struct learner *learner, struct kafka_delta_sink *to,
+                                   struct telemetry *telemetry, const char *fingerprint, struct cs_error *err)
+{
+    struct delta_sink sink = kafka_delta_sink_of(to);
+    struct deltas_options options = {
+        .topic = config->checkpoint.delta_topic,
+        .fingerprint = fingerprint,
+        .interval = config->checkpoint.delta_interval,
+        .retry = 1000,
+        .epoch = clock_wall(),
+        .version = checkpoint_current(config->checkpoint.directory),
+    };
+    return learner_watch(learner, err) ? deltas_create(&options, &sink, telemetry, err) : NULL;
+}
+
 static int run(const struct arguments *arguments, const struct cs_config *config)
 {
     struct cs_error err = { 0 };
@@ -171,6 +191,9 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     struct aside *aside = NULL;
     struct snapshot_store *store = NULL;
     struct kafka_sink *sink = NULL;
+    struct kafka_delta_sink *delta_sink = NULL;
+    struct deltas *deltas = NULL;
+    char fingerprint[33];
     struct publisher *publisher = NULL;
     struct pipeline *pipeline = NULL;
     struct operator *operator = NULL;
@@ -205,8 +228,13 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     if (!(sink = kafka_sink_create(config, &err))) goto out;
     if (!(publisher = publisher_create(config, store, sink, telemetry, parallel->width, &err))) goto out;
     if (!(aside = aside_create(config->snapshot.directory, config->snapshot.keep_aside, &err))) goto out;
+    config_fingerprint(config, fingerprint);
+    if (config->checkpoint.delta_topic &&
+        (!(delta_sink = kafka_delta_sink_create(config, &err)) ||
+         !(deltas = start_deltas(config, learner, delta_sink, telemetry, fingerprint, &err))))
+        goto out;
     struct pipeline_parts parts = { config, features, decoder, ingest,    learner,  metrics,
-                                    shown,  aside,    sink,    publisher, telemetry };
+                                    shown,  aside,    sink,    publisher, telemetry, deltas };
     if (!(pipeline = pipeline_start(&parts, &positions, &err))) goto out;
 
     /* 4. Operators. */
@@ -236,6 +264,7 @@ stop:
         ok = false;
     }
 out:
+    deltas_stop(deltas, DELTA_WAIT);                /* before the learner that it reads from ends */
     if (publisher) publisher_finish(publisher);     /* commits the last cut; releases verbs that wait */
     control_stop(control);
     http_stop(http);
@@ -247,6 +276,8 @@ out:
     pipeline_destroy(pipeline);
     publisher_destroy(publisher);
     kafka_sink_destroy(sink);
+    deltas_destroy(deltas);
+    kafka_delta_sink_destroy(delta_sink);
     positions_release(&positions);
     aside_destroy(aside);
     snapshot_close(store);

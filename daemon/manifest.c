@@ -157,6 +157,10 @@ char *manifest_text(const struct cs_config *config, const char *fingerprint, con
                   "steps", (json_int_t)cut->steps, "features", features_of(config), "metrics",
                   all_metrics_of(cut->report), "delayed_metrics", all_metrics_of(cut->delayed), "fingerprint",
                   fingerprint, "program", version_number, "commit", version_commit);
+    if (cut->delta.epoch && config->checkpoint.delta_topic)
+        json_object_set_new(manifest, "delta",
+                            json_pack("{s:s, s:I, s:I}", "topic", config->checkpoint.delta_topic, "epoch",
+                                      (json_int_t)cut->delta.epoch, "sequence", (json_int_t)cut->delta.sequence));
     char *text = json_dumps(manifest, JSON_INDENT(1));
     json_decref(manifest);
     return text;

@@ -162,6 +162,23 @@ static json_t *checkpoint_json(struct publisher *publisher, const struct publish
                      view->publish_error, "held", view->held, "hold", view->hold, "pinned", pinned, "gate", gate);
 }
 
+static json_t *deltas_json(struct deltas *deltas, const struct cs_config *config)
+{
+    if (!deltas) return json_null();
+    struct deltas_view view = deltas_view(deltas);
+    json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "topic", config->checkpoint.delta_topic, "epoch",
+                             (json_int_t)view.newest.epoch, "sequence", (json_int_t)view.newest.sequence, "version",
+                             (json_int_t)view.newest.version, "steps", (json_int_t)view.steps, "sent",
+                             (json_int_t)view.sent, "last", time_or_null(view.time));
+    json_t *more = json_pack("{s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s}", "rows", (json_int_t)view.rows, "gone",
+                             (json_int_t)view.gone, "bytes", (json_int_t)view.bytes, "seconds", view.seconds,
+                             "freshness_seconds", view.freshness, "failures", (json_int_t)view.failures,
+                             "failures_in_row", (json_int_t)view.failures_in_row, "error", view.error);
+    json_object_update(json, more);
+    json_decref(more);
+    return json;
+}
+
 json_t *operator_status(struct operator *operator)
 {
     struct pipeline_view view = pipeline_view(operator->pipeline);
@@ -215,6 +232,7 @@ json_t *operator_status(struct operator *operator)
         json_pack("{s:I, s:I}", "learner", (json_int_t)view.learner_bytes, "joiner", (json_int_t)view.ingest_bytes));
     json_object_set_new(status, "snapshot", snapshot_json(&publisher, operator->config));
     json_object_set_new(status, "checkpoint", checkpoint_json(operator->publisher, &publisher, operator->config));
+    json_object_set_new(status, "deltas", deltas_json(pipeline_deltas(operator->pipeline), operator->config));
     pipeline_view_release(&view);
     return status;
 }
@@ -287,6 +305,8 @@ static void take_config(struct operator *operator, const struct cs_config *confi
     };
     pipeline_set_live(operator->pipeline, &live);
     publisher_set_live(operator->publisher, config);
+    struct deltas *deltas = pipeline_deltas(operator->pipeline);
+    if (deltas) deltas_set_interval(deltas, config->checkpoint.delta_interval);
     log_set(config->logging.level, config->logging.format);
 }
 

@@ -335,21 +335,6 @@ static void put_positions(struct pipeline *pipeline, struct cut *cut)
     json_decref(array);
 }
 
-/* Every event has one outcome or is still held; otherwise one was lost or counted twice. Operators may rely on it. */
-static void check_accounts(struct pipeline *pipeline)
-{
-    struct join_counts counts = ingest_counts(pipeline->parts.ingest);
-    struct join_held held = ingest_held(pipeline->parts.ingest);
-    if (join_counts_add_up(&counts, &held)) return;
-    log_error("the join's counts do not add up to what came in: a defect; keep this snapshot and report it",
-              LOG_U("impressions", counts.impressions), LOG_U("clicks", counts.clicks),
-              LOG_U("matched", counts.result[JOIN_MATCHED]), LOG_U("expired", counts.result[JOIN_EXPIRED]),
-              LOG_U("late", counts.result[JOIN_LATE]), LOG_U("duplicate", counts.result[JOIN_DUPLICATE]),
-              LOG_U("duplicate_impressions", counts.duplicate_impressions),
-              LOG_U("orphan", counts.result[JOIN_ORPHAN]), LOG_U("undecided_impressions", held.impressions),
-              LOG_U("undecided_clicks", held.clicks));
-}
-
 /* The join thread's half of a cut: between two events, with no batch waiting. */
 static void send_cut(struct pipeline *pipeline, struct cut *cut)
 {
@@ -357,7 +342,7 @@ static void send_cut(struct pipeline *pipeline, struct cut *cut)
     struct work *work = calloc(1, sizeof *work);
     if (!work) abort();
     put_positions(pipeline, cut);
-    check_accounts(pipeline);
+    report_accounts(ingest_counts(pipeline->parts.ingest), ingest_held(pipeline->parts.ingest));
     cut->watermark = ingest_clock(pipeline->parts.ingest);
     if (!cut->failed)
         cut->failed = !ingest_save(pipeline->parts.ingest, snapshot_writer(cut->snapshot), &cut->error) ||
@@ -526,6 +511,7 @@ static void learn_step(struct pipeline *pipeline, const struct batch *batch)
     const struct learner_losses *losses = &pipeline->losses;
     report_step(pipeline->parts.telemetry, batch, losses, clock_seconds() - begin);
     if (!losses->skipped) {
+        deltas_learned(pipeline->parts.deltas, batch);
         aside_learned(pipeline->parts.aside);
         probe_observe(pipeline->probe, batch);
     } else {
@@ -605,10 +591,21 @@ static void complete_cut(struct pipeline *pipeline, struct cut *cut)
                       !snapshot_meta(cut->snapshot, "steps", text, &cut->error);
         snprintf(text, sizeof text, "%llu", (unsigned long long)metrics_examples(pipeline->parts.metrics));
         cut->failed = cut->failed || !snapshot_meta(cut->snapshot, "examples", text, &cut->error);
+        cut->delta = deltas_position(pipeline->parts.deltas);
         if (!cut->final) cut->probe = probe_scores(pipeline->probe, pipeline->parts.learner);
     }
     cut->stall = clock_seconds() - begin;
     publisher_submit(pipeline->parts.publisher, cut);
+}
+
+/* Between two steps. A reader of deltas begins with a full version: one is made as soon as there is something in it. */
+static void send_deltas(struct pipeline *pipeline)
+{
+    struct deltas *deltas = pipeline->parts.deltas;
+    struct learner *learner = pipeline->parts.learner;
+    if (deltas_wait(deltas, 1) > 0 || !publisher_may_send(pipeline->parts.publisher)) return;
+    deltas_cut(deltas, learner);
+    if (deltas_wants_checkpoint(deltas)) publisher_request(pipeline->parts.publisher, true);
 }
 
 static void *learn_loop(void *argument)
@@ -616,15 +613,17 @@ static void *learn_loop(void *argument)
     struct pipeline *pipeline = argument;
     const struct work *end = &pipeline->end;
     for (struct work *work = NULL; work != end;) {
-        work = queue_pop(pipeline->batches, TELL);
+        work = queue_pop(pipeline->batches, deltas_wait(pipeline->parts.deltas, TELL));
         atomic_store(&pipeline->learn_moved, clock_monotonic());
         notify_alive();
         tell_learned(pipeline, !work || work == end);
+        if (!work) send_deltas(pipeline);
         if (!work || work == end) continue;
         switch (work->kind) {
         case WORK_BATCH:
             learn_step(pipeline, work->batch);
             queue_push(pipeline->spare, work);
+            send_deltas(pipeline);
             break;
         case WORK_CUT:
             complete_cut(pipeline, work->cut);
@@ -756,6 +755,11 @@ void pipeline_set_live(struct pipeline *pipeline, const struct pipeline_live *li
     pthread_mutex_unlock(&pipeline->lock);
     atomic_store(&pipeline->live_due, true);
     wake(pipeline);
+}
+
+struct deltas *pipeline_deltas(const struct pipeline *pipeline)
+{
+    return pipeline->parts.deltas;
 }
 
 bool pipeline_alive(struct pipeline *pipeline)

@@ -9,6 +9,7 @@
 #include "core/learner.h"
 #include "core/shown.h"
 #include "daemon/aside.h"
+#include "daemon/delta.h"
 #include "daemon/kafka_sink.h"
 #include "daemon/kafka_source.h"
 #include "daemon/publish.h"
@@ -27,6 +28,7 @@ struct pipeline_parts {
     struct kafka_sink *sink;
     struct publisher *publisher;
     struct telemetry *telemetry;
+    struct deltas *deltas;              /* NULL: none are sent */
 };
 
 /* Makes the Kafka source, which starts at `positions`; threads run from here on. */
@@ -46,6 +48,7 @@ void pipeline_pause(struct pipeline *pipeline, bool paused);
 struct pipeline_live { int64_t join_window; double ranking_rate, zero_shot_rate, embedding_rate; };
 void pipeline_set_live(struct pipeline *pipeline,
                        const struct pipeline_live *live); /* takes effect between two events and between two steps */
+struct deltas *pipeline_deltas(const struct pipeline *pipeline);   /* NULL: none are sent */
 bool pipeline_alive(struct pipeline *pipeline);     /* both threads moved within the last minute */
 
 enum pipeline_state { STATE_WAITING, STATE_RUNNING, STATE_PAUSED, STATE_HELD, STATE_STOPPING };

@@ -247,7 +247,8 @@ static void note_publication(struct publisher *publisher, const struct cut *cut,
                   LOG_S("reasons", reasons->text), LOG_S("kept", CHECKPOINT_REFUSED));
     else if (outcome == PUBLISH_FAILED) log_error("version not published", LOG_S("error", err->message));
     if (outcome != PUBLISH_OK) return;
-    if (cut->watermark > 0) telemetry_observe(publisher->telemetry, METRIC_FRESHNESS, freshness);
+    bool by_deltas = publisher->config->checkpoint.delta_topic != NULL;      /* readers are further: daemon/delta.c */
+    if (cut->watermark > 0 && !by_deltas) telemetry_observe(publisher->telemetry, METRIC_FRESHNESS, freshness);
     log_notice("version published", LOG_U("version", version), LOG_U("steps", cut->steps), LOG_F("seconds", seconds));
 }
 
@@ -429,10 +430,11 @@ bool publisher_publish(struct publisher *publisher, uint64_t *version, struct cs
     return true;
 }
 
-void publisher_request(struct publisher *publisher)
+void publisher_request(struct publisher *publisher, bool publication)
 {
     pthread_mutex_lock(&publisher->lock);
     publisher->asked++;
+    publisher->publish_asked |= publication;
     pthread_mutex_unlock(&publisher->lock);
 }
 

@@ -14,6 +14,7 @@
 #include "daemon/probe.h"
 #include "daemon/telemetry.h"
 #include "daemon/versions.h"
+#include "storage/delta_format.h"
 #include "storage/snapshot.h"
 
 /* The niceness of the snapshot thread: it takes what the learner's threads leave before it takes from them. */
@@ -30,6 +31,7 @@ struct cut {
     struct kafka_position *commit;      /* for the broker; topics borrowed from the source */
     size_t commit_count;
     int64_t watermark;                  /* the event clock */
+    struct delta_place delta;           /* where its state stands in the chain of deltas; epoch 0: there is none */
     bool publish;                       /* asked for, whatever the interval says */
     bool final;                         /* the daemon stops after it: no checkpoint, wait for the broker's answer */
     uint64_t ticket;
@@ -80,7 +82,8 @@ void publisher_finish(struct publisher *publisher);             /* commits what 
 /* The operator's side. Both wait until it is committed (and published). */
 bool publisher_snapshot(struct publisher *publisher, struct cs_error *err);
 bool publisher_publish(struct publisher *publisher, uint64_t *version, struct cs_error *err);
-void publisher_request(struct publisher *publisher);            /* a snapshot soon, without waiting */
+void publisher_request(struct publisher *publisher, bool publication);      /* a snapshot (and a version) soon, without
+                                                                               waiting */
 struct versions *publisher_versions(struct publisher *publisher);      /* to roll back, to resume, to pin */
 void publisher_abort_waits(struct publisher *publisher); /* the pipeline has ended: nothing asked for will come */
 struct publisher_view publisher_view(struct publisher *publisher);

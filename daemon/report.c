@@ -38,6 +38,18 @@ void report_small_batch(struct small_batches *batches, size_t size)
                 LOG_U("examples", size), LOG_U("batches_in_a_row", batches->in_a_row));
 }
 
+void report_accounts(struct join_counts counts, struct join_held held)
+{
+    if (join_counts_add_up(&counts, &held)) return;
+    log_error("the join's counts do not add up to what came in: a defect; keep this snapshot and report it",
+              LOG_U("impressions", counts.impressions), LOG_U("clicks", counts.clicks),
+              LOG_U("matched", counts.result[JOIN_MATCHED]), LOG_U("expired", counts.result[JOIN_EXPIRED]),
+              LOG_U("late", counts.result[JOIN_LATE]), LOG_U("duplicate", counts.result[JOIN_DUPLICATE]),
+              LOG_U("duplicate_impressions", counts.duplicate_impressions),
+              LOG_U("orphan", counts.result[JOIN_ORPHAN]), LOG_U("undecided_impressions", held.impressions),
+              LOG_U("undecided_clicks", held.clicks));
+}
+
 void report_validation(struct telemetry *telemetry, enum validation validation, const struct metrics *metrics,
                        struct metrics_report report[USERS_GROUPS][SPANS])
 {

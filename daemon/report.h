@@ -2,6 +2,7 @@
 #ifndef DAEMON_REPORT_H
 #define DAEMON_REPORT_H
 
+#include "core/joiner.h"
 #include "core/learner.h"
 #include "core/metrics.h"
 #include "daemon/telemetry.h"
@@ -12,6 +13,9 @@ void report_step(struct telemetry *telemetry, const struct batch *batch, const s
 /* Warns of a stream too thin for batch.max_delay, once a minute: an operator would only see scores drift to 0 and 1. */
 struct small_batches { size_t in_a_row; int64_t warned; };     /* monotonic ms, 0: never */
 void report_small_batch(struct small_batches *batches, size_t size);
+
+/* Every event has one outcome or is still held; otherwise one was lost or counted twice. Operators may rely on it. */
+void report_accounts(struct join_counts counts, struct join_held held);
 
 enum validation { VALIDATION_PROGRESSIVE, VALIDATION_DELAYED };
 /* Fills report. Costs sorting the window for each group of users; not for every step. */

@@ -35,6 +35,7 @@ static rd_kafka_t *client(rd_kafka_type_t type, const char *address)
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     if (address && rd_kafka_conf_set(conf, "bootstrap.servers", address, text, sizeof text)) die(text);
     if (type == RD_KAFKA_CONSUMER && (rd_kafka_conf_set(conf, "group.id", "reader", text, sizeof text) ||
+                                      rd_kafka_conf_set(conf, "enable.partition.eof", "true", text, sizeof text) ||
                                       rd_kafka_conf_set(conf, "auto.offset.reset", "earliest", text, sizeof text)))
         die(text);
     rd_kafka_conf_set_log_cb(conf, NULL);
@@ -124,6 +125,48 @@ char *mock_broker_read(struct mock_broker *broker, const char *topic, int n, con
     return value;
 }
 
+int64_t mock_broker_each(struct mock_broker *broker, const char *topic, int64_t from, mock_broker_record *take,
+                         void *self)
+{
+    rd_kafka_t *rk = client(RD_KAFKA_CONSUMER, mock_broker_address(broker));
+    rd_kafka_poll_set_consumer(rk);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(list, topic, 0)->offset = from;
+    rd_kafka_assign(rk, list);
+    rd_kafka_topic_partition_list_destroy(list);
+    bool ended = false;
+    for (int64_t end = clock_monotonic() + DEADLINE; !ended && clock_monotonic() < end;) {
+        rd_kafka_message_t *message = rd_kafka_consumer_poll(rk, 200);
+        if (!message) continue;
+        ended = message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF;
+        if (!message->err) {
+            take(self, message->payload, message->len);
+            from = message->offset + 1;
+        }
+        rd_kafka_message_destroy(message);
+    }
+    if (!ended) die("the topic's end was not reached");
+    rd_kafka_consumer_close(rk);
+    rd_kafka_destroy(rk);
+    return from;
+}
+
+static void answer_produce(struct mock_broker *broker, int requests, rd_kafka_resp_err_t error)
+{
+    enum { PRODUCE = 0 };
+    for (int i = 0; i < requests; i++) rd_kafka_mock_push_request_errors_array(broker->cluster, PRODUCE, 1, &error);
+}
+
+void mock_broker_refuse(struct mock_broker *broker, int requests)
+{
+    answer_produce(broker, requests, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+}
+
+void mock_broker_cut_off(struct mock_broker *broker, int requests)
+{
+    answer_produce(broker, requests, RD_KAFKA_RESP_ERR__TRANSPORT);
+}
+
 /* ---- the daemon */
 
 void daemon_prepare(struct daemon_run *run)
@@ -160,7 +203,7 @@ void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, 
             "join: {window: %s}\n"
             "features:\n  user: [{name: age, bucketize: [25, 45]}, {name: city}%s]\n  context: [{name: hour}]\n"
             "  item: [{name: item_id, table: item}, {name: category}]\n  behavior: {table: item, max_length: 8}\n"
-            "embedding: {dimension: 8}\n"
+            "embedding: {dimension: 8%s}\n"
             "model:\n  ranking: {tower: base_dnn, hidden: [16, 8]}\n"
             "  zero_shot: {kind: mail, attention: 8, encoder: [16, 8, 8], decoder: [8, 16]%s}\n"
             "batch: {size: 64, max_delay: 1s}\n"
@@ -170,6 +213,7 @@ void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, 
             settings->idle_after ? settings->idle_after : "300ms", mock_broker_address(broker),
             settings->properties ? ", " : "", settings->properties ? settings->properties : "",
             settings->window ? settings->window : "2s", settings->extra_user ? settings->extra_user : "",
+            settings->extra_embedding ? settings->extra_embedding : "",
             settings->extra_model ? settings->extra_model : "", run->snapshot,
             settings->extra_snapshot ? settings->extra_snapshot : "", run->checkpoints,
             settings->extra_checkpoint ? settings->extra_checkpoint : "", run->socket,

@@ -20,6 +20,14 @@ void mock_broker_flush(struct mock_broker *broker);
  * NULL: none came. */
 char *mock_broker_read(struct mock_broker *broker, const char *topic, int n, const char *header, char text[256]);
 
+/* Every record of a topic with one partition, from the offset on to its end; the next offset is returned. */
+typedef void mock_broker_record(void *self, const void *bytes, size_t size);
+int64_t mock_broker_each(struct mock_broker *broker, const char *topic, int64_t from, mock_broker_record *take,
+                         void *self);
+/* The next requests to produce, whoever's: refused (not authorized for the topic), or the connection is cut. */
+void mock_broker_refuse(struct mock_broker *broker, int requests);
+void mock_broker_cut_off(struct mock_broker *broker, int requests);
+
 /* A directory of its own under /tmp with a configuration, a snapshot directory, checkpoints, a socket. */
 struct daemon_run {
     char directory[64], config[128], socket[128], snapshot[128], checkpoints[128], log[128];
@@ -31,6 +39,7 @@ void daemon_remove(struct daemon_run *run);             /* the directory and all
 struct daemon_settings {
     const char *properties, *idle_after, *extra_model, *window, *extra;
     const char *extra_user;     /* user features: ", {name: plan}" */
+    const char *extra_embedding;        /* ", tables: {...}" */
     const char *extra_snapshot; /* ", on_damage: previous" */
     const char *topics;         /* instead of impressions and clicks */
     const char *extra_checkpoint;       /* ", gate: {...}" */

@@ -110,8 +110,8 @@ static const struct refused refused_for_train[] = {
       "checkpoint.gate.max_auc_drop: found \"2\", allowed: a number from 0 to 1" },
     { FEATURES "checkpoint: {gate: {max_auc_drops: 0.1}}\n", 2, 21, "did you mean \"max_auc_drop\"?" },
     { FEATURES "checkpoint: {gate: {rollback: yes}}\n", 2, 31, "allowed: manual, automatic" },
-    { FEATURES "checkpoint: {delta_topic: d}\n", 2, 27,
-      "checkpoint.delta_topic: not available in this version; allowed: ~" },
+    { FEATURES "checkpoint: {delta_topic: d/e}\n", 2, 27, "allowed: a topic's name" },
+    { FEATURES "checkpoint: {delta_topic: d, delta_interval: 1ms}\n", 2, 46, "allowed: a duration from 10ms to 1h" },
     /* texts */
     { FEATURES "http: {listen: \"9464\"}\n", 2, 16, "allowed: address:port" },
     { FEATURES "http: {listen: \"127.0.0.1:70000\"}\n", 2, 16, "allowed: address:port" },
