@@ -26,13 +26,17 @@
 #include <time.h>
 
 #include "daemon/coldstream_internal.h"
+#include "daemon/delta_follow.h"
 #include "daemon/scoring.h"
 
-enum { SEATS = 256, NOBODY_WAITS_NANOSECONDS = 200000 };
+enum { SEATS = 256, NOBODY_WAITS_NANOSECONDS = 200000, DELTA_BYTES = 1 << 30 };
 
 struct version {
     struct scorer *scorer;
     uint64_t number, created;
+    uint64_t checkpoint;                    /* the full version that it lies over, or is */
+    struct delta_state state;               /* the following thread's, but for `at` */
+    uint64_t rows, bytes;                   /* beyond the checkpoint's */
     uint64_t serial; /* of all versions ever opened: a freed address may come again */
     _Atomic unsigned handles;               /* that have it as their current one */
 };
@@ -52,7 +56,9 @@ struct coldstream {
     bool following;
     pthread_mutex_t mutex;                  /* of `stop`, for sleeping alone: scoring never takes it */
     pthread_cond_t wake;
-    bool stop;
+    bool stop, fed;                         /* fed: deltas are there to be taken */
+    struct delta_follow *deltas;            /* NULL: follows nothing */
+    bool held;                              /* the following thread's: `current` was chosen over newer versions */
 };
 
 static void say(char *error, size_t size, const struct cs_error *err)
@@ -66,6 +72,7 @@ static void version_close(struct version *version)
 {
     if (!version || atomic_fetch_sub(&version->handles, 1) > 1) return;
     scorer_destroy(version->scorer);
+    delta_state_release(&version->state);
     free(version);
 }
 
@@ -84,9 +91,18 @@ static bool warm(struct scorer *scorer, struct cs_error *err)
     return ok;
 }
 
-static struct version *version_open(const char *path, bool verify, struct cs_error *err)
+static struct version *version_warm(struct version *version, struct cs_error *err)
 {
     static _Atomic uint64_t serials;
+    version->serial = atomic_fetch_add(&serials, 1) + 1;
+    atomic_init(&version->handles, 1);
+    if (warm(version->scorer, err)) return version;
+    version_close(version);
+    return NULL;
+}
+
+static struct version *version_open(const char *path, bool verify, struct cs_error *err)
+{
     struct checkpoint *checkpoint = checkpoint_open(path, verify, err);
     if (!checkpoint) return NULL;
     struct version *version = calloc(1, sizeof *version);
@@ -97,15 +113,31 @@ static struct version *version_open(const char *path, bool verify, struct cs_err
         free(version);
         return NULL;
     }
-    version->number = checkpoint_version(checkpoint);
+    version->number = version->checkpoint = checkpoint_version(checkpoint);
+    version->state.at = delta_position_of(checkpoint_manifest(checkpoint));
     json_t *manifest = json_loads(checkpoint_manifest(checkpoint), 0, NULL);
     version->created = (uint64_t)json_integer_value(json_object_get(manifest, "created"));
     json_decref(manifest);
-    version->serial = atomic_fetch_add(&serials, 1) + 1;
-    atomic_init(&version->handles, 1);
-    if (warm(version->scorer, err)) return version;
-    version_close(version);
-    return NULL;
+    return version_warm(version, err);
+}
+
+/* The checkpoint of `under` with what deltas brought since. */
+static struct version *version_over(const struct version *under, const struct delta_state *state, struct cs_error *err)
+{
+    struct version *version = calloc(1, sizeof *version);
+    if (!version) abort();
+    version->scorer = scorer_create_over(under->scorer, &state->overlay, state->newest, err);
+    if (!version->scorer) {
+        free(version);
+        return NULL;
+    }
+    version->number = scorer_version(version->scorer);
+    version->checkpoint = under->checkpoint;
+    version->created = (uint64_t)state->newest->created;
+    version->rows = overlay_rows(&state->overlay);
+    version->bytes = overlay_bytes(&state->overlay);
+    delta_state_copy(&version->state, state);
+    return version_warm(version, err);
 }
 
 /* -- seats -------------------------------------------------------------------------------------------------------- */
@@ -171,52 +203,126 @@ static void tell(struct coldstream *cs, uint64_t version, const char *error)
     if (cs->options.on_swap) cs->options.on_swap(cs->options.argument, version, error);
 }
 
-/* Goes to the version that `current` names, if it can. *bad: the version refused last, told once. */
-static void follow_once(struct coldstream *cs, uint64_t *bad, enum cs_code *why)
+/* The version that was refused last: told once. */
+struct refusal { uint64_t version; enum cs_code why; };
+
+/* The version that `current` names, where it is another checkpoint than the one served and can be opened. */
+static struct version *look(struct coldstream *cs, const struct version *served, struct refusal *refusal)
 {
-    struct version *old = atomic_load(&cs->current);
     struct cs_error err = { 0 };
     uint64_t wanted = checkpoint_current(cs->directory);
-    if (!wanted || wanted == old->number) {
-        *bad = 0;
-        return;
+    if (!wanted || wanted == served->checkpoint) {
+        refusal->version = 0;
+        return NULL;
     }
-    if (wanted == *bad && *why != CS_FAILED) return;    /* what is damaged stays so; a failure may pass */
+    if (wanted == refusal->version && refusal->why != CS_FAILED) return NULL;   /* damage stays; a failure may pass */
     struct version *version = version_open(cs->directory, cs->options.verify, &err);
-    if (!version) {
-        if (wanted != *bad) tell(cs, wanted, err.message);
-        *bad = wanted;
-        *why = err.code;
-        return;
-    }
-    *bad = 0;
-    uint64_t number = version->number;
-    atomic_store(&cs->current, version);
-    tell(cs, number, NULL);
+    if (!version && wanted != refusal->version) tell(cs, wanted, err.message);
+    *refusal = version ? (struct refusal){ 0 } : (struct refusal){ wanted, err.code };
+    return version;
+}
+
+static bool is_frozen(const struct version *version)
+{
+    return checkpoint_has_mark(scorer_checkpoint(version->scorer), CHECKPOINT_FROZEN);
+}
+
+/* Somebody went back to this checkpoint: deltas would undo it. It says so, or newer ones are there. */
+static bool is_held(const struct coldstream *cs, const struct version *version)
+{
+    uint64_t *there = NULL;
+    size_t count = 0;
+    bool held = is_frozen(version) ||
+                (checkpoint_list(cs->directory, &there, &count, NULL) && count &&
+                 there[count - 1] > version->checkpoint);
+    free(there);
+    return held;
+}
+
+/* What is served has all that the checkpoint has, and more: the checkpoint only goes under it. */
+static bool is_ahead(const struct version *served, const struct version *checkpoint)
+{
+    const struct delta_position *ahead = &served->state.at, *behind = &checkpoint->state.at;
+    return served->state.newest && checkpoint->number > served->checkpoint && ahead->epoch == behind->epoch &&
+           ahead->sequence > behind->sequence;
+}
+
+static void swap(struct coldstream *cs, struct version *next, bool checkpoint)
+{
+    struct version *old = atomic_load(&cs->current);
+    atomic_store(&cs->current, next);
+    if (checkpoint) tell(cs, next->checkpoint, NULL);
+    delta_follow_tell(cs->deltas, NULL);
     wait_until_left(cs, old);
     version_close(old);
+    overlay_compact(&next->state.overlay);  /* after the swap: those who wait for this version don't wait for that */
+}
+
+/* opened: the checkpoint to go to, or NULL; ends as what is served, or under it, or closed. */
+static void advance(struct coldstream *cs, struct version *opened)
+{
+    struct version *served = atomic_load(&cs->current), *under = opened ? opened : served, *next = opened;
+    struct delta_state state;
+    struct cs_error err = { 0 };
+    size_t put = 0;
+    bool ahead = opened && is_ahead(served, opened) && !is_frozen(opened);
+
+    delta_state_copy(&state, ahead ? &served->state : &under->state);
+    if (ahead) overlay_drop_through(&state.overlay, opened->state.at.sequence);
+    if (!cs->held) delta_follow_put(cs->deltas, under->scorer, &state, &put, &err);
+    if (put || ahead) {
+        struct version *over = version_over(under, &state, &err);
+        if (!over) delta_follow_tell(cs->deltas, &err);
+        else if (opened) version_close(opened);
+        if (over) next = over;
+    }
+    delta_state_release(&state);
+    if (next) swap(cs, next, opened != NULL);
+}
+
+/* `current` looked at; the checkpoint to go to, or NULL. */
+static struct version *poll_current(struct coldstream *cs, struct refusal *refusal)
+{
+    const struct version *served = atomic_load(&cs->current);
+    struct version *opened = look(cs, served, refusal);
+    bool back = !opened && served->state.newest && is_frozen(served);
+    if (back) opened = version_open(cs->directory, cs->options.verify, NULL);  /* as it was, without its deltas */
+    cs->held = is_held(cs, opened ? opened : served);
+    return opened;
+}
+
+static bool is_past(const struct timespec *until)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec > until->tv_sec || (now.tv_sec == until->tv_sec && now.tv_nsec >= until->tv_nsec);
 }
 
 static void *follow(void *argument)
 {
     struct coldstream *cs = argument;
-    uint64_t bad = 0;
-    enum cs_code why = CS_OK;
-    struct timespec until;
+    struct refusal refusal = { 0 };
+    bool stop = false, said = false;
 
-    pthread_mutex_lock(&cs->mutex);
-    while (!cs->stop) {
+    for (struct timespec until = { 0 }; !stop;) {
+        pthread_mutex_lock(&cs->mutex);
+        while (!cs->stop && !cs->fed && pthread_cond_timedwait(&cs->wake, &cs->mutex, &until) != ETIMEDOUT) continue;
+        stop = cs->stop;
+        cs->fed = false;
+        pthread_mutex_unlock(&cs->mutex);
+        if (stop) break;
+        bool polls = is_past(&until);       /* also where deltas never let it sleep */
+        struct version *opened = polls ? poll_current(cs, &refusal) : NULL;
+        delta_follow_take(cs->deltas, &atomic_load(&cs->current)->state.at);
+        if (cs->held && !said && delta_follow_waits(cs->deltas)) delta_follow_hold(cs->deltas);
+        said = cs->held && (said || delta_follow_waits(cs->deltas));
+        advance(cs, opened);
+        if (!polls) continue;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += cs->options.poll_milliseconds / 1000;
         until.tv_nsec += (long)(cs->options.poll_milliseconds % 1000) * 1000000;
         if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
-        while (!cs->stop && pthread_cond_timedwait(&cs->wake, &cs->mutex, &until) != ETIMEDOUT) continue;
-        if (cs->stop) break;
-        pthread_mutex_unlock(&cs->mutex);
-        follow_once(cs, &bad, &why);
-        pthread_mutex_lock(&cs->mutex);
     }
-    pthread_mutex_unlock(&cs->mutex);
     return NULL;
 }
 
@@ -235,6 +341,7 @@ static struct coldstream *handle_create(const char *directory, const struct cold
         memcpy(&cs->options, options, known);
     }
     if (!cs->options.poll_milliseconds) cs->options.poll_milliseconds = 1000;
+    if (!cs->options.delta_bytes) cs->options.delta_bytes = DELTA_BYTES;
     cs->directory = strdup(directory);
     pthread_mutex_init(&cs->mutex, NULL);
     pthread_condattr_init(&attribute);
@@ -252,6 +359,7 @@ struct coldstream *coldstream_open_explained(const char *directory, const struct
     if (!version) goto fail;
     atomic_store(&cs->current, version);
     if (cs->options.follow && checkpoint_current(directory)) {
+        cs->deltas = delta_follow_create(cs->options.delta_bytes, cs->options.on_delta, cs->options.argument);
         cs->following = pthread_create(&cs->follower, NULL, follow, cs) == 0;
         if (!cs->following) {
             cs_fail(err, CS_FAILED, "no thread to follow %s with", directory);
@@ -285,6 +393,7 @@ void coldstream_close(struct coldstream *cs)
     }
     for (size_t i = 0; i < SEATS; i++) scoring_destroy(cs->seat[i].scoring);
     version_close(atomic_load(&cs->current));
+    delta_follow_destroy(cs->deltas);
     pthread_cond_destroy(&cs->wake);
     pthread_mutex_destroy(&cs->mutex);
     free(cs->directory);
@@ -343,6 +452,40 @@ char *coldstream_info(struct coldstream *cs)
     char *text = strdup(checkpoint_manifest(scorer_checkpoint(seated(seat)->scorer)));
     stand_up(seat);
     return text;
+}
+
+int coldstream_delta(struct coldstream *cs, const void *record, size_t size, char *error, size_t error_size)
+{
+    struct cs_error err = { 0 };
+    bool whole;
+    if (!cs->following) {
+        cs_fail(&err, CS_USAGE, "this handle stays with one version: it follows no deltas");
+        say(error, error_size, &err);
+        return -1;
+    }
+    bool ok = delta_follow_feed(cs->deltas, record, size, &whole, &err);
+    if (!ok) say(error, error_size, &err);
+    if (!whole) return ok ? 0 : -1;
+    pthread_mutex_lock(&cs->mutex);
+    cs->fed = true;
+    pthread_cond_signal(&cs->wake);
+    pthread_mutex_unlock(&cs->mutex);
+    return 0;
+}
+
+void coldstream_delta_state(struct coldstream *cs, struct coldstream_delta_info *info)
+{
+    struct coldstream_delta_info all = { .size = info->size };
+    struct seat *seat = sit(cs);
+    const struct version *version = seated(seat);
+    all.checkpoint = version->checkpoint;
+    all.epoch = version->state.at.epoch;
+    all.sequence = version->state.at.sequence;
+    all.rows = version->rows;
+    all.bytes = version->bytes;
+    stand_up(seat);
+    if (cs->deltas) delta_follow_count(cs->deltas, &all);
+    memcpy(info, &all, info->size < sizeof all ? info->size : sizeof all);
 }
 
 static int result(bool ok, const struct cs_error *err, char *error, size_t error_size)

@@ -21,14 +21,40 @@ extern "C" {
 
 struct coldstream;
 
+/* What became of a delta, or of a record of one. */
+enum coldstream_delta_result {
+    COLDSTREAM_DELTA_APPLIED,       /* its version is served */
+    COLDSTREAM_DELTA_DUPLICATE,     /* what is served has it already: no harm */
+    COLDSTREAM_DELTA_UNFINISHED,    /* another began before its end: as if never sent */
+    COLDSTREAM_DELTA_GAP,           /* deltas before it are missing: it waits for a full checkpoint */
+    COLDSTREAM_DELTA_EPOCH,         /* of another run of the daemon: it waits for that run's first full checkpoint */
+    COLDSTREAM_DELTA_DAMAGED,       /* a record is damaged, missing or out of order: its delta is given up */
+    COLDSTREAM_DELTA_REFUSED,       /* of another model: unknown table, another shape, a tensor missing */
+    COLDSTREAM_DELTA_OVERFLOW,      /* more than delta_bytes: what is served stays until the next full checkpoint */
+    COLDSTREAM_DELTA_HELD,          /* `current` is not the newest checkpoint (rolled back): deltas wait until it is */
+    COLDSTREAM_DELTA_RESULTS
+};
+
+struct coldstream_delta_report {
+    uint32_t size;                  /* of this structure, as the library has it */
+    enum coldstream_delta_result result;
+    uint64_t epoch, sequence, version;      /* 0: not known */
+    const char *detail;             /* what is wrong; "" where nothing is. For the call's time, as is learned */
+    const int64_t *learned;         /* APPLIED: event times, ms since the epoch, of what was learned since the delta */
+    size_t learned_count;           /* before, or of some of it */
+};
+
 struct coldstream_options {
     uint32_t size;              /* sizeof(struct coldstream_options): lets fields be added */
     uint32_t poll_milliseconds; /* how often `current` is looked at; 0: 1000 */
     uint32_t follow;            /* 0: stay with the version opened */
     uint32_t verify;            /* check the file's sha256 on opening */
-    /* error NULL: swapped; else this version was refused. Called by the library's own thread. */
+    /* A full checkpoint. error NULL: swapped; else this version was refused. Called by the library's own thread. */
     void (*on_swap)(void *argument, uint64_t version, const char *error);
     void *argument;
+    /* A delta, or records of one; NULL: not told. Called by the library's own thread, or within coldstream_delta. */
+    void (*on_delta)(void *argument, const struct coldstream_delta_report *report);
+    uint64_t delta_bytes;       /* of rows beyond the checkpoint's, and as many of deltas that wait; 0: 1 GiB */
 };
 
 /* directory: of versions, or of one version. NULL on failure, with a text in error. options NULL: follow, verify. */
@@ -44,6 +70,26 @@ COLDSTREAM_API uint64_t coldstream_version(struct coldstream *cs);
 COLDSTREAM_API uint64_t coldstream_created(struct coldstream *cs);              /* ms since the epoch */
 /* The manifest's text; malloc'd, the caller frees. */
 COLDSTREAM_API char *coldstream_info(struct coldstream *cs);
+
+/* Takes one record of the delta topic (docs/formats.md), as it came from the broker and in the topic's order. Once the
+ * last one of a delta is there, the library's own thread puts the delta onto what is served, prepares the version that
+ * it makes, and swaps to it; a version is applied whole or not at all. A reader begins anywhere in the topic; what is
+ * older than the checkpoint it serves is passed over. Waits for the library's thread only where that is behind by
+ * delta_bytes.
+ * Any thread, one at a time (others wait); not one that scores: it may take milliseconds.
+ * 0; -1 where the record is refused, or this handle follows no directory: what is served stays. */
+COLDSTREAM_API int coldstream_delta(struct coldstream *cs, const void *record, size_t size, char *error,
+                                    size_t error_size);
+struct coldstream_delta_info {
+    uint32_t size;                  /* sizeof(struct coldstream_delta_info) */
+    uint32_t waiting;               /* deltas that wait for a full checkpoint */
+    uint64_t checkpoint;            /* the version that the rows of deltas lie over */
+    uint64_t epoch, sequence;       /* that is served; 0, 0: the checkpoint is in no chain of deltas */
+    uint64_t rows, bytes;           /* beyond the checkpoint's */
+    uint64_t count[COLDSTREAM_DELTA_RESULTS];
+};
+COLDSTREAM_API void coldstream_delta_state(struct coldstream *cs, struct coldstream_delta_info *info);
+COLDSTREAM_API const char *coldstream_delta_result_name(enum coldstream_delta_result result);   /* "applied", ... */
 
 /* request: {"requests":[...]} as POST /v1/score takes it. Returns 0 and a malloc'd {"version","scores","new"} text,
  * which the caller frees; -1 where the request is wrong, error saying what and where; -2 where scoring failed.

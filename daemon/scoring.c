@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,16 +13,26 @@
 #include "config/config.h"
 #include "core/model.h"
 #include "daemon/scoring_internal.h"
+#include "storage/format.h"
 
-struct scorer {
+/* What scorers over one checkpoint share. */
+struct scored {
+    _Atomic unsigned holders;
     struct checkpoint *checkpoint;
     struct cs_config *config;
     struct features *features;
-    struct model *model;
     size_t dimension;
-    int *table;                     /* [features->categorical_count + 1] the checkpoint's handle of each column's table,
-                                       then of the behaviors' */
+    int *handle;                    /* [features->table_count] the checkpoint's of each table */
+    int *table;                     /* [features->categorical_count + 1] of each column, then of the behaviors */
     uint64_t layout;                /* hash of the configuration: where it is the same, so are the features */
+};
+
+struct scorer {
+    struct scored *over;
+    const struct features *features;
+    struct model *model;
+    struct overlay overlay;         /* rows that are newer than the checkpoint's */
+    uint64_t version;
 };
 
 /* Where an example's part stands in a batch's arrays. */
@@ -37,7 +48,7 @@ struct scoring {
     uint8_t *count;                 /* values of each column */
     float *dense;
     uint64_t *key;
-    int *table;                     /* of each key */
+    int *table, *handle;            /* of each key: of the features, and the checkpoint's */
     const float **row;              /* of each key */
     size_t counts, counts_room, denses, denses_room, keys, keys_room;
     struct arena *scratch;
@@ -45,80 +56,176 @@ struct scoring {
 
 /* -- the scorer --------------------------------------------------------------------------------------------------- */
 
-static bool parse_model_text(struct scorer *scorer, const char *text, struct cs_error *err)
+static bool parse_model_text(struct scored *over, const char *text, struct cs_error *err)
 {
     struct config_problems problems = { 0 };
     if (!text) return cs_fail(err, CS_REFUSED, "the checkpoint does not say its configuration");
-    scorer->config = config_parse("checkpoint", text, strlen(text), CONFIG_FOR_TRAIN, &problems);
-    if (!scorer->config) {
+    over->config = config_parse("checkpoint", text, strlen(text), CONFIG_FOR_TRAIN, &problems);
+    if (!over->config) {
         char *said = config_problems_text(&problems);
         cs_fail(err, CS_REFUSED, "the checkpoint's configuration can't be read: %.*s",
                 said ? (int)strcspn(said, "\n") : 0, said ? said : "");
         free(said);
     }
     config_problems_release(&problems);
-    return scorer->config != NULL;
+    return over->config != NULL;
 }
+
+static bool find_tables(struct scored *over, struct cs_error *err)
+{
+    const struct features *features = over->features;
+    over->handle = calloc(features->table_count, sizeof *over->handle);
+    over->table = calloc(features->categorical_count + 1, sizeof *over->table);
+    if (!over->handle || !over->table) abort();
+    for (size_t i = 0; i < features->table_count; i++) {
+        int handle = checkpoint_table(over->checkpoint, features->table[i]);   /* none: no row was ever made */
+        size_t dimension = checkpoint_dimension(over->checkpoint, handle);
+        if (dimension && dimension != over->dimension)
+            return cs_fail(err, CS_REFUSED, "table %s has rows of %zu numbers, the model reads %zu", features->table[i],
+                           dimension, over->dimension);
+        over->handle[i] = handle;
+    }
+    for (size_t f = 0; f < features->count; f++)
+        if (features->feature[f].kind == FEATURE_CATEGORICAL)
+            over->table[features->feature[f].column] = (int)features->feature[f].table;
+    over->table[features->categorical_count] = (int)features->behavior_table;
+    return true;
+}
+
+static void scored_drop(struct scored *over)
+{
+    if (!over || atomic_fetch_sub(&over->holders, 1) > 1) return;
+    features_destroy(over->features);
+    config_destroy(over->config);
+    checkpoint_close(over->checkpoint);
+    free(over->handle);
+    free(over->table);
+    free(over);
+}
+
+struct tensor_source { struct checkpoint *checkpoint; const struct delta *delta; };
 
 static bool read_parameter(void *self, const struct tensor *tensor, struct cs_error *err)
 {
-    const struct scorer *scorer = self;
-    return tensor->role != TENSOR_SCORING || checkpoint_read_tensor(scorer->checkpoint, tensor, err);
+    const struct tensor_source *source = self;
+    if (tensor->role != TENSOR_SCORING) return true;
+    if (!source->delta) return checkpoint_read_tensor(source->checkpoint, tensor, err);
+    for (size_t i = 0; i < source->delta->tensors; i++)
+        if (!strcmp(source->delta->tensor[i].name, tensor->name))
+            return format_tensor_copy(tensor, &source->delta->tensor[i], err);
+    return cs_fail(err, CS_REFUSED, "tensor %s is missing in delta %" PRIu64, tensor->name,
+                   source->delta->place.sequence);
 }
 
-static bool find_tables(struct scorer *scorer, struct cs_error *err)
+static bool make_model(struct scorer *scorer, const struct delta *delta, struct cs_error *err)
 {
-    const struct features *features = scorer->features;
-    if (!(scorer->table = calloc(features->categorical_count + 1, sizeof *scorer->table))) abort();
-    for (size_t i = 0; i < features->table_count; i++) {
-        int table = checkpoint_table(scorer->checkpoint, features->table[i]); /* none: no row was ever made */
-        size_t dimension = checkpoint_dimension(scorer->checkpoint, table);
-        if (dimension && dimension != scorer->dimension)
-            return cs_fail(err, CS_REFUSED, "table %s has rows of %zu numbers, the model reads %zu", features->table[i],
-                           dimension, scorer->dimension);
-        for (size_t f = 0; f < features->count; f++)
-            if (features->feature[f].kind == FEATURE_CATEGORICAL && features->feature[f].table == i)
-                scorer->table[features->feature[f].column] = table;
-        if (features->behavior_table == i) scorer->table[features->categorical_count] = table;
-    }
-    return true;
+    const struct scored *over = scorer->over;
+    struct tensor_source source = { over->checkpoint, delta };
+    scorer->features = over->features;
+    scorer->model = model_create(over->features, over->dimension, &over->config->model, 0, &parallel_serial, err);
+    if (!scorer->model || !model_tensors(scorer->model, read_parameter, &source, err)) return false;
+    model_changed(scorer->model);
+    return model_fix(scorer->model, err);
 }
 
 struct scorer *scorer_create(struct checkpoint *checkpoint, struct cs_error *err)
 {
     struct scorer *scorer = calloc(1, sizeof *scorer);
-    if (!scorer) abort();
-    scorer->checkpoint = checkpoint;
+    struct scored *over = calloc(1, sizeof *over);
+    if (!scorer || !over) abort();
+    atomic_init(&over->holders, 1);
+    scorer->over = over;
+    scorer->version = checkpoint_version(checkpoint);
+    over->checkpoint = checkpoint;
     const char *text = checkpoint_meta_text(checkpoint, "config");
-    if (!parse_model_text(scorer, text, err)) goto fail;
-    scorer->layout = key_of_text(text, strlen(text));
-    scorer->dimension = scorer->config->embedding.dimension;
-    if (!(scorer->features = features_create(&scorer->config->features, err)) || !find_tables(scorer, err)) goto fail;
-    scorer->model = model_create(scorer->features, scorer->dimension, &scorer->config->model, 0, &parallel_serial, err);
-    if (!scorer->model || !model_tensors(scorer->model, read_parameter, scorer, err)) goto fail;
-    model_changed(scorer->model);
-    if (!model_fix(scorer->model, err)) goto fail;
-    return scorer;
+    if (!parse_model_text(over, text, err)) goto fail;
+    over->layout = key_of_text(text, strlen(text));
+    over->dimension = over->config->embedding.dimension;
+    if (!(over->features = features_create(&over->config->features, err)) || !find_tables(over, err)) goto fail;
+    if (make_model(scorer, NULL, err)) return scorer;
 fail:
-    scorer->checkpoint = NULL;      /* stays the caller's */
+    over->checkpoint = NULL;        /* stays the caller's */
     scorer_destroy(scorer);
     return NULL;
+}
+
+struct scorer *scorer_create_over(const struct scorer *scorer, const struct overlay *overlay,
+                                  const struct delta *delta, struct cs_error *err)
+{
+    struct scorer *newer = calloc(1, sizeof *newer);
+    if (!newer) abort();
+    newer->over = scorer->over;
+    atomic_fetch_add(&newer->over->holders, 1);
+    newer->version = delta->place.version;
+    overlay_copy(&newer->overlay, overlay);
+    if (make_model(newer, delta, err)) return newer;
+    scorer_destroy(newer);
+    return NULL;
+}
+
+static size_t table_named(const struct features *features, const char *name)
+{
+    size_t i = 0;
+    while (i < features->table_count && strcmp(features->table[i], name)) i++;
+    return i;
+}
+
+struct overlay_level *scorer_level(const struct scorer *scorer, const struct delta *delta, struct cs_error *err)
+{
+    const struct features *features = scorer->features;
+    size_t dimension = scorer->over->dimension, *room = calloc(features->table_count, sizeof *room), keys = 0;
+    struct overlay_level *level = NULL;
+    if (!room) abort();
+    for (size_t i = 0; i < delta->parts; i++) {
+        const struct delta_part *part = &delta->part[i];
+        size_t table = table_named(features, part->table);
+        if (table == features->table_count) {
+            cs_fail(err, CS_REFUSED, "delta %" PRIu64 " has rows of table %s, which the model does not read",
+                    delta->place.sequence, part->table);
+            goto out;
+        }
+        if (part->row && part->dimension != dimension) {
+            cs_fail(err, CS_REFUSED, "delta %" PRIu64 ": table %s has rows of %zu numbers, the model reads %zu",
+                    delta->place.sequence, part->table, part->dimension, dimension);
+            goto out;
+        }
+        room[table] += part->keys;
+        keys += part->keys;
+    }
+    level = overlay_level_create(features->table_count, dimension, room, delta->place.sequence);
+    for (size_t i = 0; i < delta->parts; i++) {
+        const struct delta_part *part = &delta->part[i];
+        size_t table = table_named(features, part->table);
+        for (size_t k = 0; k < part->keys; k++)
+            overlay_level_put(level, table, part->key[k], part->row ? part->row + k * dimension : NULL);
+    }
+    if (overlay_level_keys(level) != keys) {
+        cs_fail(err, CS_REFUSED, "delta %" PRIu64 " has a key twice", delta->place.sequence);
+        overlay_level_drop(level);
+        level = NULL;
+    }
+out:
+    free(room);
+    return level;
 }
 
 void scorer_destroy(struct scorer *scorer)
 {
     if (!scorer) return;
-    model_destroy(scorer->model);
-    features_destroy(scorer->features);
-    config_destroy(scorer->config);
-    checkpoint_close(scorer->checkpoint);
-    free(scorer->table);
+    model_destroy(scorer->model);           /* reads the features */
+    overlay_release(&scorer->overlay);
+    scored_drop(scorer->over);
     free(scorer);
 }
 
 struct checkpoint *scorer_checkpoint(const struct scorer *scorer)
 {
-    return scorer->checkpoint;
+    return scorer->over->checkpoint;
+}
+
+uint64_t scorer_version(const struct scorer *scorer)
+{
+    return scorer->version;
 }
 
 /* -- a thread's scratch ------------------------------------------------------------------------------------------- */
@@ -148,7 +255,7 @@ struct scoring *scoring_create(struct scorer *scorer, struct cs_error *err)
 bool scoring_move(struct scoring *scoring, uint64_t layout, struct scorer *scorer, struct cs_error *err)
 {
     scoring->scorer = scorer;
-    if (layout == scorer->layout) {
+    if (layout == scorer->over->layout) {
         scoring->fields.features = scorer->features;
         return true;
     }
@@ -158,7 +265,7 @@ bool scoring_move(struct scoring *scoring, uint64_t layout, struct scorer *score
 
 uint64_t scorer_layout(const struct scorer *scorer)
 {
-    return scorer->layout;
+    return scorer->over->layout;
 }
 
 void scoring_destroy(struct scoring *scoring)
@@ -173,6 +280,7 @@ void scoring_destroy(struct scoring *scoring)
     free(scoring->dense);
     free(scoring->key);
     free(scoring->table);
+    free(scoring->handle);
     free(scoring->row);
     free(scoring);
 }
@@ -199,6 +307,7 @@ static void reserve(struct scoring *scoring, size_t counts, size_t denses, size_
         scoring->keys_room = 2 * (scoring->keys + keys) + 1024;
         scoring->key = grown(scoring->key, scoring->keys_room * sizeof *scoring->key);
         scoring->table = grown(scoring->table, scoring->keys_room * sizeof *scoring->table);
+        scoring->handle = grown(scoring->handle, scoring->keys_room * sizeof *scoring->handle);
         scoring->row = grown(scoring->row, scoring->keys_room * sizeof *scoring->row);
     }
 }
@@ -224,7 +333,7 @@ static struct part take_columns(struct scoring *scoring, size_t column, size_t c
     scoring->counts += columns;
     scoring->denses += denses;
     for (size_t c = column; c < column + columns; c++)
-        take_keys(scoring, scoring->scorer->table[c], fields->key + c * VALUES_MAX, fields->key_count[c]);
+        take_keys(scoring, scoring->scorer->over->table[c], fields->key + c * VALUES_MAX, fields->key_count[c]);
     return part;
 }
 
@@ -251,7 +360,7 @@ bool scoring_take_shared(struct scoring *scoring, struct cs_error *err)
     part.behavior_count = fields->behavior_count < length ? fields->behavior_count : length;
     reserve(scoring, 0, 0, part.behavior_count);
     size_t oldest = fields->behavior_count > length ? fields->behavior_count % length : 0;
-    int table = scoring->scorer->table[features->categorical_count];
+    int table = scoring->scorer->over->table[features->categorical_count];
     take_keys(scoring, table, fields->behavior + oldest, part.behavior_count - oldest);
     take_keys(scoring, table, fields->behavior, oldest);
     scoring->shared[scoring->shared_count++] = part;
@@ -274,12 +383,20 @@ void scoring_drop(struct scoring *scoring)
     scoring->shared_count = scoring->own_count = scoring->counts = scoring->denses = scoring->keys = 0;
 }
 
+static void find_rows(struct scoring *scoring)
+{
+    const struct scorer *scorer = scoring->scorer;
+    for (size_t i = 0; i < scoring->keys; i++) scoring->handle[i] = scorer->over->handle[scoring->table[i]];
+    checkpoint_find_all(scorer->over->checkpoint, scoring->keys, scoring->handle, scoring->key, scoring->row);
+    overlay_find_all(&scorer->overlay, scoring->keys, scoring->table, scoring->key, scoring->row);
+}
+
 void scoring_score(struct scoring *scoring, float *score)
 {
     arena_reset(scoring->scratch);
     struct model_shared *shared = arena_take(scoring->scratch, scoring->shared_count * sizeof *shared);
     struct model_own *own = arena_take(scoring->scratch, scoring->own_count * sizeof *own);
-    checkpoint_find_all(scoring->scorer->checkpoint, scoring->keys, scoring->table, scoring->key, scoring->row);
+    find_rows(scoring);
     for (size_t i = 0; i < scoring->shared_count; i++) {
         const struct part *part = &scoring->shared[i];
         shared[i] = (struct model_shared){ .count = scoring->count + part->count,
@@ -307,7 +424,7 @@ const struct features *scoring_features(const struct scoring *scoring)
 
 uint64_t scoring_version(const struct scoring *scoring)
 {
-    return checkpoint_version(scoring->scorer->checkpoint);
+    return scoring->scorer->version;
 }
 
 struct fields *scoring_fields(struct scoring *scoring)

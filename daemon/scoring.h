@@ -9,6 +9,8 @@
 #include "core/event.h"
 #include "daemon/coldstream.h"
 #include "storage/checkpoint.h"
+#include "storage/delta_reader.h"
+#include "storage/overlay.h"
 
 struct scorer;
 /* Features and towers from the checkpoint's own text, parameters from its tensors. Takes the checkpoint over on
@@ -16,6 +18,15 @@ struct scorer;
 struct scorer *scorer_create(struct checkpoint *checkpoint, struct cs_error *err);
 void scorer_destroy(struct scorer *scorer);
 struct checkpoint *scorer_checkpoint(const struct scorer *scorer);
+uint64_t scorer_version(const struct scorer *scorer);          /* that its scores are named by */
+
+/* The rows of a delta, for an overlay of this scorer or of another one over the same features. CS_REFUSED where it has
+ * tables or rows that the model does not read. */
+struct overlay_level *scorer_level(const struct scorer *scorer, const struct delta *delta, struct cs_error *err);
+/* Another scorer over the same checkpoint, by the rows of the overlay first (which is copied) and the tensors of the
+ * delta. Both scorers hold the checkpoint. CS_REFUSED where a tensor is missing or has another shape. */
+struct scorer *scorer_create_over(const struct scorer *scorer, const struct overlay *overlay,
+                                  const struct delta *delta, struct cs_error *err);
 
 /* Memory that one thread scores in. It is made for a scorer, and may move to another with all that it has grown to. */
 struct scoring;
