@@ -1,6 +1,6 @@
 /* bench: how fast this build is on this machine, each line beside the best that the machine could do.
  *
- *     bench [--only rows|open|decode|train|score|kafka|snapshot] [--rows N]
+ *     bench [--only rows|open|decode|train|score|kafka|snapshot|delta] [--rows N]
  *
  * --rows: how many the table has that snapshots are measured with; 5 million where it is not given. */
 #include "tools/bench.h"
@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *const part_name[] = { "rows", "open", "decode", "train", "score", "kafka", "snapshot" };
+static const char *const part_name[] = { "rows", "open", "decode", "train", "score", "kafka", "snapshot", "delta" };
 enum { PARTS = sizeof part_name / sizeof *part_name };
 
 double bench_seconds(void)
@@ -136,7 +136,8 @@ int main(int count, char **arguments)
     }
     for (size_t i = 0; i < PARTS; i++) known |= bench_wants(&bench, part_name[i]);
     if (!known) {
-        fprintf(stderr, "bench: no part \"%s\": allowed are rows, open, decode, train, score, kafka, snapshot\n",
+        fprintf(stderr, "bench: no part \"%s\": allowed are rows, open, decode, train, score, kafka, snapshot, "
+                "delta\n",
                 bench.only);
         return cs_exit_code(CS_USAGE);
     }
@@ -157,6 +158,7 @@ int main(int count, char **arguments)
     if ((stream || bench_wants(&bench, "kafka")) && !bench_stream(&bench, &err)) goto out;
     if (bench_wants(&bench, "kafka") && !bench_kafka(&bench, &err)) goto out;
     if (bench_wants(&bench, "snapshot") && !bench_snapshot(&bench, &err)) goto out;
+    if (bench_wants(&bench, "delta") && !bench_delta(&bench, &err)) goto out;
     ok = true;
 out:
     if (bench.lines) print_table(&bench);

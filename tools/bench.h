@@ -53,6 +53,7 @@ bool bench_stream(struct bench *bench, struct cs_error *err);
 bool bench_kafka(struct bench *bench, struct cs_error *err);
 bool bench_open(struct bench *bench, struct cs_error *err);
 bool bench_snapshot(struct bench *bench, struct cs_error *err);
+bool bench_delta(struct bench *bench, struct cs_error *err);
 
 struct learner;
 struct generator;

@@ -14,8 +14,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/embedding_internal.h"
 #include "core/random.h"
 #include "daemon/assemble.h"
+#include "daemon/delta.h"
 #include "daemon/publish.h"
 #include "storage/snapshot.h"
 #include "tools/bench.h"
@@ -347,6 +349,18 @@ static bool measure_bytes(struct bench *bench, struct snapshot_store *store, str
     return true;
 }
 
+/* A table of bench->rows, and batches to learn. */
+static bool prepare(struct bench *bench, struct pupil *pupil, struct cs_error *err)
+{
+    if (!pupil_create(pupil, bench->rows, bench->parallel, err) || !bench_fill(pupil->item, bench->rows, err))
+        return false;
+    for (size_t i = 0; i < HELD; i++) {
+        pupil->arena[i] = arena_create(1 << 20);
+        pupil->batch[i] = make_batch(pupil, i, pupil->arena[i]);
+    }
+    return true;
+}
+
 bool bench_snapshot(struct bench *bench, struct cs_error *err)
 {
     char directory[300], what[96];
@@ -357,11 +371,7 @@ bool bench_snapshot(struct bench *bench, struct cs_error *err)
     snprintf(directory, sizeof directory, "%s/snapshot", bench->directory);
     snprintf(what, sizeof what, "snapshots: filling a table with %ju rows", (uintmax_t)bench->rows);
     bench_progress(what);
-    bool ok = pupil_create(&pupil, bench->rows, bench->parallel, err) && bench_fill(pupil.item, bench->rows, err);
-    for (size_t i = 0; ok && i < HELD; i++) {
-        pupil.arena[i] = arena_create(1 << 20);
-        pupil.batch[i] = make_batch(&pupil, i, pupil.arena[i]);
-    }
+    bool ok = prepare(bench, &pupil, err);
     if (!ok) goto out;
     bench_progress("a full snapshot, and a resume from it");
     ok = measure_full(bench, directory, &pupil, &plain_read, err) &&
@@ -376,5 +386,76 @@ out:
     ok = ok && store;
     snapshot_close(store);
     pupil_destroy(&pupil);
+    return ok;
+}
+
+/* ---- Deltas: what it costs to send all that changes, twice a second, without the broker ---- */
+
+static bool swallow(void *self, const void *key, size_t key_size, const void *bytes, size_t size, struct cs_error *err)
+{
+    (void)self, (void)key, (void)key_size, (void)bytes, (void)size, (void)err;
+    return true;
+}
+
+static bool acknowledge(void *self, struct cs_error *err) { (void)self, (void)err; return true; }
+static void nothing(void *self) { (void)self; }
+static void stop_nothing(void *self, int64_t milliseconds) { (void)self, (void)milliseconds; }
+
+/* Examples a second over ALONE_SECONDS; seconds of a cut, on average. */
+static double learn_and_send(struct pupil *pupil, struct deltas *deltas, double *stall)
+{
+    uint64_t steps = 0, cuts = 0;
+    double begin = bench_seconds(), seconds;
+    for (; (seconds = bench_seconds() - begin) < ALONE_SECONDS; steps++) {
+        learn(pupil);
+        deltas_learned(deltas, pupil->batch[(pupil->steps - 1) % HELD]);
+        if (deltas_wait(deltas, 1) > 0) continue;
+        double cut = bench_seconds();
+        deltas_cut(deltas, pupil->learner);
+        *stall += bench_seconds() - cut;
+        cuts++;
+    }
+    if (cuts) *stall /= (double)cuts;
+    return (double)(steps * pupil->config->batch.size) / seconds;
+}
+
+static bool measure_deltas(struct bench *bench, struct pupil *pupil, struct telemetry *telemetry, struct cs_error *err)
+{
+    const struct delta_sink sink = { NULL, swallow, acknowledge, nothing, stop_nothing };
+    const struct deltas_options options = { .topic = "deltas", .fingerprint = "", .epoch = 1, .retry = 1000,
+                                            .interval = pupil->config->checkpoint.delta_interval };
+    double off[ROUNDS], share[ROUNDS], stall[ROUNDS], bytes[ROUNDS], unused = 0;
+    for (size_t i = 0; i < HELD; i++) learn(pupil);
+    for (size_t i = 0; i < ROUNDS; i++) {
+        struct deltas *deltas = NULL;
+        off[i] = learn_and_send(pupil, NULL, &unused);
+        stall[i] = 0;
+        if (!learner_watch(pupil->learner, err) || !(deltas = deltas_create(&options, &sink, telemetry, err)))
+            return false;
+        double rate = learn_and_send(pupil, deltas, &stall[i]);
+        deltas_stop(deltas, 1000);
+        bytes[i] = (double)deltas_view(deltas).bytes;
+        deltas_destroy(deltas);
+        for (size_t t = 0; t < pupil->features->table_count; t++)
+            embedding_unwatch(learner_table(pupil->learner, t));
+        share[i] = rate / ((off[i] + (i ? off[i - 1] : off[i])) / 2);
+    }
+    double alone = bench_median(off, ROUNDS);
+    bench_add(bench, "deltas: learning while they are sent", alone * bench_median(share, ROUNDS), "examples/s", alone,
+              "without deltas, before and after");
+    bench_add(bench, "deltas: the cut itself (learning waits)", 1e3 * bench_median(stall, ROUNDS), "ms", 5,
+              "what a snapshot's is allowed");
+    bench_add(bench, "  bytes of one", bench_median(bytes, ROUNDS) / 1e6, "MB", NAN, "");
+    return true;
+}
+
+bool bench_delta(struct bench *bench, struct cs_error *err)
+{
+    struct pupil pupil;
+    struct telemetry *telemetry = telemetry_create();
+    bench_progress("learning while deltas are sent");
+    bool ok = prepare(bench, &pupil, err) && measure_deltas(bench, &pupil, telemetry, err);
+    pupil_destroy(&pupil);
+    telemetry_destroy(telemetry);
     return ok;
 }
