@@ -13,6 +13,7 @@
 #include "daemon/coldstream_internal.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
+#include "daemon/serve_deltas.h"
 #include "daemon/serve_http.h"
 #include "daemon/version.h"
 #include "storage/checkpoint.h"
@@ -27,6 +28,8 @@ static const char usage[] =
     "  -p, --poll DURATION      how often `current` is looked at, 10ms to 1h (default 1s)\n"
     "  -j, --threads N          that answer (default: one a processor)\n"
     "  -m, --max-body BYTES     of a request (default 8388608)\n"
+    "      --delta-topic TOPIC  versions between the full ones, seconds apart, from this Kafka topic\n"
+    "      --kafka-property NAME=VALUE  librdkafka's, above all bootstrap.servers; may be given more than once\n"
     "  -v, --verbose            log debug messages\n"
     "  -q, --quiet              log warnings and errors only\n"
     "  -V, --version            versions of this program and of what it is linked to\n"
@@ -41,7 +44,10 @@ struct arguments {
     const char *checkpoint, *listen;
     uint64_t poll, threads, max_body;
     enum log_level level;
+    struct serve_deltas *deltas;
 };
+
+enum { DELTA_TOPIC = 1000, KAFKA_PROPERTY };
 
 static int wrong(const char *format, const char *argument)
 {
@@ -78,14 +84,17 @@ static bool read_duration(const char *text, uint64_t *milliseconds)
 }
 
 /* -1: go on; otherwise the exit code. */
-static int parse_arguments(int argc, char **argv, struct arguments *arguments)
+static int parse_arguments(int argc, char **argv, struct arguments *arguments, struct serve_deltas *deltas)
 {
+    struct cs_error err = { 0 };
     static const struct option option[] = {
         { "checkpoint", required_argument, NULL, 'C' },
         { "listen", required_argument, NULL, 'l' },
         { "poll", required_argument, NULL, 'p' },
         { "threads", required_argument, NULL, 'j' },
         { "max-body", required_argument, NULL, 'm' },
+        { "delta-topic", required_argument, NULL, DELTA_TOPIC },
+        { "kafka-property", required_argument, NULL, KAFKA_PROPERTY },
         { "verbose", no_argument, NULL, 'v' },
         { "quiet", no_argument, NULL, 'q' },
         { "version", no_argument, NULL, 'V' },
@@ -97,7 +106,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments)
                                      .poll = 1000,
                                      .threads = processors > 0 ? (uint64_t)processors : 1,
                                      .max_body = 8 << 20,
-                                     .level = LEVEL_INFO };
+                                     .level = LEVEL_INFO,
+                                     .deltas = deltas };
     int letter;
     const char *rest = "";
     while ((letter = getopt_long(argc, argv, "C:l:p:j:m:vqVh", option, NULL)) != -1) {
@@ -116,6 +126,10 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments)
             if (!read_number(optarg, 1, UINT32_MAX, &rest, &arguments->max_body) || *rest)
                 return wrong("--max-body: \"%s\" is not a number of bytes", optarg);
             break;
+        case DELTA_TOPIC: serve_deltas_topic(deltas, optarg); break;
+        case KAFKA_PROPERTY:
+            if (!serve_deltas_property(deltas, optarg, &err)) return wrong("%s", err.message);
+            break;
         case 'v': arguments->level = LEVEL_DEBUG; break;
         case 'q': arguments->level = LEVEL_WARNING; break;
         case 'V': version_print("coldstream-serve", stdout); return 0;
@@ -128,7 +142,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments)
     return -1;
 }
 
-struct serving { struct coldstream *cs; struct telemetry *telemetry; };
+struct serving { struct coldstream *cs; struct telemetry *telemetry; struct serve_deltas *deltas; };
 
 /* How old the newest learned event is when its version begins to serve. */
 static void observe_freshness(const struct serving *serving)
@@ -152,6 +166,12 @@ static void on_swap(void *argument, uint64_t version, const char *error)
     log_notice("version swapped", LOG_U("version", version));
     notify_status("serving version %" PRIu64, version);
     telemetry_set(serving->telemetry, METRIC_SERVING_VERSION, NULL, (double)version);
+}
+
+static void on_delta(void *argument, const struct coldstream_delta_report *report)
+{
+    const struct serving *serving = argument;
+    serve_deltas_told(serving->deltas, report);
 }
 
 /* The directory is a version itself. */
@@ -178,9 +198,13 @@ static bool open_first(struct serving *serving, const struct arguments *argument
                                           .follow = 1,
                                           .verify = 1,
                                           .on_swap = on_swap,
+                                          .on_delta = on_delta,
                                           .argument = serving };
+    if (serve_deltas_wanted(serving->deltas) && holds_data(arguments->checkpoint))
+        return cs_fail(err, CS_USAGE, "--delta-topic: %s is one version, deltas need a directory of versions",
+                       arguments->checkpoint);
     serving->cs = coldstream_open_explained(arguments->checkpoint, &options, err);
-    return serving->cs != NULL;
+    return serving->cs && serve_deltas_start(serving->deltas, serving->cs, serving->telemetry, err);
 }
 
 /* False: the first version, come at last, can't be served with. */
@@ -195,7 +219,9 @@ static bool await_signal(struct serving *serving, const struct arguments *argume
             log_notice("first version", LOG_U("version", coldstream_version(serving->cs)));
         }
         uint64_t version = serving->cs ? coldstream_version(serving->cs) : 0;
-        if (version != seen) observe_freshness(serving);
+        serve_deltas_measure(serving->deltas);
+        /* By deltas it is measured as they are applied, and not by the checkpoint below. */
+        if (version != seen && !serve_deltas_wanted(serving->deltas)) observe_freshness(serving);
         seen = version;
         notify_alive();
         int number = sigtimedwait(set, NULL, &(struct timespec){ .tv_nsec = 500000000 });
@@ -209,7 +235,7 @@ static bool await_signal(struct serving *serving, const struct arguments *argume
 static int serve(const struct arguments *arguments)
 {
     struct cs_error err = { 0 };
-    struct serving serving = { .telemetry = telemetry_create() };
+    struct serving serving = { .telemetry = telemetry_create(), .deltas = arguments->deltas };
     struct serve_http *server = NULL;
     sigset_t set;
 
@@ -235,6 +261,7 @@ static int serve(const struct arguments *arguments)
 out:
     if (err.code) log_error("coldstream-serve can't serve", LOG_S("error", err.message));
     serve_http_stop(server, DRAIN_MILLISECONDS);
+    serve_deltas_destroy(serving.deltas);
     coldstream_close(serving.cs);
     telemetry_destroy(serving.telemetry);
     return cs_exit_code(err.code);
@@ -243,9 +270,13 @@ out:
 int main(int argc, char **argv)
 {
     struct arguments arguments;
+    struct serve_deltas *deltas = serve_deltas_create();
     umask(027);
-    int code = parse_arguments(argc, argv, &arguments);
-    if (code >= 0) return code;
+    int code = parse_arguments(argc, argv, &arguments, deltas);
+    if (code >= 0) {
+        serve_deltas_destroy(deltas);
+        return code;
+    }
     log_open(arguments.level, LOG_TEXT);
     return serve(&arguments);
 }

@@ -28,6 +28,8 @@ enum telemetry_metric {
     METRIC_PUBLISH_HELD, METRIC_ROLLBACKS,                  /* rollbacks_total{cause} */
     METRIC_DELTAS, METRIC_DELTA_BYTES, METRIC_DELTA_ROWS,   /* delta_total{result}; of the newest */
     METRIC_DELTA_SECONDS,       /* delta_seconds (histogram) */
+    METRIC_DELTAS_APPLIED,      /* delta_applied_total{result}: coldstream-serve's, as the next three */
+    METRIC_DELTAS_WAITING, METRIC_DELTAS_ROWS, METRIC_DELTAS_LAG,
     METRIC_SERVING_VERSION, METRIC_FRESHNESS,               /* freshness_seconds (histogram) */
     METRIC_RELOADS,             /* config_reloads_total{result} */
     METRIC_DEAD_LETTERS,        /* dead_letters_total{topic,reason} */
