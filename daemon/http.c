@@ -12,12 +12,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/http_guard.h"
 #include "daemon/http_page.h"
 
-enum { CONNECTIONS = 64, TIMEOUT_SECONDS = 10, CONNECTION_MEMORY = 16 * 1024 };
+enum { CONNECTIONS = 64, TIMEOUT = 10000, IDLE = 60000, CONNECTION_MEMORY = 16 * 1024 };
 
 struct http_server {
     struct MHD_Daemon *daemon;
+    struct http_guard *guard;
     struct telemetry *telemetry;
     struct http_pages pages;
     int port;
@@ -104,21 +106,33 @@ static enum MHD_Result answer_request(void *self, struct MHD_Connection *connect
     (void)version, (void)body;
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
         *body_size = 0;
+        *seen = server;
+        if (!http_guard_enter(server->guard, connection, GUARD_SENDING)) return MHD_NO;
         return send_answer(connection, make(MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain; charset=utf-8",
                                             strdup("these pages are read only\n")));
     }
     if (!*seen) { /* the headers have come: answer at the next call, when a body, if any, has been passed over */
         *seen = server;
-        return MHD_YES;
+        return http_guard_enter(server->guard, connection, GUARD_READING) ? MHD_YES : MHD_NO;
     }
     if (*body_size) {
         *body_size = 0;
         return MHD_YES;
     }
+    if (!http_guard_enter(server->guard, connection, GUARD_SENDING)) return MHD_NO;
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
         if (strcmp(path, pages[i].path) == 0) return send_answer(connection, pages[i].make(server));
     return send_answer(connection, make(MHD_HTTP_NOT_FOUND, "text/plain; charset=utf-8",
                                         strdup("no such page: / /metrics /livez /readyz /status\n")));
+}
+
+static void on_completed(void *self, struct MHD_Connection *connection, void **seen,
+                         enum MHD_RequestTerminationCode why)
+{
+    struct http_server *server = self;
+    (void)why;
+    if (*seen) http_guard_enter(server->guard, connection, GUARD_WAITING);
+    *seen = NULL;
 }
 
 /* "127.0.0.1:9464", "[::1]:9464", "localhost:9464". Returns the address' length, 0 where it is none of them. */
@@ -185,19 +199,23 @@ struct http_server *http_start(const char *listen_text, struct telemetry *teleme
     server->telemetry = telemetry;
     server->pages = *callbacks;
     if (!*listen_text) return server;
-    int handle = bind_socket(listen_text, &server->port, err);
+    struct http_guard_limits limits = { CONNECTIONS, TIMEOUT, TIMEOUT, IDLE };
+    server->guard = http_guard_create(&limits, err);
+    int handle = server->guard ? bind_socket(listen_text, &server->port, err) : -1;
     if (handle >= 0) {
-        server->daemon =
-            MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, 0, NULL, NULL, answer_request, server,
-                             MHD_OPTION_LISTEN_SOCKET, handle, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
-                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_SECONDS,
-                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+        server->daemon = MHD_start_daemon(
+            MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, 0, NULL, NULL, answer_request, server,
+            MHD_OPTION_LISTEN_SOCKET, handle, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
+            MHD_OPTION_NOTIFY_CONNECTION, http_guard_connection, server->guard, MHD_OPTION_CONNECTION_LIMIT,
+            http_guard_places(server->guard, 1), MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+            MHD_OPTION_END);
         if (!server->daemon) {
             close(handle);
             cs_fail(err, CS_FAILED, "http: the server's thread does not start");
         }
     }
     if (!server->daemon) {
+        http_guard_destroy(server->guard);
         free(server);
         return NULL;
     }
@@ -213,5 +231,6 @@ void http_stop(struct http_server *server)
 {
     if (!server) return;
     if (server->daemon) MHD_stop_daemon(server->daemon); /* closes the listening socket and waits for its thread */
+    http_guard_destroy(server->guard);
     free(server);
 }

@@ -155,6 +155,25 @@ static void strangers_are_bounded(void **state)
     assert_get(place, "/livez", 200, "text/plain", "ok");
 }
 
+/* More than there are connections, none of which asks for anything whole or reads what it gets. */
+static void slow_readers_do_not_keep_others_waiting(void **state)
+{
+    struct place *place = *state;
+    enum { SLOW = 150 };
+    place->live = true;
+    int slow[SLOW];
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)http_port(place->server)),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    for (size_t i = 0; i < SLOW; i++) {
+        const char *text = i % 2 ? "GET /met" : "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+        slow[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(slow[i], (struct sockaddr *)&address, sizeof address), 0);
+        send(slow[i], text, strlen(text), MSG_NOSIGNAL);
+    }
+    assert_get(place, "/livez", 200, "text/plain", "ok");
+    for (size_t i = 0; i < SLOW; i++) close(slow[i]);
+}
+
 /* The page loads nothing from elsewhere: it works where there is no network. */
 static void the_page_stands_alone(void **state)
 {
@@ -191,7 +210,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(pages_answer),          TEST(troubles_are_said),     TEST(nothing_but_reading),
-        TEST(strangers_are_bounded), TEST(the_page_stands_alone), TEST(a_taken_port_is_an_error),
+        TEST(strangers_are_bounded), TEST(slow_readers_do_not_keep_others_waiting),
+        TEST(the_page_stands_alone), TEST(a_taken_port_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
