@@ -506,6 +506,17 @@ bool coldstream_score_explained(struct coldstream *cs, const char *request, size
     return ok;
 }
 
+bool coldstream_score_call(struct coldstream *cs, const struct scoring_call *call, char **response,
+                           struct cs_error *err)
+{
+    struct seat *seat = sit(cs);
+    struct scoring *scoring = seat_scoring(seat, err);
+    *response = NULL;
+    bool ok = scoring && scoring_call_score(scoring, call, response, err);
+    stand_up(seat);
+    return ok;
+}
+
 int coldstream_score_json(struct coldstream *cs, const char *request, size_t length, char **response, char *error,
                           size_t error_size)
 {

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "daemon/coldstream.h"
+#include "daemon/scoring.h"
 
 struct coldstream *coldstream_open_explained(const char *directory, const struct coldstream_options *options,
                                              struct cs_error *err);
@@ -12,5 +13,8 @@ struct coldstream *coldstream_pin_explained(struct coldstream *cs, uint64_t vers
 /* CS_USAGE: the request is wrong. *scores: how many were given. */
 bool coldstream_score_explained(struct coldstream *cs, const char *request, size_t length, char **response,
                                 size_t *scores, struct cs_error *err);
+/* A call that was read before. */
+bool coldstream_score_call(struct coldstream *cs, const struct scoring_call *call, char **response,
+                           struct cs_error *err);
 
 #endif

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
@@ -54,4 +55,22 @@ void notify_alive(void)
 void notify_extend(int64_t milliseconds)
 {
     sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%" PRId64, milliseconds * 1000);
+}
+
+int notify_socket(struct cs_error *err)
+{
+    int count = sd_listen_fds(1);
+    if (count == 0) return 0;
+    if (count < 0) {
+        cs_fail_errno(err, -count, "the sockets that systemd hands over");
+        return -1;
+    }
+    if (count > 1) {
+        cs_fail(err, CS_USAGE, "systemd hands over %d sockets, and there is use for one: leave one ListenStream",
+                count);
+        return -1;
+    }
+    if (sd_is_socket(SD_LISTEN_FDS_START, AF_UNSPEC, SOCK_STREAM, 1) > 0) return SD_LISTEN_FDS_START;
+    cs_fail(err, CS_USAGE, "the socket that systemd hands over does not listen: it needs ListenStream and Accept=no");
+    return -1;
 }

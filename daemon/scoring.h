@@ -45,8 +45,20 @@ bool scoring_impressions(struct scoring *scoring, const struct coldstream_impres
                          float *score, unsigned char *is_new, struct cs_error *err);
 /* {"requests":[...]} -> {"version":..., "scores":[...], "new":[...]}, malloc'd. scores[i] is a number for an impression
  * and a list for a request with candidates, new[i] a boolean. CS_USAGE: the request is wrong ("requests[0].item_id is
- * missing ..."). *scores (NULL: not wanted): how many were given. */
+ * missing ..."), or it names another "version". *scores (NULL: not wanted): how many were given. */
 bool scoring_json(struct scoring *scoring, const char *request, size_t length, char **response, size_t *scores,
                   struct cs_error *err);
+
+/* The same in two steps, for who has to know which version is asked for, or how much, before one scores it. */
+struct scoring_call;
+struct scoring_limits { size_t requests, scores; };             /* most of a call; 0: any number */
+/* NULL where it is wrong, or (*too_large) beyond the limits. */
+struct scoring_call *scoring_call_read(const char *request, size_t length, const struct scoring_limits *limits,
+                                       bool *too_large, struct cs_error *err);
+void scoring_call_destroy(struct scoring_call *call);
+uint64_t scoring_call_version(const struct scoring_call *call);         /* 0: none is named */
+size_t scoring_call_scores(const struct scoring_call *call);            /* how many are asked for */
+bool scoring_call_score(struct scoring *scoring, const struct scoring_call *call, char **response,
+                        struct cs_error *err);
 
 #endif

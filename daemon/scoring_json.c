@@ -161,8 +161,8 @@ static void say_score(struct answer *answer, float score)
 
 struct work {
     struct scoring *scoring;
-    json_t *requests;
-    size_t count, scored;
+    const json_t *requests;
+    size_t count;
     float *score;                   /* [count] of impressions */
     bool *is_new;
     struct answer answer;
@@ -192,7 +192,6 @@ static bool score_impressions(struct work *work, struct cs_error *err)
     for (i = 0; i <= work->count; i++) {
         if (made == SCORING_BATCH || (i == work->count && made)) {
             scoring_score(work->scoring, score);
-            work->scored += made;
             while (made--) work->score[place[made]] = score[made];
             made = 0;
         }
@@ -238,7 +237,6 @@ static bool score_candidates(struct work *work, size_t number, const json_t *req
         }
     }
     say(&work->answer, "]");
-    work->scored += count;
     return true;
 }
 
@@ -260,33 +258,114 @@ static bool score_all(struct work *work, struct cs_error *err)
     return work->answer.finite || cs_fail(err, CS_FAILED, "the model gave a score that is no number");
 }
 
-bool scoring_json(struct scoring *scoring, const char *request, size_t length, char **response, size_t *scores,
-                  struct cs_error *err)
+/* -- calls --------------------------------------------------------------------------------------------------------- */
+
+struct scoring_call { json_t *root, *requests; uint64_t version; size_t scores; };
+
+/* A number of JSON's, or its digits as a text: not every client's numbers have 64 bits. */
+static bool read_version(const json_t *json, uint64_t *version, struct cs_error *err)
+{
+    const char *text = json_string_value(json);
+    if (!json || json_is_null(json)) return true;
+    if (json_is_integer(json) && json_integer_value(json) > 0) {
+        *version = (uint64_t)json_integer_value(json);
+        return true;
+    }
+    if (text && *text && strspn(text, "0123456789") == strlen(text) && strlen(text) <= 20)
+        *version = strtoull(text, NULL, 10);
+    return *version || cs_fail(err, CS_USAGE, "version: must be a number above 0, or its digits as a text");
+}
+
+static bool count_scores(struct scoring_call *call, const struct scoring_limits *limits, bool *too_large,
+                         struct cs_error *err)
+{
+    size_t count = json_array_size(call->requests);
+    if (limits->requests && count > limits->requests) {
+        *too_large = true;
+        return cs_fail(err, CS_USAGE, "requests: %zu are more than the %zu that one call may have", count,
+                       limits->requests);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const json_t *candidates = json_object_get(json_array_get(call->requests, i), "candidates");
+        call->scores += candidates ? json_array_size(candidates) : 1;
+        if (!limits->scores || call->scores <= limits->scores) continue;
+        *too_large = true;
+        return cs_fail(err, CS_USAGE, "requests[%zu]: with its %zu, more scores are asked for than the %zu of one call",
+                       i, candidates ? json_array_size(candidates) : 1, limits->scores);
+    }
+    return true;
+}
+
+struct scoring_call *scoring_call_read(const char *request, size_t length, const struct scoring_limits *limits,
+                                       bool *too_large, struct cs_error *err)
 {
     json_error_t where;
-    bool ok = false;
-    struct work work = { .scoring = scoring, .answer = { .finite = true } };
-    json_t *root = json_loadb(request, length, JSON_REJECT_DUPLICATES, &where);
+    struct scoring_call *call = calloc(1, sizeof *call);
+    if (!call) abort();
+    *too_large = false;
+    if (!(call->root = json_loadb(request, length, JSON_REJECT_DUPLICATES, &where))) {
+        cs_fail(err, CS_USAGE, "not JSON: %s (byte %d)", where.text, where.position);
+        goto fail;
+    }
+    call->requests = json_object_get(call->root, "requests");
+    if (!json_is_array(call->requests)) {
+        cs_fail(err, CS_USAGE, call->requests ? "requests: must be a list" : "requests: missing");
+        goto fail;
+    }
+    if (read_version(json_object_get(call->root, "version"), &call->version, err) &&
+        count_scores(call, limits, too_large, err))
+        return call;
+fail:
+    scoring_call_destroy(call);
+    return NULL;
+}
 
+void scoring_call_destroy(struct scoring_call *call)
+{
+    if (!call) return;
+    json_decref(call->root);
+    free(call);
+}
+
+uint64_t scoring_call_version(const struct scoring_call *call)
+{
+    return call->version;
+}
+
+size_t scoring_call_scores(const struct scoring_call *call)
+{
+    return call->scores;
+}
+
+bool scoring_call_score(struct scoring *scoring, const struct scoring_call *call, char **response,
+                        struct cs_error *err)
+{
+    struct work work = { .scoring = scoring, .requests = call->requests, .answer = { .finite = true } };
     *response = NULL;
     scoring_drop(scoring);
-    if (!root) return cs_fail(err, CS_USAGE, "not JSON: %s (byte %d)", where.text, where.position);
-    work.requests = json_object_get(root, "requests");
-    if (!json_is_array(work.requests)) {
-        cs_fail(err, CS_USAGE, work.requests ? "requests: must be a list" : "requests: missing");
-        goto out;
-    }
+    if (call->version && call->version != scoring_version(scoring))
+        return cs_fail(err, CS_USAGE, "version: %" PRIu64 " is asked for, and this is %" PRIu64, call->version,
+                       scoring_version(scoring));
     work.count = json_array_size(work.requests);
     work.score = calloc(work.count + 1, sizeof *work.score);
     work.is_new = calloc(work.count + 1, sizeof *work.is_new);
     if (!work.score || !work.is_new) abort();
-    ok = score_all(&work, err);
-out:
+    bool ok = score_all(&work, err);
     if (ok) *response = work.answer.text;
     else free(work.answer.text);
-    if (ok && scores) *scores = work.scored;
     free(work.score);
     free(work.is_new);
-    json_decref(root);
+    return ok;
+}
+
+bool scoring_json(struct scoring *scoring, const char *request, size_t length, char **response, size_t *scores,
+                  struct cs_error *err)
+{
+    bool too_large;
+    struct scoring_call *call = scoring_call_read(request, length, &(struct scoring_limits){ 0 }, &too_large, err);
+    *response = NULL;
+    bool ok = call && scoring_call_score(scoring, call, response, err);
+    if (ok && scores) *scores = call->scores;
+    scoring_call_destroy(call);
     return ok;
 }

@@ -35,6 +35,10 @@ enum telemetry_metric {
     METRIC_DEAD_LETTERS,        /* dead_letters_total{topic,reason} */
     METRIC_REQUESTS,            /* coldstream-serve: requests_total{code} */
     METRIC_REQUEST_SECONDS, METRIC_SCORES,                  /* histogram; scores_total */
+    METRIC_IN_FLIGHT, METRIC_CONNECTIONS, METRIC_CONNECTIONS_CUT,       /* connections_cut_total{reason} */
+    METRIC_NAMED_VERSIONS,      /* named_version_requests_total{result} */
+    METRIC_SHADOW_VERSION, METRIC_SHADOW_REQUESTS,          /* shadow_requests_total{result} */
+    METRIC_SHADOW_SCORES, METRIC_SHADOW_SUM, METRIC_SHADOW_DIFFERENCE,  /* shadow_score_sum_total{of}; histogram */
     METRIC_BUILD_INFO, METRIC_START_TIME,
     METRICS
 };
