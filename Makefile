@@ -164,13 +164,13 @@ helpers: $(helpers)
 install: all ## into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/systemd/system \
 	    $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/doc/coldstream
-	install -m 755 $(programs) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(programs) tools/coldstream-fetch $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(BUILD)/libcoldstream.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(BUILD)/libcoldstream.so $(DESTDIR)$(PREFIX)/lib/libcoldstream.so.1
 	ln -sf libcoldstream.so.1 $(DESTDIR)$(PREFIX)/lib/libcoldstream.so
 	install -m 644 daemon/coldstream.h $(DESTDIR)$(PREFIX)/include
 	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' daemon/coldstream.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/coldstream.pc
-	install -m 644 systemd/coldstream.service systemd/coldstream-serve.service $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 $(wildcard systemd/*.service systemd/*.socket systemd/*.timer systemd/*.path) $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 systemd/coldstream.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/coldstream.conf
 	install -m 644 systemd/coldstream.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coldstream.conf
 	install -m 644 README.md LICENSE ARCHITECTURE.md $(DESTDIR)$(PREFIX)/share/doc/coldstream
