@@ -21,6 +21,7 @@
 #include "daemon/pipeline.h"
 #include "daemon/positions.h"
 #include "daemon/standby.h"
+#include "daemon/start_alone.h"
 #include "daemon/version.h"
 #include "daemon/worker_pool.h"
 #include "storage/checkpoint.h"
@@ -308,6 +309,8 @@ int main(int argc, char **argv)
     struct arguments arguments;
     int code = parse_arguments(argc, argv, &arguments);
     if (code >= 0) return code;
+    const sigset_t set = our_signals();
+    start_alone(&set, argv);                    /* before any thread: only the main one takes signals */
     struct cs_config *config = load_config(&arguments);
     if (!config) return cs_exit_code(CS_CONFIG);
     if (arguments.check) {
@@ -316,8 +319,6 @@ int main(int argc, char **argv)
         return 0;
     }
     umask(027);
-    const sigset_t set = our_signals();
-    pthread_sigmask(SIG_BLOCK, &set, NULL);     /* before any thread: only the main one takes them */
     signal(SIGPIPE, SIG_IGN);
     log_open(arguments.verbose ? LEVEL_DEBUG
              : arguments.quiet ? LEVEL_WARNING

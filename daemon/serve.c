@@ -18,6 +18,7 @@
 #include "daemon/serve_http.h"
 #include "daemon/serve_shadow.h"
 #include "daemon/serve_versions.h"
+#include "daemon/start_alone.h"
 #include "daemon/version.h"
 #include "storage/checkpoint.h"
 
@@ -349,18 +350,13 @@ static void drain(struct serve_http *server, const struct arguments *arguments, 
     if (arguments->drain) sigtimedwait(set, NULL, &left);
 }
 
-static int serve(const struct arguments *arguments)
+static int serve(const struct arguments *arguments, const sigset_t *set)
 {
     struct cs_error err = { 0 };
     struct serving serving = { .telemetry = telemetry_create(), .versions = serve_versions_create(arguments->keep),
                                .deltas = arguments->deltas };
     struct serve_http *server = NULL;
-    sigset_t set;
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);         /* before any thread: signals are this loop's alone */
     signal(SIGPIPE, SIG_IGN);
     telemetry_set(serving.telemetry, METRIC_BUILD_INFO, TELEMETRY_LABELS(version_number, version_commit), 1);
     telemetry_set(serving.telemetry, METRIC_START_TIME, NULL, (double)clock_wall() / 1000);
@@ -384,9 +380,9 @@ static int serve(const struct arguments *arguments)
                LOG_S("listen", pages.socket ? "systemd's socket" : arguments->listen),
                LOG_I("port", serve_http_port(server)));
     notify_ready(wait ? "waiting for a first version" : "serving");
-    if (await_signal(&serving, arguments, server, &set, &err)) {
+    if (await_signal(&serving, arguments, server, set, &err)) {
         notify_stopping();
-        drain(server, arguments, &set);
+        drain(server, arguments, set);
     }
 out:
     if (err.code) log_error("coldstream-serve can't serve", LOG_S("error", err.message));
@@ -409,6 +405,11 @@ int main(int argc, char **argv)
         serve_deltas_destroy(deltas);
         return code;
     }
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    start_alone(&set, argv);                        /* before any thread: signals are await_signal's alone */
     log_open(arguments.level, LOG_TEXT);
-    return serve(&arguments);
+    return serve(&arguments, &set);
 }
