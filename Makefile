@@ -26,9 +26,10 @@ schema   = $(BUILD)/core/coldstream_event.pb-c
 objects  = $(sources:%.c=$(BUILD)/%.o) $(schema).o
 archive  = $(BUILD)/libinternal.a
 unit     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c tests/gradient/test_*.c))
-flow     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/flow/test_*.c tests/crash/test_*.c))
+flow     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/flow/test_*.c))
 fuzzers  = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
-helpers  = $(patsubst %.c,$(BUILD)/%,$(filter-out $(wildcard tests/*/test_*.c tests/fuzz/*.c tests/tsan/*.c),$(wildcard tests/kafka/*.c)))
+helpers  = $(patsubst %.c,$(BUILD)/%,$(filter-out $(wildcard tests/*/test_*.c tests/fuzz/*.c tests/tsan/*.c),$(wildcard tests/kafka/*.c))) \
+           $(BUILD)/tests/crash/broker $(BUILD)/tests/crash/faults.so
 programs = $(BUILD)/coldstreamd $(BUILD)/coldstreamctl $(BUILD)/coldstream-serve
 library  = $(BUILD)/libcoldstream.so $(BUILD)/libcoldstream.a
 again    = +@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -81,7 +82,11 @@ $(BUILD)/demo: $(BUILD)/tools/demo.o $(BUILD)/tools/demo_serve.o $(archive) $(th
 	$(CC) $(LDFLAGS) $(program_flags) $^ $(LDLIBS) -o $@
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(archive) $(thrd_shim)
 	$(CC) $(LDFLAGS) $(program_flags) $(filter %.o,$^) $(archive) -lcmocka $(LDLIBS) -o $@
-$(flow): $(BUILD)/tests/flow/mock_broker.o
+$(flow) $(BUILD)/tests/crash/broker: $(BUILD)/tests/flow/mock_broker.o
+# Preloaded into the programs under test: it stands between them and libc, so nothing of libc may be checked or inlined in it.
+$(BUILD)/tests/crash/faults.so: tests/crash/faults.c $(BUILD)/.flags
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -g -O1 $(WARN) -D_GNU_SOURCE -U_FORTIFY_SOURCE -fPIC -shared $< -ldl -o $@
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(archive)
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
 
@@ -105,11 +110,18 @@ test: ## sets up, builds, and runs every test; the last line is `N passed, N fai
 	@tools/setup.sh build test library kafka data
 	$(again) run-test
 run-test: all test-programs
-	@tests/run.sh $(BUILD) layers style unit gradient golden library flow kafka data
+	@tests/run.sh $(BUILD) layers style unit gradient golden library flow crash kafka data
 test-programs: $(unit) $(flow) $(helpers)
 
 unit: $(unit) ## builds and runs the unit and gradient tests alone
 	@tests/run.sh $(BUILD) unit gradient
+
+torture: ## every fault of tests/crash in full, half an hour or more; ends with a table of what was injected and what it did
+	@tools/setup.sh build test
+	$(again) run-torture
+run-torture: all test-programs
+	@TORTURE=full CRASH_SECONDS=7200 tests/run.sh $(BUILD) crash; status=$$?; \
+	    python3 tests/crash/plant.py $(BUILD) | tee $(BUILD)/torture.txt; exit $$status
 
 sanitize: ## unit, gradient and flow tests under ASan + UBSan, then under TSan
 	@tools/setup.sh build test
@@ -181,7 +193,7 @@ clean: ## removes what was built
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 18
 
-.PHONY: all build setup test run-test test-programs unit sanitize sanitized run-asan run-tsan fuzz run-fuzz check-layers check-style wrap \
+.PHONY: all build setup test run-test test-programs unit torture run-torture sanitize sanitized run-asan run-tsan fuzz run-fuzz check-layers check-style wrap \
     bench demo demo-movielens helpers install clean help force
 .SECONDARY:
 .DELETE_ON_ERROR:

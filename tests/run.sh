@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs suites of tests and counts them. The very last line on stdout is `N passed, N failed`; the exit status says the same.
-# usage: run.sh BUILD SUITE...     suites: layers style unit gradient golden library flow kafka data
+# usage: run.sh BUILD SUITE...     suites: layers style unit gradient golden library flow crash kafka data
 #
 # A test is a program or script that prints TAP lines (`ok ...`, `not ok ...`): cmocka's programs do when asked to. One that
 # prints none counts as a single test by its exit status. One that dies, or overruns its time, counts as failed whatever it printed.
@@ -64,12 +64,14 @@ several() { # SECONDS SUITE: the suite's programs, JOBS at once
     wait
 }
 
-scripts() { # SECONDS SUITE: the suite's scripts, one after the other
+scripts() { # SECONDS SUITE [AT_ONCE]: the suite's scripts, one after the other unless AT_ONCE says more
     local script
     for script in tests/"$2"/test_*.sh tests/"$2"/test_*.py; do
         [ -e "$script" ] || continue
-        one "$2/$(basename "$script")" "$1" "$script" "$build"
+        while [ "$(jobs -rp | wc -l)" -ge "${3:-1}" ]; do wait -n; done
+        one "$2/$(basename "$script")" "$1" "$script" "$build" &
     done
+    wait
 }
 
 for suite; do
@@ -77,7 +79,8 @@ for suite; do
     layers|style)  one "$suite" 60 "tools/check_$suite.sh" ;;
     unit|gradient) several 120 "$suite" ;;
     golden)        one golden 300 tests/golden/run.sh "$build" ;;
-    flow)          several 180 flow; several 300 crash; scripts 300 flow; scripts 300 crash ;;
+    flow)          several 180 flow; scripts 300 flow ;;
+    crash)         : >"$build/torture.tsv"; scripts "${CRASH_SECONDS:-300}" crash "$jobs_at_once" ;;
     library|kafka|data) scripts 600 "$suite" ;;
     *)             echo "run.sh: unknown suite $suite" >&2; exit 2 ;;
     esac
