@@ -1,6 +1,6 @@
 /* bench: how fast this build is on this machine, each line beside the best that the machine could do.
  *
- *     bench [--only rows|open|decode|train|score|kafka|snapshot|delta] [--rows N]
+ *     bench [--only rows|open|decode|train|score|kafka|snapshot|delta|freshness] [--rows N]
  *
  * --rows: how many the table has that snapshots are measured with; 5 million where it is not given. */
 #include "tools/bench.h"
@@ -15,7 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *const part_name[] = { "rows", "open", "decode", "train", "score", "kafka", "snapshot", "delta" };
+static const char *const part_name[] = { "rows", "open", "decode", "train", "score", "kafka", "snapshot", "delta",
+                                         "freshness" };
 enum { PARTS = sizeof part_name / sizeof *part_name };
 
 double bench_seconds(void)
@@ -159,6 +160,7 @@ int main(int count, char **arguments)
     if (bench_wants(&bench, "kafka") && !bench_kafka(&bench, &err)) goto out;
     if (bench_wants(&bench, "snapshot") && !bench_snapshot(&bench, &err)) goto out;
     if (bench_wants(&bench, "delta") && !bench_delta(&bench, &err)) goto out;
+    if (bench_wants(&bench, "freshness") && !bench_freshness(&bench, &err)) goto out;
     ok = true;
 out:
     if (bench.lines) print_table(&bench);

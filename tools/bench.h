@@ -54,6 +54,7 @@ bool bench_kafka(struct bench *bench, struct cs_error *err);
 bool bench_open(struct bench *bench, struct cs_error *err);
 bool bench_snapshot(struct bench *bench, struct cs_error *err);
 bool bench_delta(struct bench *bench, struct cs_error *err);
+bool bench_freshness(struct bench *bench, struct cs_error *err);
 
 struct learner;
 struct generator;
