@@ -196,6 +196,7 @@ static bool cut_if_due(struct world *world)
     deltas_cut(world->deltas, world->learner);
     uint64_t sequence = deltas_position(world->deltas).sequence;
     assert_true(sequence < CUTS);
+    image_release(&world->image[sequence]);     /* of the chain before, where a new one began */
     world->image[sequence] = image_of(world);
     world->cuts++;
     return true;
