@@ -8,7 +8,7 @@ packages() {
     build) echo gcc libc6-dev make pkg-config librdkafka-dev liblmdb-dev libyaml-dev libjansson-dev libxxhash-dev \
                 libmicrohttpd-dev libsystemd-dev libcurl4-openssl-dev libssl-dev libyajl-dev libprotobuf-c-dev protobuf-c-compiler \
                 libopenblas-pthread-dev ;;
-    test)  echo libcmocka-dev python3 python3-numpy curl rsync e2fsprogs mount util-linux ;;
+    test)  echo libcmocka-dev python3 python3-numpy curl rsync systemd e2fsprogs mount util-linux ;;
     library) echo g++ golang-go ca-certificates ;;
     fuzz)  echo clang llvm libclang-rt-14-dev ;;
     kafka) echo openjdk-17-jre-headless maven kcat ;;
