@@ -328,8 +328,8 @@ static struct part take_columns(struct scoring *scoring, size_t column, size_t c
     size_t keys = 0;
     for (size_t c = column; c < column + columns; c++) keys += fields->key_count[c];
     reserve(scoring, columns, denses, keys);
-    memcpy(scoring->count + scoring->counts, fields->key_count + column, columns);
-    memcpy(scoring->dense + scoring->denses, fields->dense + dense, denses * sizeof *fields->dense);
+    if (columns) memcpy(scoring->count + scoring->counts, fields->key_count + column, columns);
+    if (denses) memcpy(scoring->dense + scoring->denses, fields->dense + dense, denses * sizeof *fields->dense);
     scoring->counts += columns;
     scoring->denses += denses;
     for (size_t c = column; c < column + columns; c++)
