@@ -78,8 +78,9 @@ def publisher_is_killed(plant):
     whole = daemon.faults.seen
     # Around the end, where `current` moves, every call; before it some, or all. With TORN the publications don't end in between, so that
     # what the killed ones left is there to be cleaned up first, which takes more calls.
-    points = [(KILL, point) for point in range(1, whole + 2) if point > whole - 12 or point % sized(4, 1) == 1]
-    points += [(TORN, point) for point in range(1, whole + 20) if point % sized(4, 1) == 1]
+    step = sized(4, 1)
+    points = [(KILL, point) for point in range(1, whole + 2) if point > whole - 12 or point % step == 1 % step]
+    points += [(TORN, point) for point in range(1, whole + 20) if point % step == 1 % step]
     share = (EVENTS - 3000) // len(points)
     for fault, point in points:
         if not daemon.alive():
