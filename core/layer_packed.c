@@ -50,8 +50,8 @@ static size_t panel_width(size_t columns)
 #define TILE_ROWS 6
 #define TILE_VECTORS 4
 #ifdef __SANITIZE_ADDRESS__
-/* gcc 12 puts its checked frames at multiples of 32 bytes and stores 64 there as if aligned (PR 110027). The narrow ones
- * are checked. */
+/* gcc 12 puts its checked frames at multiples of 32 bytes and stores 64 there as if aligned (PR 110027). The narrow
+ * tiles are checked. */
 #define TILE_TARGET __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma"), no_sanitize("address")))
 #else
 #define TILE_TARGET __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma")))
