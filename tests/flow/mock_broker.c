@@ -367,3 +367,12 @@ uint64_t daemon_digest(const struct daemon_run *run)
     snapshot_view_close(view);
     return hash;
 }
+
+int flow_teardown(void **state)
+{
+    struct flow_world *world = *state;
+    daemon_remove(&world->run);
+    mock_broker_destroy(world->broker);
+    free(world);
+    return 0;
+}

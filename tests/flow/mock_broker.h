@@ -57,4 +57,8 @@ int64_t status_number(const json_t *status, const char *path);  /* "examples.all
 /* One number over all learned tensors and rows of the snapshot: equal where the learned state is. */
 uint64_t daemon_digest(const struct daemon_run *run);
 
+/* What a flow test's own world begins with, malloc'd in its setup; the teardown of them all. */
+struct flow_world { struct mock_broker *broker; struct daemon_run run; };
+int flow_teardown(void **state);
+
 #endif

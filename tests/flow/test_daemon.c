@@ -62,15 +62,6 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
-    struct world *world = *state;
-    daemon_remove(&world->run);
-    mock_broker_destroy(world->broker);
-    free(world);
-    return 0;
-}
-
 static bool learned(const json_t *status, int64_t examples)
 {
     return status_number(status, "examples.all") >= examples &&
@@ -458,15 +449,15 @@ int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_learns_all_and_publishes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_order_is_of_the_stream_alone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_stop_and_resume_equals_uninterrupted, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_garbage_goes_to_dead_letters, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_waits_for_topics_and_brokers, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refuses_offsets_out_of_range, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refuses_another_model_and_a_second_owner, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_verbs, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_keeps_aside_what_is_not_finite, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_learns_all_and_publishes, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(test_order_is_of_the_stream_alone, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(test_stop_and_resume_equals_uninterrupted, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(test_garbage_goes_to_dead_letters, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(test_waits_for_topics_and_brokers, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(test_refuses_offsets_out_of_range, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(test_refuses_another_model_and_a_second_owner, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(test_verbs, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(test_keeps_aside_what_is_not_finite, setup, flow_teardown),
     };
     return cmocka_run_group_tests_name("daemon", tests, NULL, NULL);
 }

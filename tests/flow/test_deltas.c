@@ -57,15 +57,6 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
-    struct world *world = *state;
-    daemon_remove(&world->run);
-    mock_broker_destroy(world->broker);
-    free(world);
-    return 0;
-}
-
 static bool published(const json_t *status, int64_t versions)
 {
     return status_number(status, "checkpoint.published") >= versions;
@@ -271,9 +262,9 @@ static void another_run_is_another_epoch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_follower_has_what_the_next_full_checkpoint_has, setup, teardown),
-        cmocka_unit_test_setup_teardown(brokers_that_go_away_or_refuse_lose_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(another_run_is_another_epoch, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_follower_has_what_the_next_full_checkpoint_has, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(brokers_that_go_away_or_refuse_lose_nothing, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(another_run_is_another_epoch, setup, flow_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

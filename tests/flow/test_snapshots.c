@@ -55,15 +55,6 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
-    struct world *world = *state;
-    daemon_remove(&world->run);
-    mock_broker_destroy(world->broker);
-    free(world);
-    return 0;
-}
-
 static bool examples(const json_t *status, int64_t count) { return status_number(status, "examples.all") >= count; }
 
 /* coldstreamctl's exit code; all it says is in world->said. */
@@ -380,13 +371,14 @@ int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_backup_of_a_running_daemon_brings_its_state_back, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_restore_fills_an_empty_directory_only_with_a_whole_backup, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_feature_that_comes_is_migrated, setup, teardown),
-        cmocka_unit_test_setup_teardown(what_can_not_be_migrated_is_said, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_damaged_snapshot_is_refused_or_the_one_before_is_taken, setup, teardown),
-        cmocka_unit_test_setup_teardown(reading_is_held_by_three_failures_and_goes_on_by_itself, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_checkpoint_without_its_data_is_damaged, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_backup_of_a_running_daemon_brings_its_state_back, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(a_restore_fills_an_empty_directory_only_with_a_whole_backup, setup,
+                                        flow_teardown),
+        cmocka_unit_test_setup_teardown(a_feature_that_comes_is_migrated, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(what_can_not_be_migrated_is_said, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_snapshot_is_refused_or_the_one_before_is_taken, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(reading_is_held_by_three_failures_and_goes_on_by_itself, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(a_checkpoint_without_its_data_is_damaged, setup, flow_teardown),
     };
     return cmocka_run_group_tests_name("snapshots", tests, NULL, NULL);
 }

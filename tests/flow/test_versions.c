@@ -56,15 +56,6 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
-    struct world *world = *state;
-    daemon_remove(&world->run);
-    mock_broker_destroy(world->broker);
-    free(world);
-    return 0;
-}
-
 static bool learned(const json_t *status, int64_t examples)
 {
     return status_number(status, "examples.all") >= examples;
@@ -368,7 +359,7 @@ static void killed_around_a_publication_or_rollback(void **state)
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, flow_teardown)
     const struct CMUnitTest tests[] = {
         TEST(what_got_worse_is_not_published),
         TEST(what_turns_out_bad_is_gone_back_from),
