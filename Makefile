@@ -107,10 +107,10 @@ setup: ## installs the packages needed to build (Debian; by sudo when not root)
 	@tools/setup.sh build
 
 test: ## sets up, builds, and runs every test; the last line is `N passed, N failed`
-	@tools/setup.sh build test library kafka data
+	@tools/setup.sh build test library package monitor browser kafka data
 	$(again) run-test
 run-test: all test-programs
-	@tests/run.sh $(BUILD) layers style unit gradient golden library flow crash kafka data
+	@tests/run.sh $(BUILD) layers style unit gradient golden library flow crash system kafka data
 test-programs: $(unit) $(flow) $(helpers)
 
 unit: $(unit) ## builds and runs the unit and gradient tests alone

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that are missing for what is to be done; says nothing where nothing is missing.
-# usage: setup.sh GROUP...       groups: build test library fuzz kafka data
+# usage: setup.sh GROUP...       groups: build test library fuzz kafka data package monitor browser analyze
 set -eu
 
 packages() {
@@ -13,7 +13,11 @@ packages() {
     fuzz)  echo clang llvm libclang-rt-14-dev ;;
     kafka) echo openjdk-17-jre-headless maven kcat ;;
     data)  echo python3 python3-pip python3-venv unzip ;;
-    *)     echo "setup.sh: unknown group $1: one of build test library fuzz kafka data" >&2; exit 2 ;;
+    package) echo dpkg-dev debhelper lintian fakeroot man-db ;;
+    monitor) echo prometheus ;;
+    browser) echo chromium ;;
+    analyze) echo cppcheck clang-tidy ;;
+    *)     echo "setup.sh: unknown group $1: one of build test library fuzz kafka data package monitor browser analyze" >&2; exit 2 ;;
     esac
 }
 
