@@ -91,8 +91,9 @@ struct learner *learner_create(const struct features *features, const struct lea
         cs_fail(err, CS_FAILED, "out of memory: learner");
         goto fail;
     }
-    l->model = model_create(features, options->dimension, &options->model, options->seed, parallel, err);
+    l->model = model_create(features, options->dimension, &options->model, parallel, err);
     if (!l->model || !create_moments(l, err)) goto fail;
+    model_start(l->model, options->seed);
     for (size_t t = 0; t < features->table_count; t++) {
         struct table_options table = table_options_of(options, features->table[t]);
         l->table[t] = embedding_create(&table, options->dimension, options->init_std, options->seed,

@@ -57,7 +57,7 @@ struct model_layout model_layout(const struct features *features, size_t dimensi
 }
 
 struct model *model_create(const struct features *features, size_t dimension, const struct model_options *options,
-                           uint64_t seed, struct parallel *parallel, struct cs_error *err)
+                           struct parallel *parallel, struct cs_error *err)
 {
     const struct ranking_tower_ops *ranking_ops = ranking_find(options->ranking.tower, err);
     const struct zero_shot_ops *zero_shot_ops = ranking_ops ? zero_shot_find(options->zero_shot.kind, err) : NULL;
@@ -82,7 +82,7 @@ struct model *model_create(const struct features *features, size_t dimension, co
                                      dimension, features->behavior_max_length };
     m->ranking = ranking_ops->create(&options->ranking, m->width, &m->set, err);
     m->zero_shot = m->ranking ? zero_shot_ops->create(&options->zero_shot, &shape, &m->set, err) : NULL;
-    if (m->zero_shot && parameter_set_allocate(&m->set, seed, err)) return m;
+    if (m->zero_shot && parameter_set_allocate(&m->set, err)) return m;
     model_destroy(m);
     return NULL;
 }
@@ -101,6 +101,12 @@ void model_destroy(struct model *m)
 void model_changed(struct model *m)
 {
     if (m->zero_shot_ops->changed) m->zero_shot_ops->changed(m->zero_shot);
+}
+
+void model_start(struct model *m, uint64_t seed)
+{
+    parameter_set_start(&m->set, seed);
+    model_changed(m);
 }
 
 struct parameter_set *model_parameters(struct model *m) { return &m->set; }

@@ -27,9 +27,11 @@ struct model_layout model_layout(const struct features *features, size_t dimensi
 struct model_rows { const float *row; const uint8_t *present; };
 
 struct model;
-/* Parameters start Glorot-uniform by (seed, canonical name); biases 0. parallel is borrowed for life. */
+/* Parameters are 0, to be started or read. parallel is borrowed for life. */
 struct model *model_create(const struct features *features, size_t dimension, const struct model_options *options,
-                           uint64_t seed, struct parallel *parallel, struct cs_error *err);
+                           struct parallel *parallel, struct cs_error *err);
+/* Where learning starts: weights Glorot-uniform by (seed, canonical name), variances and scales 1, biases 0. */
+void model_start(struct model *model, uint64_t seed);
 void model_destroy(struct model *model);
 /* As serving does: no dropout, running statistics, generated behaviors for new users (once a leader where batch->leader
  * is set). click_probability [batch->size]. scratch is not reset. */

@@ -46,7 +46,7 @@ static void start_glorot(struct parameter *p, uint64_t seed)
     for (size_t i = 0; i < p->size; i++) p->value[i] = (2.0f * random_uniform(stream, i) - 1.0f) * limit;
 }
 
-bool parameter_set_allocate(struct parameter_set *set, uint64_t seed, struct cs_error *err)
+bool parameter_set_allocate(struct parameter_set *set, struct cs_error *err)
 {
     for (size_t g = 0; g < PARAMETER_GROUPS; g++)
         if (!(set->value[g] = parameter_block_create(set, g)))
@@ -54,10 +54,17 @@ bool parameter_set_allocate(struct parameter_set *set, uint64_t seed, struct cs_
     for (size_t i = 0; i < set->count; i++) {
         struct parameter *p = &set->parameter[i];
         p->value = set->value[p->group] + p->offset;
+    }
+    return true;
+}
+
+void parameter_set_start(struct parameter_set *set, uint64_t seed)
+{
+    for (size_t i = 0; i < set->count; i++) {
+        struct parameter *p = &set->parameter[i];
         if (p->start == START_GLOROT) start_glorot(p, seed);
         else if (p->start == START_ONE) for (size_t j = 0; j < p->size; j++) p->value[j] = 1.0f;
     }
-    return true;
 }
 
 bool parameter_set_gradients(struct parameter_set *set, struct cs_error *err)

@@ -44,8 +44,10 @@ struct parameter_set {
 struct parameter *parameter_add(struct parameter_set *set, enum parameter_group group, enum tensor_role role,
                                 enum parameter_start start, size_t rows, size_t columns, const char *format, ...)
     __attribute__((format(printf, 7, 8)));
-/* Once all are added: memory, and where each one starts. Weights by (seed, name, element). */
-bool parameter_set_allocate(struct parameter_set *set, uint64_t seed, struct cs_error *err);
+/* Once all are added: memory, zeroed. */
+bool parameter_set_allocate(struct parameter_set *set, struct cs_error *err);
+/* Where learning starts: weights by (seed, name, element). */
+void parameter_set_start(struct parameter_set *set, uint64_t seed);
 bool parameter_set_gradients(struct parameter_set *set, struct cs_error *err);
 /* For scoring alone: the weights that it reads are laid out for products (core/layer_packed.h), and must stay. */
 bool parameter_set_pack(struct parameter_set *set, struct cs_error *err);

@@ -122,7 +122,7 @@ static bool make_model(struct scorer *scorer, const struct delta *delta, struct 
     const struct scored *over = scorer->over;
     struct tensor_source source = { over->checkpoint, delta };
     scorer->features = over->features;
-    scorer->model = model_create(over->features, over->dimension, &over->config->model, 0, &parallel_serial, err);
+    scorer->model = model_create(over->features, over->dimension, &over->config->model, &parallel_serial, err);
     if (!scorer->model || !model_tensors(scorer->model, read_parameter, &source, err)) return false;
     model_changed(scorer->model);
     return model_fix(scorer->model, err);

@@ -29,7 +29,7 @@ struct bench {
 static void prepare(struct bench *b)
 {
     struct cs_error err = { 0 };
-    assert_true(parameter_set_allocate(&b->set, 3, &err) && parameter_set_gradients(&b->set, &err));
+    assert_true(parameter_set_allocate(&b->set, &err) && parameter_set_gradients(&b->set, &err));
     for (size_t i = 0; i < b->set.count; i++) fill(b->set.parameter[i].value, b->set.parameter[i].size, 10 + i);
     fill(b->x, sizeof b->x / sizeof(float), 1);
     fill(b->c, sizeof b->c / sizeof(float), 2);

@@ -23,8 +23,9 @@ static struct bench *bench_create(const struct model_options *options)
     struct cs_error err = { 0 };
     struct bench *b = calloc(1, sizeof *b);
     b->features = small_features();
-    b->model = model_create(b->features, SMALL_D, options, 11, &parallel_serial, &err);
+    b->model = model_create(b->features, SMALL_D, options, &parallel_serial, &err);
     assert_non_null(b->model);
+    model_start(b->model, 11);
     struct parameter_set *set = model_parameters(b->model);
     assert_true(parameter_set_gradients(set, &err));
     for (size_t i = 0; i < set->count; i++) /* biases and betas that do nothing would hide what goes through them */

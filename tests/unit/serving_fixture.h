@@ -117,7 +117,8 @@ static inline bool fixture_statistic(void *self, const struct tensor *tensor, st
 static inline struct model *fixture_model(const struct fixture *fixture, uint64_t seed)
 {
     struct cs_error err = { 0 };
-    struct model *model = model_create(fixture->features, 8, &fixture->config->model, seed, &parallel_serial, &err);
+    struct model *model = model_create(fixture->features, 8, &fixture->config->model, &parallel_serial, &err);
+    if (model) model_start(model, seed);
     if (!model || !model_tensors(model, fixture_statistic, &seed, &err)) fail_msg("%s", err.message);
     return model;
 }

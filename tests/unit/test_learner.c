@@ -367,11 +367,11 @@ static void test_kinds_not_built_are_refused(void **state)
     struct features *features = small_features();
     struct cs_error err = { 0 };
     struct model_options options = small_options(RANKING_BASE_DNN, ZERO_SHOT_LLAE);
-    assert_null(model_create(features, SMALL_D, &options, 1, &parallel_serial, &err));
+    assert_null(model_create(features, SMALL_D, &options, &parallel_serial, &err));
     assert_int_equal(err.code, CS_CONFIG);
     assert_non_null(strstr(err.message, "mail"));
     options = small_options(RANKING_DMR, ZERO_SHOT_NONE);
-    assert_null(model_create(features, SMALL_D, &options, 1, &parallel_serial, &err));
+    assert_null(model_create(features, SMALL_D, &options, &parallel_serial, &err));
     assert_int_equal(err.code, CS_CONFIG);
     assert_non_null(strstr(err.message, "base_dnn"));
     features_destroy(features);

@@ -17,8 +17,9 @@ static struct model *create(const struct features *features, uint64_t seed)
 {
     struct model_options options = small_options(RANKING_BASE_DNN, ZERO_SHOT_MAIL);
     options.zero_shot.target = TARGET_SEQUENCE;
-    struct model *model = model_create(features, SMALL_D, &options, seed, &parallel_serial, NULL);
+    struct model *model = model_create(features, SMALL_D, &options, &parallel_serial, NULL);
     assert_non_null(model);
+    model_start(model, seed);
     return model;
 }
 
