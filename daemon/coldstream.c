@@ -23,13 +23,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "daemon/coldstream_internal.h"
 #include "daemon/delta_follow.h"
 #include "daemon/scoring.h"
 
-enum { SEATS = 256, NOBODY_WAITS_NANOSECONDS = 200000, DELTA_BYTES = 1 << 30 };
+enum { SEATS = 256, NOBODY_WAITS_NANOSECONDS = 200000, DELTA_BYTES = 1 << 30, FOLLOW_NICE = 10 };
 
 struct version {
     struct scorer *scorer;
@@ -304,6 +306,7 @@ static void *follow(void *argument)
     struct refusal refusal = { 0 };
     bool stop = false, said = false;
 
+    setpriority(PRIO_PROCESS, (id_t)gettid(), FOLLOW_NICE);     /* of this thread alone, and of those that it makes */
     for (struct timespec until = { 0 }; !stop;) {
         pthread_mutex_lock(&cs->mutex);
         while (!cs->stop && !cs->fed && pthread_cond_timedwait(&cs->wake, &cs->mutex, &until) != ETIMEDOUT) continue;
