@@ -1,6 +1,6 @@
 /* bench: how fast this build is on this machine, each line beside the best that the machine could do.
  *
- *     bench [--only rows|open|decode|train|score|kafka|snapshot|delta|freshness] [--rows N]
+ *     bench [--only PART] [--rows N]
  *
  * --rows: how many the table has that snapshots are measured with; 5 million where it is not given. */
 #include "tools/bench.h"
@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 static const char *const part_name[] = { "rows", "open", "decode", "train", "score", "kafka", "snapshot", "delta",
-                                         "freshness" };
+                                         "freshness", "swaps" };
 enum { PARTS = sizeof part_name / sizeof *part_name };
 
 double bench_seconds(void)
@@ -117,6 +117,12 @@ static bool scratch(struct bench *bench, struct cs_error *err)
     return mkdtemp(bench->directory) || cs_fail(err, CS_FAILED, "cannot make %s", bench->directory);
 }
 
+static void print_parts(FILE *to)
+{
+    for (size_t i = 0; i < PARTS; i++) fprintf(to, " %s", part_name[i]);
+    fputc('\n', to);
+}
+
 int main(int count, char **arguments)
 {
     static const struct option options[] = { { "only", required_argument, NULL, 'o' },
@@ -130,16 +136,16 @@ int main(int count, char **arguments)
         if (option == 'o') bench.only = optarg;
         else if (option == 'r') bench.rows = strtoull(optarg, NULL, 10);
         else {
-            fprintf(option == 'h' ? stdout : stderr,
-                    "usage: bench [--only rows|open|decode|train|score|kafka|snapshot] [--rows N]\n");
+            FILE *to = option == 'h' ? stdout : stderr;
+            fprintf(to, "usage: bench [--only PART] [--rows N]\nparts:");
+            print_parts(to);
             return option == 'h' ? 0 : cs_exit_code(CS_USAGE);
         }
     }
     for (size_t i = 0; i < PARTS; i++) known |= bench_wants(&bench, part_name[i]);
     if (!known) {
-        fprintf(stderr, "bench: no part \"%s\": allowed are rows, open, decode, train, score, kafka, snapshot, "
-                "delta\n",
-                bench.only);
+        fprintf(stderr, "bench: no part \"%s\"; there are", bench.only);
+        print_parts(stderr);
         return cs_exit_code(CS_USAGE);
     }
     if (bench.rows < 1000 || bench.rows > 100000000) {
@@ -161,6 +167,7 @@ int main(int count, char **arguments)
     if (bench_wants(&bench, "snapshot") && !bench_snapshot(&bench, &err)) goto out;
     if (bench_wants(&bench, "delta") && !bench_delta(&bench, &err)) goto out;
     if (bench_wants(&bench, "freshness") && !bench_freshness(&bench, &err)) goto out;
+    if (bench_wants(&bench, "swaps") && !bench_swaps(&bench, &err)) goto out;
     ok = true;
 out:
     if (bench.lines) print_table(&bench);

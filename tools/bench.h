@@ -55,6 +55,7 @@ bool bench_open(struct bench *bench, struct cs_error *err);
 bool bench_snapshot(struct bench *bench, struct cs_error *err);
 bool bench_delta(struct bench *bench, struct cs_error *err);
 bool bench_freshness(struct bench *bench, struct cs_error *err);
+bool bench_swaps(struct bench *bench, struct cs_error *err);
 
 struct learner;
 struct generator;
