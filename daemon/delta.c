@@ -488,6 +488,8 @@ struct deltas *deltas_create(const struct deltas_options *options, const struct 
     deltas->options = *options;
     deltas->sink = *sink;
     deltas->telemetry = telemetry;
+    telemetry_add(telemetry, METRIC_DELTAS, TELEMETRY_LABELS("ok"), 0);
+    telemetry_add(telemetry, METRIC_DELTAS, TELEMETRY_LABELS("failed"), 0);
     deltas->interval = options->interval;
     deltas->epoch = (uint64_t)options->epoch;
     deltas->version = options->version;

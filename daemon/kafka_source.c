@@ -33,6 +33,7 @@ struct kafka_partition {
     atomic_bool at_end;             /* nothing was taken since that event */
     int64_t came;                   /* monotonic ms: last record or end; the taking thread's own */
     struct kafka_fingerprint last;  /* of the record taken last; under the source's lock */
+    atomic_int_fast64_t held;       /* offsets behind an open transaction */
     int64_t stable, high;           /* ends when last looked at: the source thread's own */
     struct kafka_partition *found;  /* next in the list of those not yet handed out */
 };
@@ -444,7 +445,9 @@ static bool verify_ends(struct kafka_source *source)
         }
         /* What fetches last said, which is past what is committed. */
         if (rd_kafka_get_watermark_offsets(source->rk, partition->topic, partition->number, &unused, &high)) continue;
-        if (high > stable && stable == partition->stable && high > partition->high && partition->high >= 0)
+        bool stands = high > stable && stable == partition->stable;
+        atomic_store(&partition->held, stands ? high - stable : 0);
+        if (stands && high > partition->high && partition->high >= 0)
             log_warning("nothing more can be read: a transaction was opened here and neither committed nor aborted",
                         LOG_S("topic", partition->topic), LOG_I("partition", partition->number),
                         LOG_I("offset", stable), LOG_I("end", high));
@@ -699,6 +702,8 @@ int64_t kafka_partition_end(const struct kafka_partition *partition)
     int64_t next = atomic_load(&partition->next);
     return high > next ? high : next;
 }
+
+int64_t kafka_partition_held(const struct kafka_partition *partition) { return atomic_load(&partition->held); }
 
 int64_t kafka_partition_commit_offset(const struct kafka_partition *partition, int64_t next)
 {

@@ -66,6 +66,9 @@ bool kafka_partition_idle(const struct kafka_partition *partition, int64_t now);
 bool kafka_partition_at_end(const struct kafka_partition *partition);
 /* One past the partition's last record as far as known; -1: not known. Any thread. */
 int64_t kafka_partition_end(const struct kafka_partition *partition);
+/* Offsets behind an open transaction: can't be read, while the last stable offset stands still. Looked at each
+ * source.kafka.discover. Any thread. */
+int64_t kafka_partition_held(const struct kafka_partition *partition);
 /* What to tell the broker when everything below `next` is applied: past trailing control records where the end was
  * reached. */
 int64_t kafka_partition_commit_offset(const struct kafka_partition *partition, int64_t next);

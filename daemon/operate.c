@@ -36,6 +36,8 @@ struct operator* operator_create(const char *config_file, const struct cs_config
                                  .publisher = publisher,
                                  .telemetry = telemetry,
                                  .started = clock_wall() };
+    telemetry_add(telemetry, METRIC_RELOADS, TELEMETRY_LABELS("ok"), 0);
+    telemetry_add(telemetry, METRIC_RELOADS, TELEMETRY_LABELS("failed"), 0);
     pthread_mutex_init(&operator->reload, NULL);
     return operator;
 }

@@ -138,6 +138,7 @@ static void add_partitions(struct pipeline *pipeline)
         pipeline->source = source;
         pipeline->source_count++;
         pipeline->changed = true;   /* where we start is worth keeping */
+        report_topic(pipeline->parts.telemetry, kafka_partition_topic(partition));
     }
 }
 
@@ -381,6 +382,7 @@ static enum pipeline_state state_of(struct pipeline *pipeline)
 static void tell_telemetry(struct pipeline *pipeline, const struct join_counts *join)
 {
     struct telemetry *telemetry = pipeline->parts.telemetry;
+    report_state(telemetry, (int)state_of(pipeline), kafka_source_connected(pipeline->kafka));
     for (size_t i = 0; i < pipeline->source_count; i++) {
         struct source *source = &pipeline->source[i];
         const char *topic = kafka_partition_topic(source->partition);
@@ -397,6 +399,8 @@ static void tell_telemetry(struct pipeline *pipeline, const struct join_counts *
         if (end >= 0)
             telemetry_set(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS(topic, number),
                           (double)(end - kafka_partition_commit_offset(source->partition, source->next)));
+        telemetry_set(telemetry, METRIC_TRANSACTION_HELD, TELEMETRY_LABELS(topic, number),
+                      (double)kafka_partition_held(source->partition));
     }
     for (int result = 0; result < JOIN_RESULTS; result++)
         telemetry_set(telemetry, METRIC_JOIN, TELEMETRY_LABELS(join_result_name[result]), (double)join->result[result]);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "daemon/clock.h"
@@ -158,8 +159,18 @@ static void set_pace(struct publisher *publisher)
     snapshot_set_pace(publisher->store, waiting ? 1 : publisher->pace);
 }
 
-static void tell_sizes(struct telemetry *telemetry, const struct snapshot_stats *stats)
+static void tell_free(struct telemetry *telemetry, const char *label, const char *directory)
 {
+    struct statvfs disk;
+    if (statvfs(directory, &disk) == 0)
+        telemetry_set(telemetry, METRIC_DISK_FREE, &label, (double)disk.f_bavail * (double)disk.f_frsize);
+}
+
+static void tell_sizes(struct publisher *publisher, const struct snapshot_stats *stats)
+{
+    struct telemetry *telemetry = publisher->telemetry;
+    tell_free(telemetry, "snapshot", publisher->config->snapshot.directory);
+    tell_free(telemetry, "checkpoint", publisher->config->checkpoint.directory);
     telemetry_set(telemetry, METRIC_SNAPSHOT_BYTES, NULL, (double)stats->written_bytes);
     telemetry_set(telemetry, METRIC_SNAPSHOT_CHANGED, NULL, (double)stats->changed_bytes);
     telemetry_set(telemetry, METRIC_SNAPSHOT_LIVE, NULL, (double)stats->live_bytes);
@@ -192,7 +203,7 @@ static void note_snapshot(struct publisher *publisher, const struct cut *cut, bo
     double stall = view->stall_seconds;
     set_pace(publisher);
     pthread_mutex_unlock(&publisher->lock);
-    tell_sizes(publisher->telemetry, &stats);
+    tell_sizes(publisher, &stats);
     if (fine) {
         telemetry_observe(publisher->telemetry, METRIC_SNAPSHOT_SECONDS, seconds);
         telemetry_set(publisher->telemetry, METRIC_SNAPSHOT_SUCCESS, NULL, (double)clock_wall() / 1000);
@@ -247,6 +258,7 @@ static void note_publication(struct publisher *publisher, const struct cut *cut,
                   LOG_S("reasons", reasons->text), LOG_S("kept", CHECKPOINT_REFUSED));
     else if (outcome == PUBLISH_FAILED) log_error("version not published", LOG_S("error", err->message));
     if (outcome != PUBLISH_OK) return;
+    telemetry_set(publisher->telemetry, METRIC_PUBLISH_SUCCESS, NULL, (double)clock_wall() / 1000);
     bool by_deltas = publisher->config->checkpoint.delta_topic != NULL;      /* readers are further: daemon/delta.c */
     if (cut->watermark > 0 && !by_deltas) telemetry_observe(publisher->telemetry, METRIC_FRESHNESS, freshness);
     log_notice("version published", LOG_U("version", version), LOG_U("steps", cut->steps), LOG_F("seconds", seconds));
@@ -290,6 +302,7 @@ static void end_cut(struct publisher *publisher, struct cut *cut)
     publisher->finished = cut->ticket;
     publisher->under_way = false;
     if (publisher->sink) publisher->view.lost_letters = kafka_sink_lost(publisher->sink);
+    telemetry_set(publisher->telemetry, METRIC_DEAD_LETTERS_LOST, NULL, (double)publisher->view.lost_letters);
     pthread_cond_broadcast(&publisher->done);
     pthread_mutex_unlock(&publisher->lock);
     cut_destroy(cut);
@@ -482,6 +495,8 @@ void publisher_set_live(struct publisher *publisher, const struct cs_config *con
     publisher->pace = config->snapshot.pace;
     set_pace(publisher);
     pthread_mutex_unlock(&publisher->lock);
+    telemetry_set(publisher->telemetry, METRIC_SNAPSHOT_INTERVAL, NULL, (double)config->snapshot.interval / 1000);
+    telemetry_set(publisher->telemetry, METRIC_PUBLISH_INTERVAL, NULL, (double)config->checkpoint.interval / 1000);
 }
 
 struct publisher *publisher_create(const struct cs_config *config, struct snapshot_store *store,
@@ -504,7 +519,11 @@ struct publisher *publisher_create(const struct cs_config *config, struct snapsh
     publisher->last_cut = publisher->last_publish = clock_monotonic();
     publisher->judged_steps = UINT64_MAX;
     publisher->view.stats = snapshot_stats(store);
-    tell_sizes(telemetry, &publisher->view.stats);
+    tell_sizes(publisher, &publisher->view.stats);
+    telemetry_add(telemetry, METRIC_SNAPSHOT_FAILURES, NULL, 0);
+    telemetry_set(telemetry, METRIC_DEAD_LETTERS_LOST, NULL, 0);
+    for (int outcome = PUBLISH_OK; outcome <= PUBLISH_FAILED; outcome++)
+        telemetry_add(telemetry, METRIC_PUBLISH, TELEMETRY_LABELS(outcome_name[outcome]), 0);
     if (!(publisher->versions = versions_open(config, sink, telemetry, err))) {
         publisher_destroy(publisher);
         return NULL;

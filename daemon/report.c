@@ -1,6 +1,7 @@
 /* Figures of steps and validations, under the names of telemetry_table.c. */
 #include "daemon/report.h"
 
+#include "core/decode.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
 
@@ -24,7 +25,25 @@ void report_step(struct telemetry *telemetry, const struct batch *batch, const s
     telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("reconstruct_user"), losses->reconstruct_user);
     telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("reconstruct_behavior"), losses->reconstruct_behavior);
     telemetry_set(telemetry, METRIC_LOSS, TELEMETRY_LABELS("mmd"), losses->mmd);
-    if (losses->skipped) telemetry_add(telemetry, METRIC_NONFINITE, NULL, 1);
+    telemetry_add(telemetry, METRIC_NONFINITE, NULL, losses->skipped);
+}
+
+void report_state(struct telemetry *telemetry, int state, bool connected)
+{
+    static const char *const name[] = { "waiting", "running", "paused", "held", "stopping" };
+    for (int i = 0; i < (int)(sizeof name / sizeof *name); i++)
+        telemetry_set(telemetry, METRIC_STATE, &name[i], i == state);
+    telemetry_set(telemetry, METRIC_CONNECTED, NULL, connected);
+}
+
+void report_topic(struct telemetry *telemetry, const char *topic)
+{
+    for (int result = 0; result < DECODE_RESULTS; result++) {
+        const char *name = decode_result_name[result];
+        telemetry_add(telemetry, METRIC_EVENTS, TELEMETRY_LABELS(topic, name), 0);
+        if (result != DECODE_OK && result != DECODE_EMPTY)
+            telemetry_add(telemetry, METRIC_DEAD_LETTERS, TELEMETRY_LABELS(topic, name), 0);
+    }
 }
 
 void report_small_batch(struct small_batches *batches, size_t size)

@@ -2,6 +2,8 @@
 #ifndef DAEMON_REPORT_H
 #define DAEMON_REPORT_H
 
+#include <stdbool.h>
+
 #include "core/joiner.h"
 #include "core/learner.h"
 #include "core/metrics.h"
@@ -9,6 +11,12 @@
 
 void report_step(struct telemetry *telemetry, const struct batch *batch, const struct learner_losses *losses,
                  double seconds);
+
+/* What reading is, by its name in the label: waiting running paused held stopping, in enum pipeline_state's order; and
+ * whether the brokers answer. */
+void report_state(struct telemetry *telemetry, int state, bool connected);
+/* Counters of a topic begin at 0: an alert on an increase would not see the first of something. */
+void report_topic(struct telemetry *telemetry, const char *topic);
 
 /* Warns of a stream too thin for batch.max_delay, once a minute: an operator would only see scores drift to 0 and 1. */
 struct small_batches { size_t in_a_row; int64_t warned; };     /* monotonic ms, 0: never */

@@ -239,10 +239,12 @@ static void on_swap(void *argument, uint64_t version, const char *error)
     struct serving *serving = argument;
     struct coldstream *cs = atomic_load(&serving->cs);
     if (error) {
+        telemetry_add(serving->telemetry, METRIC_SWAPS, TELEMETRY_LABELS("refused"), 1);
         log_error("version refused, the one before serves on", LOG_U("version", version), LOG_S("error", error));
         return;
     }
     if (cs) serve_versions_note(serving->versions, cs);
+    telemetry_add(serving->telemetry, METRIC_SWAPS, TELEMETRY_LABELS("ok"), 1);
     log_notice("version swapped", LOG_U("version", version));
     notify_status("serving version %" PRIu64, version);
     telemetry_set(serving->telemetry, METRIC_SERVING_VERSION, NULL, (double)version);
@@ -358,6 +360,8 @@ static int serve(const struct arguments *arguments, const sigset_t *set)
     struct serve_http *server = NULL;
 
     signal(SIGPIPE, SIG_IGN);
+    telemetry_add(serving.telemetry, METRIC_SWAPS, TELEMETRY_LABELS("ok"), 0);
+    telemetry_add(serving.telemetry, METRIC_SWAPS, TELEMETRY_LABELS("refused"), 0);
     telemetry_set(serving.telemetry, METRIC_BUILD_INFO, TELEMETRY_LABELS(version_number, version_commit), 1);
     telemetry_set(serving.telemetry, METRIC_START_TIME, NULL, (double)clock_wall() / 1000);
     bool wait = is_empty(arguments->checkpoint);

@@ -67,6 +67,8 @@ bool serve_deltas_start(struct serve_deltas *deltas, struct coldstream *cs, stru
     if (!deltas->topic) return true;
     deltas->cs = cs;
     deltas->telemetry = telemetry;
+    for (int result = 0; result < COLDSTREAM_DELTA_RESULTS; result++)
+        telemetry_add(telemetry, METRIC_DELTAS_APPLIED, TELEMETRY_LABELS(coldstream_delta_result_name(result)), 0);
     deltas->reader = kafka_deltas_start(deltas->topic, deltas->property, deltas->properties, take, deltas, err);
     return deltas->reader != NULL;
 }

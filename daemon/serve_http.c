@@ -183,7 +183,7 @@ static struct answer page_metrics(struct serve_http *server)
     struct serve_shadow *shadow = atomic_load(&server->shadow);
     struct http_guard_counts counts = http_guard_counts(server->guard);
     struct telemetry *telemetry = server->telemetry;
-    if (cs) telemetry_set(telemetry, METRIC_SERVING_VERSION, NULL, (double)coldstream_version(cs));
+    telemetry_set(telemetry, METRIC_SERVING_VERSION, NULL, cs ? (double)coldstream_version(cs) : 0);
     if (shadow) telemetry_set(telemetry, METRIC_SHADOW_VERSION, NULL, (double)serve_shadow_version(shadow));
     telemetry_set(telemetry, METRIC_IN_FLIGHT, NULL, atomic_load(&server->running));
     telemetry_set(telemetry, METRIC_CONNECTIONS, NULL, counts.open);
@@ -377,6 +377,8 @@ struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_op
     if (!server->options.idle) server->options.idle = IDLE;
     server->most_bodies = options->max_body > bodies_at_least / 4 ? 4 * options->max_body : bodies_at_least;
     server->telemetry = telemetry;
+    telemetry_add(telemetry, METRIC_REQUESTS, TELEMETRY_LABELS("200"), 0);
+    telemetry_add(telemetry, METRIC_REQUESTS, TELEMETRY_LABELS("503"), 0);
     int fd = options->socket ? options->socket : bind_socket(options->listen, &server->port, err);
     if (fd < 0) goto fail;
     if (options->socket) server->port = port_of(fd);

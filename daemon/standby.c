@@ -93,6 +93,7 @@ enum standby_end standby_open(const struct cs_config *config, struct telemetry *
         .self = &standby, .live = page_live, .ready = page_ready, .status = page_status
     };
     struct http_server *http = NULL;
+    telemetry_set(telemetry, METRIC_STATE, TELEMETRY_LABELS("standby"), 1);
     if (*config->http.listen && !(http = http_start(config->http.listen, telemetry, &pages, err))) goto out;
     for (;;) {
         notify_alive();
@@ -109,6 +110,7 @@ enum standby_end standby_open(const struct cs_config *config, struct telemetry *
         tell(&standby, err->message);
     }
 out:
+    telemetry_set(telemetry, METRIC_STATE, TELEMETRY_LABELS("standby"), 0);
     http_stop(http);
     pthread_mutex_destroy(&standby.lock);
     return end;

@@ -22,7 +22,7 @@ struct series {
     struct series *next;                        /* in order of first use */
     char *label[LABELS_MAX];
     double value;                               /* histogram: sum of observations */
-    uint64_t bucket[TELEMETRY_BUCKETS + 1];     /* observations at most this large, not cumulated; the last: larger */
+    uint64_t bucket[BUCKETS_MAX + 1];   /* observations at most this large, not cumulated; the last: larger */
 };
 
 struct telemetry {
@@ -124,8 +124,9 @@ void telemetry_observe(struct telemetry *telemetry, enum telemetry_metric metric
 {
     assert(telemetry_table[metric].kind == KIND_HISTOGRAM);
     if (!isfinite(seconds)) return;
+    const struct telemetry_buckets *buckets = telemetry_table[metric].buckets;
     size_t bucket = 0;
-    while (bucket < TELEMETRY_BUCKETS && seconds > telemetry_bucket[bucket]) bucket++;
+    while (bucket < buckets->count && seconds > buckets->bound[bucket]) bucket++;
     pthread_mutex_lock(&telemetry->lock);
     struct series *series = find(telemetry, metric, NULL, true);
     series->value += seconds;
@@ -168,13 +169,14 @@ static void write_labels(FILE *out, const struct telemetry_row *row, const struc
     if (row->label[0]) fputc('}', out);
 }
 
-static void write_histogram(FILE *out, const char *name, const struct series *series)
+static void write_histogram(FILE *out, const struct telemetry_row *row, const struct series *series)
 {
+    const char *name = row->name;
     uint64_t count = 0;
-    for (size_t i = 0; i < TELEMETRY_BUCKETS; i++)
-        fprintf(out, "coldstream_%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, telemetry_bucket[i],
+    for (size_t i = 0; i < row->buckets->count; i++)
+        fprintf(out, "coldstream_%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, row->buckets->bound[i],
                 count += series->bucket[i]);
-    count += series->bucket[TELEMETRY_BUCKETS];
+    count += series->bucket[row->buckets->count];
     fprintf(out, "coldstream_%s_bucket{le=\"+Inf\"} %" PRIu64 "\ncoldstream_%s_sum", name, count, name);
     write_value(out, series->value);
     fprintf(out, "coldstream_%s_count %" PRIu64 "\n", name, count);
@@ -239,7 +241,7 @@ char *telemetry_text(struct telemetry *telemetry)
                 kind[row->kind]);
         for (; series; series = series->next) {
             if (row->kind == KIND_HISTOGRAM) {
-                write_histogram(out, row->name, series);
+                write_histogram(out, row, series);
                 continue;
             }
             fprintf(out, "coldstream_%s", row->name);

@@ -7,8 +7,11 @@
 
 enum telemetry_metric {
     METRIC_EVENTS,              /* events_total{topic,result} */
+    METRIC_STATE,               /* state{state}: 1 for what reading is, 0 for what it isn't */
+    METRIC_CONNECTED,           /* kafka_connected */
     METRIC_EVENT_LAG,           /* event_lag_seconds: wall clock less event time of the newest event joined */
     METRIC_CONSUMER_LAG,        /* consumer_lag{topic,partition} */
+    METRIC_TRANSACTION_HELD,    /* transaction_held_records{topic,partition} */
     METRIC_JOIN_FORCED,         /* join_forced_total: left early, as max_pending were held */
     METRIC_JOIN_PENDING, METRIC_JOIN,                       /* join_pending, join_total{result} */
     METRIC_JOIN_EVENTS, METRIC_JOIN_UNDECIDED,              /* {kind}: what came in, and what has no outcome yet */
@@ -24,15 +27,20 @@ enum telemetry_metric {
     METRIC_SNAPSHOT_CHANGED, METRIC_SNAPSHOT_LIVE,          /* snapshot_*_bytes */
     METRIC_SNAPSHOT_DISK, METRIC_SNAPSHOT_SEGMENTS,
     METRIC_SNAPSHOT_FAILURES,
+    METRIC_SNAPSHOT_INTERVAL,   /* the setting: what alerts count in */
+    METRIC_DISK_FREE,           /* disk_free_bytes{directory}: snapshot, checkpoint */
     METRIC_PUBLISH, METRIC_PUBLISHED_VERSION,               /* publish_total{result} */
+    METRIC_PUBLISH_SUCCESS, METRIC_PUBLISH_INTERVAL,        /* ..._last_success_timestamp_seconds; the setting */
     METRIC_PUBLISH_HELD, METRIC_ROLLBACKS,                  /* rollbacks_total{cause} */
     METRIC_DELTAS, METRIC_DELTA_BYTES, METRIC_DELTA_ROWS,   /* delta_total{result}; of the newest */
     METRIC_DELTA_SECONDS,       /* delta_seconds (histogram) */
     METRIC_DELTAS_APPLIED,      /* delta_applied_total{result}: coldstream-serve's, as the next three */
     METRIC_DELTAS_WAITING, METRIC_DELTAS_ROWS, METRIC_DELTAS_LAG,
+    METRIC_SWAPS,               /* swaps_total{result} */
     METRIC_SERVING_VERSION, METRIC_FRESHNESS,               /* freshness_seconds (histogram) */
     METRIC_RELOADS,             /* config_reloads_total{result} */
     METRIC_DEAD_LETTERS,        /* dead_letters_total{topic,reason} */
+    METRIC_DEAD_LETTERS_LOST,
     METRIC_REQUESTS,            /* coldstream-serve: requests_total{code} */
     METRIC_REQUEST_SECONDS, METRIC_SCORES,                  /* histogram; scores_total */
     METRIC_IN_FLIGHT, METRIC_CONNECTIONS, METRIC_CONNECTIONS_CUT,       /* connections_cut_total{reason} */
@@ -47,7 +55,7 @@ struct telemetry;
 struct telemetry *telemetry_create(void);
 void telemetry_destroy(struct telemetry *telemetry);
 /* label: as many values as the metric has labels, in the table's order; NULL where it has none. Thread-safe. */
-/* Counters. */
+/* Counters. Adding 0 shows one before its first event: Prometheus sees no increase from nothing to 1. */
 void telemetry_add(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label, double amount);
 /* Gauges, and counters kept elsewhere. */
 void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label, double value);

@@ -350,6 +350,8 @@ struct versions *versions_open(const struct cs_config *config, struct kafka_sink
     versions->topic = sink ? config->checkpoint.announce_topic : NULL;
     versions->sink = sink;
     versions->telemetry = telemetry;
+    for (size_t i = 0; i < sizeof cause_name / sizeof *cause_name; i++)
+        telemetry_add(telemetry, METRIC_ROLLBACKS, &cause_name[i], 0);
     pthread_mutex_init(&versions->change, NULL);
     pthread_mutex_init(&versions->lock, NULL);
     if (!resume_hold(versions, err)) {

@@ -141,9 +141,11 @@ def aborted_transactions_are_not_learned(tests):
         time.sleep(0.3)
     until(lambda: "a transaction was opened here" in daemon.log_text(), "the warning of an open transaction")
     assert f"topic={names[0]} partition=0" in daemon.log_text().split("a transaction was opened here")[1].splitlines()[0]
+    until(lambda: daemon.sum("transaction_held_records", topic=names[0]) >= 10, "a gauge that says how much waits behind it")
     assert daemon.examples() == 160 and daemon.caught_up(2), "lag counts to the last stable offset"
     tests.broker.transaction("t2", "abort", names[0], 0, [])        # same id: the broker aborts what was left open
     until(lambda: daemon.sum("events_total", topic=names[0], result="ok") == 170, "the records behind the transaction")
+    until(lambda: daemon.sum("transaction_held_records") == 0, "nothing held any more")
     daemon.drained(2)
     assert daemon.examples() == 170, daemon.examples()
     assert daemon.stop() == 0, daemon.log_text()[-2000:]
