@@ -1,7 +1,8 @@
 /* The control socket: one JSON object a line in, one out, then the connection may go on.
- *     {"verb":"snapshot"}  ->  {"ok":true,"result":{...}}  or  {"ok":false,"code":65,"error":"..."}
+ *     {"verb":"snapshot"}  ->  {"ok":true,"result":{...}}  or  {"ok":false,"code":65,"error":"...","reasons":["...",...]}
  * Mode 0660; peers are checked by SO_PEERCRED: reading verbs for whoever may connect, changing verbs for the daemon's
- * own uid, root, and members of the socket's group. Verbs run one at a time on the control thread and may wait. */
+ * own uid, root, and members of the socket's group. Reading verbs run on the control thread and must not wait; changing
+ * verbs run on threads of their own, several at once, and may. docs/control.md is the reference. */
 #ifndef DAEMON_CONTROL_H
 #define DAEMON_CONTROL_H
 
@@ -10,11 +11,21 @@
 
 #include "core/error.h"
 
+/* A request, read. */
+struct control_call {
+    const char *verb, *argument;        /* within request; argument may be NULL */
+    json_t *request;
+    json_t *reasons;                    /* a verb that fails may leave all of its reasons here: an array of texts */
+};
+/* Pure. False: no request, and err says what one is. To be released whatever comes. */
+bool control_parse(const char *line, size_t length, struct control_call *call, struct cs_error *err);
+void control_call_release(struct control_call *call);
+
 struct control_verb {
     const char *name;                   /* NULL ends the table */
     bool changes;
     /* The result, owned by the caller, or NULL and err. */
-    json_t *(*run)(void *self, const char *argument, struct cs_error *err);
+    json_t *(*run)(void *self, struct control_call *call, struct cs_error *err);
 };
 
 struct control_server;
@@ -25,5 +36,7 @@ void control_stop(struct control_server *server);       /* removes the socket */
 /* The client's side, for coldstreamctl: sends, waits without limit, returns the result or fails with the daemon's own
  * error. */
 json_t *control_request(const char *path, const char *verb, const char *argument, struct cs_error *err);
+/* As it, and *reasons (NULL is fine): an array where the daemon gave several, to be released; else NULL. */
+json_t *control_ask(const char *path, const char *verb, const char *argument, json_t **reasons, struct cs_error *err);
 
 #endif

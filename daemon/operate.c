@@ -351,15 +351,15 @@ json_t *operator_reload(struct operator *operator, struct cs_error *err)
 
 /* ---- verbs */
 
-static json_t *verb_status(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_status(void *self, struct control_call *call, struct cs_error *err)
 {
-    (void)argument, (void)err;
+    (void)call, (void)err;
     return operator_status(self);
 }
 
-static json_t *verb_snapshot(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_snapshot(void *self, struct control_call *call, struct cs_error *err)
 {
-    (void)argument;
+    (void)call;
     struct operator *operator = self;
     if (!publisher_snapshot(operator->publisher, err)) return NULL;
     struct publisher_view view = publisher_view(operator->publisher);
@@ -368,9 +368,9 @@ static json_t *verb_snapshot(void *self, const char *argument, struct cs_error *
                      "changed_bytes", (json_int_t)view.stats.changed_bytes);
 }
 
-static json_t *verb_publish(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_publish(void *self, struct control_call *call, struct cs_error *err)
 {
-    (void)argument;
+    (void)call;
     struct operator *operator = self;
     uint64_t version;
     if (!publisher_publish(operator->publisher, &version, err)) return NULL;
@@ -391,11 +391,11 @@ static bool parse_version(const char *argument, bool optional, uint64_t *version
                    text);
 }
 
-static json_t *verb_rollback(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_rollback(void *self, struct control_call *call, struct cs_error *err)
 {
     struct operator *operator = self;
     uint64_t version;
-    if (!parse_version(argument, true, &version, err) ||
+    if (!parse_version(call->argument, true, &version, err) ||
         !versions_rollback(publisher_versions(operator->publisher), version, ROLLBACK_BY_OPERATOR, "", &version, err))
         return NULL;
     return json_pack("{s:I, s:s}", "version", (json_int_t)version, "note", "nothing is published until resume");
@@ -410,34 +410,34 @@ static json_t *pin(struct operator *operator, const char *argument, bool pinned,
     return json_pack("{s:I, s:b}", "version", (json_int_t)version, "pinned", pinned);
 }
 
-static json_t *verb_pin(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_pin(void *self, struct control_call *call, struct cs_error *err)
 {
-    return pin(self, argument, true, err);
+    return pin(self, call->argument, true, err);
 }
 
-static json_t *verb_unpin(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_unpin(void *self, struct control_call *call, struct cs_error *err)
 {
-    return pin(self, argument, false, err);
+    return pin(self, call->argument, false, err);
 }
 
-static json_t *verb_reload(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_reload(void *self, struct control_call *call, struct cs_error *err)
 {
-    (void)argument;
+    (void)call;
     return operator_reload(self, err);
 }
 
-static json_t *verb_pause(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_pause(void *self, struct control_call *call, struct cs_error *err)
 {
-    (void)argument, (void)err;
+    (void)call, (void)err;
     struct operator *operator = self;
     pipeline_pause(operator->pipeline, true);
     log_notice("paused by an operator");
     return json_pack("{s:s}", "state", "paused");
 }
 
-static json_t *verb_resume(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_resume(void *self, struct control_call *call, struct cs_error *err)
 {
-    (void)argument;
+    (void)call;
     struct operator *operator = self;
     pipeline_pause(operator->pipeline, false);
     if (!versions_release(publisher_versions(operator->publisher), err)) return NULL;
@@ -445,10 +445,11 @@ static json_t *verb_resume(void *self, const char *argument, struct cs_error *er
     return json_pack("{s:s}", "state", "running");
 }
 
-static json_t *verb_log_level(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_log_level(void *self, struct control_call *call, struct cs_error *err)
 {
     static const char *const name[] = { "error", "warning", "notice", "info", "debug" };
     struct operator *operator = self;
+    const char *argument = call->argument;
     for (size_t i = 0; argument && i < sizeof name / sizeof name[0]; i++) {
         if (strcmp(name[i], argument) != 0) continue;
         log_set((enum log_level)i, operator->config->logging.format);

@@ -3,6 +3,7 @@
 
 #include <grp.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,31 +17,49 @@
 
 #include <cmocka.h>
 
-static json_t *verb_status(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_status(void *self, struct control_call *call, struct cs_error *err)
 {
     (void)err;
     ++*(int *)self;
-    return json_pack("{s:i, s:s?}", "runs", *(int *)self, "argument", argument);
+    return json_pack("{s:i, s:s?}", "runs", *(int *)self, "argument", call->argument);
 }
 
-static json_t *verb_refuse(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_refuse(void *self, struct control_call *call, struct cs_error *err)
 {
     (void)self;
-    cs_fail(err, CS_REFUSED, "no version \"%s\"", argument ? argument : "");
+    cs_fail(err, CS_REFUSED, "no version \"%s\"", call->argument ? call->argument : "");
     return NULL;
 }
 
 /* More than a socket's buffer holds. */
-static json_t *verb_long(void *self, const char *argument, struct cs_error *err)
+static json_t *verb_long(void *self, struct control_call *call, struct cs_error *err)
 {
-    (void)self, (void)argument, (void)err;
+    (void)self, (void)call, (void)err;
     json_t *list = json_array();
     for (int i = 0; i < 100000; i++) json_array_append_new(list, json_integer(i));
     return list;
 }
 
+static json_t *verb_reasons(void *self, struct control_call *call, struct cs_error *err)
+{
+    (void)self;
+    call->reasons = json_pack("[s, s]", "first", "second");
+    cs_fail(err, CS_CONFIG, "two reasons");
+    return NULL;
+}
+
+static sem_t waiting, go_on;
+static json_t *verb_wait(void *self, struct control_call *call, struct cs_error *err)
+{
+    (void)self, (void)call, (void)err;
+    sem_post(&waiting);
+    while (sem_wait(&go_on) != 0) {}
+    return json_string("waited");
+}
+
 static const struct control_verb verbs[] = {
-    { "status", false, verb_status }, { "rollback", true, verb_refuse }, { "long", false, verb_long }, { 0 },
+    { "status", false, verb_status }, { "rollback", true, verb_refuse }, { "long", false, verb_long },
+    { "wait", true, verb_wait },      { "reasons", true, verb_reasons }, { 0 },
 };
 
 struct place { char directory[64], path[96]; struct control_server *server; int runs; };
@@ -48,6 +67,8 @@ struct place { char directory[64], path[96]; struct control_server *server; int 
 static int setup(void **state)
 {
     struct place *place = calloc(1, sizeof *place);
+    sem_init(&waiting, 0, 0);
+    sem_init(&go_on, 0, 0);
     snprintf(place->directory, sizeof place->directory, "/tmp/coldstream-control-XXXXXX");
     if (!mkdtemp(place->directory)) return -1;
     snprintf(place->path, sizeof place->path, "%s/control.sock", place->directory);
@@ -180,26 +201,126 @@ static void endless_requests_are_cut_off(void **state)
     verbs_answer(state);
 }
 
-/* More silent connections than are served at once: the next one waits, and is served once they go. */
-static void silent_connections_are_bounded(void **state)
+/* More silent connections than there are places: who comes next is served at once, in the place of the oldest. */
+static void silent_connections_hold_up_nobody(void **state)
 {
+    enum { PLACES = 32, MORE = 8 };
     struct place *place = *state;
-    int handle[16];
-    for (int i = 0; i < 16; i++) {
-        handle[i] = raw_connect(place->path);
-        assert_int_equal(send(handle[i], "{}\n", 3, 0), 3);     /* its answer says that it was accepted */
-        json_decref(raw_answer(handle[i]));
-    }
-    int late = raw_connect(place->path);
+    int handle[PLACES + MORE];
+    for (int i = 0; i < PLACES + MORE; i++) handle[i] = raw_connect(place->path);
+    verbs_answer(state);
+    char byte;
+    for (int i = 0; i < MORE; i++) assert_int_equal(recv(handle[i], &byte, 1, 0), 0);   /* the oldest were let go */
     const char *text = "{\"verb\":\"status\"}\n";
-    assert_int_equal(send(late, text, strlen(text), 0), (ssize_t)strlen(text));
-    close(handle[3]);
-    json_t *reply = raw_answer(late);
+    assert_int_equal(send(handle[PLACES + MORE - 1], text, strlen(text), 0), (ssize_t)strlen(text));
+    json_t *reply = raw_answer(handle[PLACES + MORE - 1]);      /* a young one has kept its place */
     assert_true(json_is_true(json_object_get(reply, "ok")));
     json_decref(reply);
-    close(late);
-    for (int i = 0; i < 16; i++)
-        if (i != 3) close(handle[i]);
+    for (int i = 0; i < PLACES + MORE; i++) close(handle[i]);
+}
+
+/* Requests that came before the daemon got to them are not what is let go. */
+static void what_was_asked_is_answered_however_many_come(void **state)
+{
+    enum { ASKING = 100 };
+    struct place *place = *state;
+    int handle[ASKING];
+    const char *text = "{\"verb\":\"status\"}\n";
+    for (int i = 0; i < ASKING; i++) {
+        handle[i] = raw_connect(place->path);
+        assert_int_equal(send(handle[i], text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
+        json_t *reply = raw_answer(handle[i]);
+        assert_true(json_is_true(json_object_get(reply, "ok")));
+        json_decref(reply);
+    }
+    for (int i = 0; i < ASKING; i++) close(handle[i]);
+}
+
+/* A verb that waits until it is let go, as a snapshot does. */
+static void verbs_that_wait_hold_up_nobody(void **state)
+{
+    struct place *place = *state;
+    const char *both = "{\"verb\":\"wait\"}\n{\"verb\":\"status\"}\n";
+    int handle = raw_connect(place->path), gone = raw_connect(place->path);
+    assert_int_equal(send(handle, both, strlen(both), 0), (ssize_t)strlen(both));
+    assert_int_equal(send(gone, both, 16, 0), 16);
+    assert_int_equal(sem_wait(&waiting), 0);
+    assert_int_equal(sem_wait(&waiting), 0);
+    close(gone);
+    verbs_answer(state);                                        /* others are answered meanwhile */
+    char byte;
+    assert_int_equal(recv(handle, &byte, 1, MSG_DONTWAIT), -1);  /* in their order: the first has not run yet */
+    sem_post(&go_on);
+    sem_post(&go_on);
+    json_t *reply = raw_answer(handle);
+    assert_string_equal(json_string_value(json_object_get(reply, "result")), "waited");
+    json_decref(reply);
+    reply = raw_answer(handle);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(reply, "result"), "runs")), 3);
+    json_decref(reply);
+    close(handle);
+}
+
+/* More of them at once than run at once: each has its turn. */
+static void many_verbs_that_wait_take_turns(void **state)
+{
+    enum { MANY = 12, AT_ONCE = 8 };
+    struct place *place = *state;
+    int handle[MANY];
+    for (int i = 0; i < MANY; i++) {
+        handle[i] = raw_connect(place->path);
+        assert_int_equal(send(handle[i], "{\"verb\":\"wait\"}\n", 16, 0), 16);
+    }
+    for (int i = 0; i < AT_ONCE; i++) assert_int_equal(sem_wait(&waiting), 0);
+    verbs_answer(state);
+    assert_int_equal(sem_trywait(&waiting), -1);
+    for (int i = 0; i < MANY; i++) sem_post(&go_on);
+    for (int i = AT_ONCE; i < MANY; i++) assert_int_equal(sem_wait(&waiting), 0);
+    for (int i = 0; i < MANY; i++) {
+        json_t *reply = raw_answer(handle[i]);
+        assert_true(json_is_true(json_object_get(reply, "ok")));
+        json_decref(reply);
+        close(handle[i]);
+    }
+}
+
+static void *let_go(void *unused)
+{
+    sem_post(&go_on);
+    return unused;
+}
+
+static void the_end_waits_for_what_runs_and_answers_it(void **state)
+{
+    struct place *place = *state;
+    int handle = raw_connect(place->path), silent = raw_connect(place->path);
+    assert_int_equal(send(handle, "{\"verb\":\"wait\"}\n", 16, 0), 16);
+    assert_int_equal(sem_wait(&waiting), 0);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, let_go, NULL), 0);
+    control_stop(place->server);
+    place->server = NULL;
+    pthread_join(thread, NULL);
+    json_t *reply = raw_answer(handle);
+    assert_string_equal(json_string_value(json_object_get(reply, "result")), "waited");
+    json_decref(reply);
+    assert_null(raw_answer(silent));
+    close(handle);
+    close(silent);
+}
+
+static void all_reasons_arrive(void **state)
+{
+    struct place *place = *state;
+    struct cs_error err = { 0 };
+    json_t *reasons;
+    assert_null(control_ask(place->path, "reasons", NULL, &reasons, &err));
+    assert_int_equal(err.code, CS_CONFIG);
+    assert_int_equal(json_array_size(reasons), 2);
+    assert_string_equal(json_string_value(json_array_get(reasons, 1)), "second");
+    json_decref(reasons);
+    assert_null(control_ask(place->path, "rollback", "7", &reasons, &err));
+    assert_null(reasons);
 }
 
 static void socket_is_for_owner_and_group(void **state)
@@ -272,7 +393,7 @@ static void strangers_may_only_look(void **state)
         if (access(place->path, F_OK) != 0) _exit(UNREACHABLE);
         json_t *result = control_request(place->path, "status", NULL, &err);
         if (!result) _exit(3);
-        if (control_request(place->path, "rollback", "7", &err) || !strstr(err.message, "not permitted")) _exit(4);
+        if (control_request(place->path, "rollback", "7", &err) || !strstr(err.message, "is not permitted")) _exit(4);
         _exit(0);
     }
     int status;
@@ -320,7 +441,12 @@ int main(void)
         TEST(requests_may_come_in_pieces_and_several_at_once),
         TEST(garbage_is_answered_and_harms_nobody),
         TEST(endless_requests_are_cut_off),
-        TEST(silent_connections_are_bounded),
+        TEST(silent_connections_hold_up_nobody),
+        TEST(what_was_asked_is_answered_however_many_come),
+        TEST(verbs_that_wait_hold_up_nobody),
+        TEST(many_verbs_that_wait_take_turns),
+        TEST(the_end_waits_for_what_runs_and_answers_it),
+        TEST(all_reasons_arrive),
         TEST(socket_is_for_owner_and_group),
         TEST(a_living_daemon_is_not_pushed_out),
         TEST(a_stale_socket_is_replaced_and_stop_removes_ours),
