@@ -75,6 +75,12 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments)
     return -1;
 }
 
+/* -1: none was, the configuration decides. */
+static int given_level(const struct arguments *arguments)
+{
+    return arguments->verbose ? LEVEL_DEBUG : arguments->quiet ? LEVEL_WARNING : -1;
+}
+
 static struct cs_config *load_config(const struct arguments *arguments)
 {
     struct config_problems problems = { 0 };
@@ -107,13 +113,14 @@ static void serve_signals(struct operator *operator, struct pipeline *pipeline, 
     while (!pipeline_ended(pipeline)) {
         int number = sigtimedwait(&set, NULL, &(struct timespec){ .tv_nsec = 200000000 });
         struct cs_error err;
+        operator_tick(operator);
         if (number == SIGTERM || number == SIGINT) {
             log_notice("stopping: a last snapshot, then the end; signal again to stop at once",
                        LOG_S("signal", strsignal(number)));
             return;
         }
         if (number == SIGUSR1) publisher_request(publisher, false);
-        if (number == SIGHUP) json_decref(operator_reload(operator, &err));
+        if (number == SIGHUP) json_decref(operator_reload(operator, NULL, &err));
     }
 }
 
@@ -239,13 +246,13 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     if (!(pipeline = pipeline_start(&parts, &positions, &err))) goto out;
 
     /* 4. Operators. */
-    operator = operator_create(arguments->config, config, pipeline, publisher, telemetry);
+    operator = operator_create(arguments->config, config, pipeline, publisher, telemetry, given_level(arguments));
     struct http_pages pages = operator_pages(operator);
     telemetry_set(telemetry, METRIC_START_TIME, NULL, (double)clock_wall() / 1000);
     telemetry_set(telemetry, METRIC_BUILD_INFO, TELEMETRY_LABELS(version_number, version_commit), 1);
     if (*config->http.listen && !(http = http_start(config->http.listen, telemetry, &pages, &err))) goto stop;
     if (!(control = control_start(config->control.socket, operator_verbs, operator, &err))) goto stop;
-    notify_ready("running");
+    notify_ready("started");
     log_notice("started", LOG_S("version", version_number), LOG_U("threads", parallel->width),
                LOG_S("core", openblas_get_corename()), LOG_S("control", config->control.socket),
                LOG_I("http", http ? http_port(http) : 0));
@@ -253,7 +260,7 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     ok = true;
 
 stop:
-    notify_stopping();
+    notify_stopping("stopping: what was read is learned, then a last snapshot is written");
     pipeline_stop(pipeline);
     await_end(pipeline);
     pthread_t watcher;
@@ -320,10 +327,8 @@ int main(int argc, char **argv)
     }
     umask(027);
     signal(SIGPIPE, SIG_IGN);
-    log_open(arguments.verbose ? LEVEL_DEBUG
-             : arguments.quiet ? LEVEL_WARNING
-                               : config->logging.level,
-             config->logging.format);
+    int level = given_level(&arguments);
+    log_open(level < 0 ? config->logging.level : (enum log_level)level, config->logging.format);
     if (geteuid() == 0) log_warning("running as root: a user of its own is safer, as in coldstream.service");
     openblas_set_num_threads(1);                /* daemon/worker_pool.h says why */
     code = run(&arguments, config);

@@ -14,6 +14,19 @@
 #include "daemon/notify.h"
 #include "daemon/version.h"
 
+enum {
+    SAMPLES = 16,           /* of what was done, a second apart: rates are over the last quarter of a minute */
+    SECOND = 1000,
+    SAY = 5 * SECOND,       /* between two status lines for systemd */
+};
+
+struct sample { int64_t time; uint64_t examples, events; };    /* monotonic ms */
+
+/* Who decided the level of what is logged. */
+enum level_by { BY_FILE, BY_COMMAND_LINE, BY_VERB };
+static const char *const level_by_name[] = { "file", "command line", "log-level" };
+static const char *const level_name[] = { "error", "warning", "notice", "info", "debug" };
+
 struct operator {
     const char *file;
     const struct cs_config *config;         /* as started: what needs a restart holds from here */
@@ -23,10 +36,17 @@ struct operator {
     struct telemetry *telemetry;
     int64_t started;                        /* wall clock, ms */
     pthread_mutex_t reload;                 /* SIGHUP and the verb at once */
+    int given_level;                        /* of the command line; -1: none */
+
+    pthread_mutex_t lock;                   /* over what follows */
+    enum level_by level_by;
+    struct sample sample[SAMPLES];          /* a ring; the next goes to samples % SAMPLES */
+    uint64_t samples;
+    int64_t said;                           /* monotonic ms */
 };
 
 struct operator* operator_create(const char *config_file, const struct cs_config *config, struct pipeline *pipeline,
-                                 struct publisher *publisher, struct telemetry *telemetry)
+                                 struct publisher *publisher, struct telemetry *telemetry, int given_level)
 {
     struct operator *operator = calloc(1, sizeof *operator);
     if (!operator) abort();
@@ -35,10 +55,13 @@ struct operator* operator_create(const char *config_file, const struct cs_config
                                  .pipeline = pipeline,
                                  .publisher = publisher,
                                  .telemetry = telemetry,
-                                 .started = clock_wall() };
+                                 .started = clock_wall(),
+                                 .given_level = given_level,
+                                 .level_by = given_level < 0 ? BY_FILE : BY_COMMAND_LINE };
     telemetry_add(telemetry, METRIC_RELOADS, TELEMETRY_LABELS("ok"), 0);
     telemetry_add(telemetry, METRIC_RELOADS, TELEMETRY_LABELS("failed"), 0);
     pthread_mutex_init(&operator->reload, NULL);
+    pthread_mutex_init(&operator->lock, NULL);
     return operator;
 }
 
@@ -47,6 +70,7 @@ void operator_destroy(struct operator *operator)
     if (!operator) return;
     if (operator->reloaded) config_destroy(operator->reloaded);
     pthread_mutex_destroy(&operator->reload);
+    pthread_mutex_destroy(&operator->lock);
     free(operator);
 }
 
@@ -164,6 +188,15 @@ static json_t *checkpoint_json(struct publisher *publisher, const struct publish
                      view->publish_error, "held", view->held, "hold", view->hold, "pinned", pinned, "gate", gate);
 }
 
+static json_t *logging_json(struct operator *operator)
+{
+    pthread_mutex_lock(&operator->lock);
+    enum level_by by = operator->level_by;
+    pthread_mutex_unlock(&operator->lock);
+    return json_pack("{s:s, s:s, s:s}", "level", level_name[log_current_level()], "by", level_by_name[by], "format",
+                     log_current_format() == LOG_JSON ? "json" : "text");
+}
+
 static json_t *deltas_json(struct deltas *deltas, const struct cs_config *config)
 {
     if (!deltas) return json_null();
@@ -180,6 +213,127 @@ static json_t *deltas_json(struct deltas *deltas, const struct cs_config *config
     json_decref(more);
     return json;
 }
+
+/* ---- rates, problems, and the line that systemd shows */
+
+static uint64_t sum(const uint64_t *count, int n)
+{
+    uint64_t all = 0;
+    for (int i = 0; i < n; i++) all += count[i];
+    return all;
+}
+
+struct rate { double examples, events; };       /* a second */
+
+static struct rate rate_of(struct operator *operator)
+{
+    struct rate rate = { 0 };
+    pthread_mutex_lock(&operator->lock);
+    if (operator->samples >= 2) {
+        const struct sample *last = &operator->sample[(operator->samples - 1) % SAMPLES];
+        const struct sample *first = &operator->sample[operator->samples < SAMPLES ? 0 : operator->samples % SAMPLES];
+        double seconds = (double)(last->time - first->time) / SECOND;
+        rate.examples = (double)(last->examples - first->examples) / seconds;
+        rate.events = (double)(last->events - first->events) / seconds;
+    }
+    pthread_mutex_unlock(&operator->lock);
+    return rate;
+}
+
+/* Records that are at the brokers and not learned; -1: no end is known yet. */
+static int64_t lag_of(const struct pipeline_view *view)
+{
+    int64_t lag = -1;
+    for (size_t i = 0; i < view->source_count; i++)
+        if (view->source[i].end >= 0) lag = (lag < 0 ? 0 : lag) + view->source[i].end - view->source[i].next;
+    return lag;
+}
+
+/* Why the daemon is not ready: it does not learn, or what it learns is not kept. */
+static json_t *unready(const struct pipeline_view *view, const struct publisher_view *publisher)
+{
+    json_t *array = json_array();
+    if (*view->waiting) json_array_append_new(array, json_sprintf("waiting for %s", view->waiting));
+    else if (!view->connected) json_array_append_new(array, json_string("brokers can't be reached"));
+    if (view->state == STATE_STOPPING) json_array_append_new(array, json_string("stopping"));
+    if (view->state == STATE_PAUSED) json_array_append_new(array, json_string("paused by an operator"));
+    if (view->state == STATE_HELD) json_array_append_new(array, json_string(view->held));
+    if (publisher->failures_in_row)
+        json_array_append_new(array, json_sprintf("%d snapshots in a row failed: %s", (int)publisher->failures_in_row,
+                                                  publisher->snapshot_error));
+    return array;
+}
+
+/* That, and all else that wants somebody's eye. */
+static json_t *problems(struct operator *operator, const struct pipeline_view *view,
+                        const struct publisher_view *publisher)
+{
+    json_t *array = unready(view, publisher);
+    if (publisher->held) json_array_append_new(array, json_sprintf("publishing is held: %s", publisher->hold));
+    else if (!publisher_may_send(operator->publisher))
+        json_array_append_new(array, json_sprintf("the gate refused the last version: %s", publisher->refusal));
+    if (*publisher->publish_error)
+        json_array_append_new(array, json_sprintf("the last publication failed: %s", publisher->publish_error));
+    struct deltas *deltas = pipeline_deltas(operator->pipeline);
+    if (deltas) {
+        struct deltas_view sent = deltas_view(deltas);
+        if (sent.failures_in_row)
+            json_array_append_new(array, json_sprintf("%d deltas in a row were not sent: %s", (int)sent.failures_in_row,
+                                                      sent.error));
+    }
+    if (publisher->lost_letters)
+        json_array_append_new(array, json_sprintf("%llu dead letters were lost: do the topics <topic>.dlq exist?",
+                                                  (unsigned long long)publisher->lost_letters));
+    if (!join_counts_add_up(&view->join, &view->undecided))
+        json_array_append_new(array, json_string("the join's counts do not add up: a defect, please report it"));
+    return array;
+}
+
+void operator_tick(struct operator *operator)
+{
+    int64_t now = clock_monotonic();
+    pthread_mutex_lock(&operator->lock);
+    int64_t last = operator->samples ? operator->sample[(operator->samples - 1) % SAMPLES].time : now - SECOND;
+    bool due = now - last >= SECOND, say = !operator->said || now - operator->said >= SAY;
+    pthread_mutex_unlock(&operator->lock);
+    if (!due) return;
+    struct pipeline_view view = pipeline_view(operator->pipeline);
+    pthread_mutex_lock(&operator->lock);
+    operator->sample[operator->samples++ % SAMPLES] =
+        (struct sample){ now, view.report[USERS_ALL][SPAN_START].examples, sum(view.events, DECODE_RESULTS) };
+    if (say) operator->said = now;
+    pthread_mutex_unlock(&operator->lock);
+    if (say) operator_say(operator, "");
+    pipeline_view_release(&view);
+}
+
+void operator_say(struct operator *operator, const char *note)
+{
+    char text[400];
+    operator_line(operator, text, sizeof text);
+    notify_status("%s%s", text, note);
+}
+
+/* "running: 41200 examples/s, 0.8 s behind, lag 5230, version 17"; what is wrong comes first. */
+void operator_line(struct operator *operator, char *text, size_t size)
+{
+    struct pipeline_view view = pipeline_view(operator->pipeline);
+    struct publisher_view publisher = publisher_view(operator->publisher);
+    json_t *wrong = problems(operator, &view, &publisher);
+    const char *first = json_string_value(json_array_get(wrong, 0));
+    int64_t lag = lag_of(&view);
+    char lags[32] = "unknown", behind[48] = "";
+    if (lag >= 0) snprintf(lags, sizeof lags, "%lld", (long long)lag);
+    if (view.clock != INT64_MIN && !view.all_idle)
+        snprintf(behind, sizeof behind, ", %.1f s behind", (double)(clock_wall() - view.clock) / SECOND);
+    snprintf(text, size, "%.160s: %.0f examples/s%s, lag %s, version %llu%s", first ? first : pipeline_state_name[view.state],
+             rate_of(operator).examples, behind, lags, (unsigned long long)publisher.version,
+             publisher.version ? "" : " (none yet)");
+    json_decref(wrong);
+    pipeline_view_release(&view);
+}
+
+/* ---- the whole of it */
 
 json_t *operator_status(struct operator *operator)
 {
@@ -206,6 +360,13 @@ json_t *operator_status(struct operator *operator)
                                "connected", view.connected, "waiting", view.waiting, "held", view.held, "version",
                                version_number, "commit", version_commit, "started", (json_int_t) operator->started,
                                "uptime", (double)(clock_wall() - operator->started) / 1000);
+    json_object_set_new(status, "problems", problems(operator, &view, &publisher));
+    struct rate rate = rate_of(operator);
+    json_object_set_new(status, "rate",
+                        json_pack("{s:f, s:f}", "examples_per_second", rate.examples, "events_per_second", rate.events));
+    int64_t lag = lag_of(&view);
+    json_object_set_new(status, "lag", lag < 0 ? json_null() : json_integer(lag));
+    json_object_set_new(status, "logging", logging_json(operator));
     json_object_set_new(status, "sources", sources_json(&view));
     json_object_set_new(status, "events", events);
     json_object_set_new(status, "dead_letters_lost", json_integer((json_int_t)publisher.lost_letters));
@@ -252,15 +413,7 @@ static bool page_ready(void *self, char **reasons)
     struct operator *operator = self;
     struct pipeline_view view = pipeline_view(operator->pipeline);
     struct publisher_view publisher = publisher_view(operator->publisher);
-    json_t *array = json_array();
-    if (*view.waiting) json_array_append_new(array, json_sprintf("waiting for %s", view.waiting));
-    else if (!view.connected) json_array_append_new(array, json_string("brokers can't be reached"));
-    if (view.state == STATE_STOPPING) json_array_append_new(array, json_string("stopping"));
-    if (view.state == STATE_PAUSED) json_array_append_new(array, json_string("paused by an operator"));
-    if (view.state == STATE_HELD) json_array_append_new(array, json_string(view.held));
-    if (publisher.failures_in_row)
-        json_array_append_new(array, json_sprintf("%d snapshots in a row failed: %s", (int)publisher.failures_in_row,
-                                                  publisher.snapshot_error));
+    json_t *array = unready(&view, &publisher);
     bool ready = json_array_size(array) == 0;
     *reasons = ready ? NULL : json_dumps(array, JSON_COMPACT);
     json_decref(array);
@@ -283,18 +436,13 @@ struct http_pages operator_pages(struct operator *operator)
 
 /* ---- reload: parse all, check all, then change */
 
-struct refusal { char text[400]; size_t count, live; };
+struct changes { json_t *live, *refused; };
 
 static void note_change(void *self, const char *key, const char *from, const char *to, bool live)
 {
-    struct refusal *refusal = self;
-    if (live) {
-        refusal->live++;
-        log_notice("setting changes", LOG_S("key", key), LOG_S("from", from), LOG_S("to", to));
-        return;
-    }
-    size_t used = strlen(refusal->text);
-    snprintf(refusal->text + used, sizeof refusal->text - used, "%s%s", refusal->count++ ? ", " : "", key);
+    struct changes *changes = self;
+    if (live) json_array_append_new(changes->live, json_pack("{s:s, s:s, s:s}", "key", key, "from", from, "to", to));
+    else json_array_append_new(changes->refused, json_sprintf("%s: %s -> %s needs a restart", key, from, to));
 }
 
 static void take_config(struct operator *operator, const struct cs_config *config)
@@ -309,43 +457,104 @@ static void take_config(struct operator *operator, const struct cs_config *confi
     publisher_set_live(operator->publisher, config);
     struct deltas *deltas = pipeline_deltas(operator->pipeline);
     if (deltas) deltas_set_interval(deltas, config->checkpoint.delta_interval);
-    log_set(config->logging.level, config->logging.format);
 }
 
-static json_t *reload(struct operator *operator, struct cs_error *err)
+/* What was changed by log-level goes back to what the file says, and the command line stays above both: after a reload
+ * the daemon does what it would do after a restart. */
+static void take_level(struct operator *operator, const struct cs_config *config, json_t *live)
 {
-    struct config_problems problems = { 0 };
-    struct cs_config *config = config_load_checked(operator->file, CONFIG_FOR_DAEMON, kafka_property_check, &problems);
+    enum log_level was = log_current_level();
+    enum log_level now = operator->given_level < 0 ? config->logging.level : (enum log_level)operator->given_level;
+    pthread_mutex_lock(&operator->lock);
+    bool by_verb = operator->level_by == BY_VERB;
+    operator->level_by = operator->given_level < 0 ? BY_FILE : BY_COMMAND_LINE;
+    pthread_mutex_unlock(&operator->lock);
+    log_set(now, config->logging.format);
+    if (!by_verb || was == now) return;
+    size_t i;
+    const json_t *one;
+    json_array_foreach(live, i, one)
+        if (strcmp(json_string_value(json_object_get(one, "key")), "logging.level") == 0) return;
+    json_array_append_new(live, json_pack("{s:s, s:s, s:s}", "key", "logging.level", "from", level_name[was], "to",
+                                          level_name[now]));
+}
+
+static json_t *lines_of(const struct config_problems *problems)
+{
+    json_t *array = json_array();
+    char *text = config_problems_text(problems), *rest = text;
+    for (char *line; (line = strsep(&rest, "\n"));)
+        if (*line) json_array_append_new(array, json_string(line));
+    free(text);
+    return array;
+}
+
+static json_t *reload(struct operator *operator, json_t **reasons, struct cs_error *err)
+{
+    struct config_problems wrong = { 0 };
+    struct cs_config *config = config_load_checked(operator->file, CONFIG_FOR_DAEMON, kafka_property_check, &wrong);
     if (!config) {
-        char *text = config_problems_text(&problems);
-        cs_fail(err, CS_CONFIG, "the running configuration stays: %.440s", text);
-        free(text);
+        *reasons = lines_of(&wrong);
+        cs_fail(err, CS_CONFIG, "the running configuration stays: %zu problem%s in the file; the first: %.300s",
+                wrong.count, wrong.count == 1 ? "" : "s",
+                json_array_size(*reasons) ? json_string_value(json_array_get(*reasons, 0)) : "it can't be read");
     }
-    config_problems_release(&problems);
+    config_problems_release(&wrong);
     if (!config) return NULL;
-    struct refusal refusal = { 0 };
-    config_compare(operator->reloaded ? operator->reloaded : operator->config, config, note_change, &refusal);
-    if (refusal.count) {
+    struct changes changes = { json_array(), json_array() };
+    config_compare(operator->reloaded ? operator->reloaded : operator->config, config, note_change, &changes);
+    if (json_array_size(changes.refused)) {
         config_destroy(config);
-        cs_fail(err, CS_CONFIG, "the running configuration stays; this needs a restart: %s", refusal.text);
+        json_decref(changes.live);
+        *reasons = changes.refused;
+        cs_fail(err, CS_CONFIG, "the running configuration stays, nothing was changed: %.300s%s",
+                json_string_value(json_array_get(*reasons, 0)),
+                json_array_size(*reasons) > 1 ? ", and more do" : "");
         return NULL;
     }
+    json_decref(changes.refused);
     take_config(operator, config);
+    take_level(operator, config, changes.live);
     if (operator->reloaded) config_destroy(operator->reloaded);
     operator->reloaded = config;
-    return json_pack("{s:I}", "changed", (json_int_t)refusal.live);
+    return json_pack("{s:i, s:o}", "changed", (int)json_array_size(changes.live), "settings", changes.live);
 }
 
-json_t *operator_reload(struct operator *operator, struct cs_error *err)
+/* In the log too: SIGHUP has no other answer. */
+static void log_reload(const struct operator *operator, const json_t *result, const json_t *reasons,
+                       const struct cs_error *err)
 {
+    size_t i;
+    const json_t *one;
+    json_array_foreach(json_object_get(result, "settings"), i, one)
+        log_notice("setting changed", LOG_S("key", json_string_value(json_object_get(one, "key"))),
+                   LOG_S("from", json_string_value(json_object_get(one, "from"))),
+                   LOG_S("to", json_string_value(json_object_get(one, "to"))));
+    if (result) {
+        log_notice("configuration reloaded", LOG_S("file", operator->file),
+                   LOG_U("changed", json_array_size(json_object_get(result, "settings"))));
+        return;
+    }
+    json_array_foreach(reasons, i, one) log_error("reload refused", LOG_S("reason", json_string_value(one)));
+    log_error("configuration not reloaded", LOG_S("error", err->message));
+}
+
+json_t *operator_reload(struct operator *operator, json_t **reasons, struct cs_error *err)
+{
+    json_t *why = NULL;
     pthread_mutex_lock(&operator->reload);
     notify_reloading();
-    json_t *result = reload(operator, err);
+    json_t *result = reload(operator, &why, err);
     telemetry_add(operator->telemetry, METRIC_RELOADS, TELEMETRY_LABELS(result ? "ok" : "failed"), 1);
-    if (result) log_notice("configuration reloaded", LOG_S("file", operator->file));
-    else log_error("configuration not reloaded", LOG_S("error", err->message));
-    notify_ready(result ? "running" : "running; the last reload was refused");
+    log_reload(operator, result, why, err);
+    char line[400];
+    operator_line(operator, line, sizeof line);
+    size_t used = strlen(line);
+    if (!result) snprintf(line + used, sizeof line - used, "; the last reload was refused");
+    notify_ready(line);
     pthread_mutex_unlock(&operator->reload);
+    if (reasons) *reasons = why;
+    else json_decref(why);
     return result;
 }
 
@@ -422,8 +631,7 @@ static json_t *verb_unpin(void *self, struct control_call *call, struct cs_error
 
 static json_t *verb_reload(void *self, struct control_call *call, struct cs_error *err)
 {
-    (void)call;
-    return operator_reload(self, err);
+    return operator_reload(self, &call->reasons, err);
 }
 
 static json_t *verb_pause(void *self, struct control_call *call, struct cs_error *err)
@@ -445,18 +653,22 @@ static json_t *verb_resume(void *self, struct control_call *call, struct cs_erro
     return json_pack("{s:s}", "state", "running");
 }
 
+/* Until a reload or the end. */
 static json_t *verb_log_level(void *self, struct control_call *call, struct cs_error *err)
 {
-    static const char *const name[] = { "error", "warning", "notice", "info", "debug" };
     struct operator *operator = self;
-    const char *argument = call->argument;
-    for (size_t i = 0; argument && i < sizeof name / sizeof name[0]; i++) {
-        if (strcmp(name[i], argument) != 0) continue;
-        log_set((enum log_level)i, operator->config->logging.format);
-        return json_pack("{s:s}", "level", argument);
+    for (size_t i = 0; call->argument && i < sizeof level_name / sizeof level_name[0]; i++) {
+        if (strcmp(level_name[i], call->argument) != 0) continue;
+        const char *was = level_name[log_current_level()];
+        pthread_mutex_lock(&operator->lock);
+        operator->level_by = BY_VERB;
+        pthread_mutex_unlock(&operator->lock);
+        log_set((enum log_level)i, log_current_format());
+        log_notice("log level changed by an operator", LOG_S("from", was), LOG_S("to", level_name[i]));
+        return json_pack("{s:s, s:s, s:s}", "level", level_name[i], "was", was, "until", "a reload or a restart");
     }
-    cs_fail(err, CS_USAGE, "log-level wants error, warning, notice, info or debug, not \"%s\"",
-            argument ? argument : "");
+    cs_fail(err, CS_USAGE, "log-level wants error, warning, notice, info or debug, not \"%.40s\"",
+            call->argument ? call->argument : "");
     return NULL;
 }
 

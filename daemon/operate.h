@@ -10,14 +10,22 @@
 #include "daemon/pipeline.h"
 
 struct operator;
+/* given_level: of the command line, -1: none; it stays above what the file says. */
 struct operator* operator_create(const char *config_file, const struct cs_config *config, struct pipeline *pipeline,
-                                 struct publisher *publisher, struct telemetry *telemetry);
+                                 struct publisher *publisher, struct telemetry *telemetry, int given_level);
 void operator_destroy(struct operator *operator);
 /* For control_start, with the operator as self. */
 extern const struct control_verb operator_verbs[];
 struct http_pages operator_pages(struct operator *operator);
-/* As the verb: NULL and err where the file is wrong or asks for what needs a restart. */
-json_t *operator_reload(struct operator *operator, struct cs_error *err);
+/* As the verb: NULL and err where the file is wrong or asks for what needs a restart; every reason is in the log, and in
+ * *reasons (NULL is fine). */
+json_t *operator_reload(struct operator *operator, json_t **reasons, struct cs_error *err);
 json_t *operator_status(struct operator *operator);
+/* The state, rate, lag and version in a line; what is wrong comes first. */
+void operator_line(struct operator *operator, char *text, size_t size);
+/* Tells systemd that line, and note. */
+void operator_say(struct operator *operator, const char *note);
+/* To be called several times a second: keeps count for the rates, and tells systemd every few seconds. */
+void operator_tick(struct operator *operator);
 
 #endif

@@ -84,7 +84,8 @@ struct pipeline {
     struct stall_hold *hold;        /* of the newest cut, until the learner has settled it */
 
     atomic_bool stopping, paused, ended, live_due;
-    atomic_int_fast64_t join_moved, learn_moved;    /* monotonic ms */
+    atomic_int_fast64_t join_moved, learn_moved;    /* monotonic ms; join: INT64_MAX where it waits for the learner,
+                                                       which answers for itself, or for a broker */
     pthread_mutex_t wake_lock;
     pthread_cond_t wake;
     bool woken;
@@ -195,14 +196,15 @@ static bool fill_all(struct pipeline *pipeline)
 static void send_batches(struct pipeline *pipeline)
 {
     for (;;) {
+        atomic_store(&pipeline->join_moved, INT64_MAX);
         if (!pipeline->filling)
             pipeline->filling = queue_pop(pipeline->spare, -1); /* back-pressure: the learner is behind */
+        atomic_store(&pipeline->join_moved, clock_monotonic());
         struct work *work = pipeline->filling;
         work->batch = ingest_pop(pipeline->parts.ingest, work->arena);
         if (!work->batch) return;
         queue_push(pipeline->batches, work);
         pipeline->filling = NULL;
-        atomic_store(&pipeline->join_moved, clock_monotonic());
     }
 }
 
@@ -214,6 +216,7 @@ static void dead_letter(struct pipeline *pipeline, const struct source *source, 
     log_debug("record can't be used", LOG_S("topic", topic),
               LOG_I("partition", kafka_partition_number(source->partition)), LOG_I("offset", entry->offset),
               LOG_S("reason", reason), LOG_S("text", bad->text));
+    atomic_store(&pipeline->join_moved, INT64_MAX);
     if (!kafka_sink_dead_letter(pipeline->parts.sink, bad->message, reason, bad->text)) {
         pthread_mutex_lock(&pipeline->lock);
         if (!pipeline->failed && !atomic_load(&pipeline->stopping))
@@ -221,6 +224,7 @@ static void dead_letter(struct pipeline *pipeline, const struct source *source, 
         pipeline->failed |= !atomic_load(&pipeline->stopping);
         pthread_mutex_unlock(&pipeline->lock);
     }
+    atomic_store(&pipeline->join_moved, clock_monotonic());
     bad_record_release(bad);
 }
 
@@ -489,6 +493,7 @@ static void *join_loop(void *argument)
     }
     atomic_store(&pipeline->stopping, true);
     tell(pipeline, true);
+    atomic_store(&pipeline->join_moved, INT64_MAX);
     if (pipeline->changed || publisher_stuck(pipeline->parts.publisher))
         send_cut(pipeline, publisher_begin_final(pipeline->parts.publisher));
     queue_push(pipeline->batches, &pipeline->end);
@@ -619,7 +624,7 @@ static void *learn_loop(void *argument)
     for (struct work *work = NULL; work != end;) {
         work = queue_pop(pipeline->batches, deltas_wait(pipeline->parts.deltas, TELL));
         atomic_store(&pipeline->learn_moved, clock_monotonic());
-        notify_alive();
+        notify_alive(atomic_load(&pipeline->join_moved));
         tell_learned(pipeline, !work || work == end);
         if (!work) send_deltas(pipeline);
         if (!work || work == end) continue;

@@ -334,7 +334,7 @@ static bool await_signal(struct serving *serving, const struct arguments *argume
         /* By deltas it is measured as they are applied, and not by the checkpoint below. */
         if (version != seen && !serve_deltas_wanted(serving->deltas)) observe_freshness(serving);
         seen = version;
-        notify_alive();
+        notify_alive(clock_monotonic());
         int number = sigtimedwait(set, NULL, &(struct timespec){ .tv_nsec = 500000000 });
         if (number > 0) {
             log_notice("stopping: running requests are finished first", LOG_S("signal", strsignal(number)));
@@ -385,7 +385,7 @@ static int serve(const struct arguments *arguments, const sigset_t *set)
                LOG_I("port", serve_http_port(server)));
     notify_ready(wait ? "waiting for a first version" : "serving");
     if (await_signal(&serving, arguments, server, set, &err)) {
-        notify_stopping();
+        notify_stopping("finishing running requests");
         drain(server, arguments, set);
     }
 out:

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/clock.h"
 #include "daemon/http.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
@@ -96,7 +97,7 @@ enum standby_end standby_open(const struct cs_config *config, struct telemetry *
     telemetry_set(telemetry, METRIC_STATE, TELEMETRY_LABELS("standby"), 1);
     if (*config->http.listen && !(http = http_start(config->http.listen, telemetry, &pages, err))) goto out;
     for (;;) {
-        notify_alive();
+        notify_alive(clock_monotonic());
         if (told_to_stop()) {
             end = STANDBY_STOPPED;
             break;
