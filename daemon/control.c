@@ -170,8 +170,8 @@ static bool may_change(const struct control_server *server, const struct connect
     log_warning("request of an operator refused: not permitted", LOG_S("verb", verb),
                 LOG_U("uid", connection->peer.uid), LOG_I("pid", connection->peer.pid));
     return cs_fail(err, CS_FAILED,
-                   "%s is not permitted to user id %lu: only root, the daemon's own user and the group of its socket may "
-                   "change something; try sudo, or have yourself added to that group",
+                   "%s is not permitted to user id %lu: only root, the daemon's own user and the group of its socket "
+                   "may change something; try sudo, or have yourself added to that group",
                    verb, (unsigned long)connection->peer.uid);
 }
 
@@ -223,13 +223,13 @@ static bool start_job(struct control_server *server, struct connection *connecti
     struct job *job = calloc(1, sizeof *job);
     if (!job) return cs_fail(err, CS_FAILED, "control: out of memory");
     *job = (struct job){ .server = server, .verb = verb, .call = *call };
+    log_info("asked by an operator", LOG_S("verb", verb->name), LOG_S("argument", call->argument ? call->argument : ""),
+             LOG_U("uid", connection->peer.uid), LOG_I("pid", connection->peer.pid));
     int number = pthread_create(&job->thread, NULL, run_job, job);
     if (number != 0) {
         free(job);
         return cs_fail_errno(err, number, "control: no thread for %s; try again", verb->name);
     }
-    log_info("asked by an operator", LOG_S("verb", verb->name), LOG_S("argument", call->argument ? call->argument : ""),
-             LOG_U("uid", connection->peer.uid), LOG_I("pid", connection->peer.pid));
     *call = (struct control_call){ 0 };
     connection->job = job;
     server->jobs++;
@@ -532,8 +532,8 @@ static bool not_connected(const char *path, int number, struct cs_error *err)
                          : number == ENOENT || number == ECONNREFUSED
                              ? "is coldstreamd running, and is this the control.socket of its configuration?"
                              : "";
-    return cs_fail(err, CS_FAILED, "no daemon answers on %s: %s%s%s", path, strerrordesc_np(number), *remedy ? "; " : "",
-                   remedy);
+    return cs_fail(err, CS_FAILED, "no daemon answers on %s: %s%s%s", path, strerrordesc_np(number),
+                   *remedy ? "; " : "", remedy);
 }
 
 /* A whole line, malloc'd, or NULL with err. An answer may be long: status names every table. */
@@ -575,7 +575,8 @@ static enum cs_code code_of_exit(json_int_t exit_code)
     return CS_FAILED;
 }
 
-json_t *control_ask(const char *path, const char *verb, const char *argument, json_t **reasons, struct cs_error *err)
+json_t *control_ask(const char *path, const char *verb, const char *argument, json_t **reasons,
+                    struct cs_error *err)
 {
     struct sockaddr_un address;
     json_t *result = NULL, *reply = NULL, *request = NULL;

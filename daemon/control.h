@@ -1,5 +1,6 @@
 /* The control socket: one JSON object a line in, one out, then the connection may go on.
- *     {"verb":"snapshot"}  ->  {"ok":true,"result":{...}}  or  {"ok":false,"code":65,"error":"...","reasons":["...",...]}
+ *     {"verb":"snapshot"}  ->  {"ok":true,"result":{...}}
+ *                          or  {"ok":false,"code":65,"error":"...","reasons":["...", ...]}
  * Mode 0660; peers are checked by SO_PEERCRED: reading verbs for whoever may connect, changing verbs for the daemon's
  * own uid, root, and members of the socket's group. Reading verbs run on the control thread and must not wait; changing
  * verbs run on threads of their own, several at once, and may. docs/control.md is the reference. */

@@ -326,9 +326,9 @@ void operator_line(struct operator *operator, char *text, size_t size)
     if (lag >= 0) snprintf(lags, sizeof lags, "%lld", (long long)lag);
     if (view.clock != INT64_MIN && !view.all_idle)
         snprintf(behind, sizeof behind, ", %.1f s behind", (double)(clock_wall() - view.clock) / SECOND);
-    snprintf(text, size, "%.160s: %.0f examples/s%s, lag %s, version %llu%s", first ? first : pipeline_state_name[view.state],
-             rate_of(operator).examples, behind, lags, (unsigned long long)publisher.version,
-             publisher.version ? "" : " (none yet)");
+    snprintf(text, size, "%.160s: %.0f examples/s%s, lag %s, version %llu%s",
+             first ? first : pipeline_state_name[view.state], rate_of(operator).examples, behind, lags,
+             (unsigned long long)publisher.version, publisher.version ? "" : " (none yet)");
     json_decref(wrong);
     pipeline_view_release(&view);
 }
@@ -363,7 +363,8 @@ json_t *operator_status(struct operator *operator)
     json_object_set_new(status, "problems", problems(operator, &view, &publisher));
     struct rate rate = rate_of(operator);
     json_object_set_new(status, "rate",
-                        json_pack("{s:f, s:f}", "examples_per_second", rate.examples, "events_per_second", rate.events));
+                        json_pack("{s:f, s:f}", "examples_per_second", rate.examples, "events_per_second",
+                                  rate.events));
     int64_t lag = lag_of(&view);
     json_object_set_new(status, "lag", lag < 0 ? json_null() : json_integer(lag));
     json_object_set_new(status, "logging", logging_json(operator));

@@ -17,8 +17,8 @@ void operator_destroy(struct operator *operator);
 /* For control_start, with the operator as self. */
 extern const struct control_verb operator_verbs[];
 struct http_pages operator_pages(struct operator *operator);
-/* As the verb: NULL and err where the file is wrong or asks for what needs a restart; every reason is in the log, and in
- * *reasons (NULL is fine). */
+/* As the verb: NULL and err where the file is wrong or asks for what needs a restart; every reason is in the log, and
+ * in *reasons (NULL is fine). */
 json_t *operator_reload(struct operator *operator, json_t **reasons, struct cs_error *err);
 json_t *operator_status(struct operator *operator);
 /* The state, rate, lag and version in a line; what is wrong comes first. */

@@ -9,7 +9,7 @@
 static const char running[] = "Ask a running daemon", files[] = "Work on files", load[] = "Make load";
 
 const struct ctl_verb ctl_verb_table[] = {
-    { "status", running, NULL, "What the daemon is doing, at a glance.", ctl_status_options, ctl_client },
+    { "status", running, NULL, "What the daemon is doing, at a glance.", ctl_status_options, ctl_status },
     { "snapshot", running, NULL, "Save the daemon's state now, and wait until it is on disk.", ctl_client_options,
       ctl_client },
     { "publish", running, NULL, "Snapshot, then publish a checkpoint of it for the serving fleet.", ctl_client_options,
@@ -19,7 +19,8 @@ const struct ctl_verb ctl_verb_table[] = {
       ctl_client_options, ctl_client },
     { "pin", running, "VERSION", "Keep a checkpoint, however many come after it.", ctl_client_options, ctl_client },
     { "unpin", running, "VERSION", "Let a pinned checkpoint go with the others.", ctl_client_options, ctl_client },
-    { "reload", running, NULL, "Read the configuration file again, as SIGHUP does.", ctl_client_options, ctl_client },
+    { "reload", running, NULL, "Read the configuration file again, as SIGHUP does, and say what changed.",
+      ctl_client_options, ctl_reload },
     { "pause", running, NULL, "Stop learning; the position in the stream is kept.", ctl_client_options, ctl_client },
     { "resume", running, NULL, "Go on learning, and publishing after a rollback.", ctl_client_options, ctl_client },
     { "log-level", running, "LEVEL", "Change what is logged: error, warning, notice, info or debug.",

@@ -14,7 +14,8 @@ enum { CTL_OPTIONS_MAX = 48, CTL_POSITIONS_MAX = 2 };
 struct ctl_option {
     const char *name;           /* without the dashes; NULL ends a table */
     char letter;                /* 0: none */
-    const char *value;          /* what its value is called in the help; NULL: a flag */
+    const char *value;          /* what its value is called in the help; NULL: a flag; [N]: a number
+                                   that may be left out, "" then */
     const char *doc;
     bool required;
 };

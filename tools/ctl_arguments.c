@@ -2,6 +2,7 @@
 #include "tools/ctl.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -141,6 +142,8 @@ bool ctl_parse(const struct ctl_verb *verb, int argc, char **argv, struct ctl_ar
         if (!verb->option[i].value) {
             if (value) return wrong(verb, "--%s takes no value", verb->option[i].name);
             value = "";
+        } else if (!value && *verb->option[i].value == '[') {      /* may be left out: a number follows, or none */
+            value = a + 1 < argc && isdigit((unsigned char)*argv[a + 1]) ? argv[++a] : "";
         } else if (!value) {
             if (a + 1 == argc)
                 return wrong(verb, "--%s wants a value: %s", verb->option[i].name, verb->option[i].value);

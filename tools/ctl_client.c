@@ -1,18 +1,20 @@
 /* The verbs that ask a running daemon: one request on its control socket, one answer. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
 #include "daemon/control.h"
+#include "tools/ctl_status.h"
 #include "tools/ctl_verbs.h"
 
 #define SOCKET { "control", 's', "SOCKET", "the daemon's control socket [/run/coldstream/control.sock]", false }
 #define JSON { "json", 'j', NULL, "the daemon's answer as it is, for programs", false }
 const struct ctl_option ctl_client_options[] = { SOCKET, JSON, { NULL, 0, NULL, NULL, false } };
-const struct ctl_option ctl_status_options[] = { SOCKET, JSON, { NULL, 0, NULL, NULL, false } };
+#define WATCH { "watch", 'w', "[SECONDS]", "again each so many seconds, until interrupted [2]", false }
+const struct ctl_option ctl_status_options[] = { SOCKET, JSON, WATCH, { NULL, 0, NULL, NULL, false } };
 
 /* "key: value" lines; what stands in an object is indented under its name, short lists stay on their line. */
 static void print_value(const char *name, const json_t *value, int depth)
@@ -45,22 +47,89 @@ static void print_value(const char *name, const json_t *value, int depth)
     }
 }
 
+static const char *socket_of(const struct ctl_arguments *arguments)
+{
+    const char *path = ctl_value(arguments, "control");
+    return path ? path : "/run/coldstream/control.sock";
+}
+
+/* Where there are several reasons they follow, a line each. */
+static int fail_with_reasons(const struct ctl_arguments *arguments, const struct cs_error *err, json_t *reasons)
+{
+    size_t i;
+    const json_t *one;
+    int code = ctl_fail(arguments, err);
+    if (json_array_size(reasons) > 1)
+        json_array_foreach(reasons, i, one) fprintf(stderr, "  %s\n", json_string_value(one));
+    json_decref(reasons);
+    return code;
+}
+
+static void print_json(const json_t *result)
+{
+    json_dumpf(result, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    putchar('\n');
+}
+
 int ctl_client(const struct ctl_arguments *arguments)
 {
     struct cs_error err = { 0 };
-    const char *path = ctl_value(arguments, "control");
-    json_t *result = control_request(path ? path : "/run/coldstream/control.sock", arguments->verb->name,
-                                     arguments->position[0], &err);
+    json_t *reasons;
+    json_t *result = control_ask(socket_of(arguments), arguments->verb->name, arguments->position[0], &reasons, &err);
 
-    if (!result) return ctl_fail(arguments, &err);
-    if (ctl_flag(arguments, "json")) {
-        json_dumpf(result, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
-        putchar('\n');
-    } else if (json_is_object(result) && json_object_size(result) == 0) {
-        ctl_say(arguments, "done");
-    } else {
-        print_value(NULL, result, 0);
-    }
+    if (!result) return fail_with_reasons(arguments, &err, reasons);
+    if (ctl_flag(arguments, "json")) print_json(result);
+    else if (json_is_object(result) && json_object_size(result) == 0) ctl_say(arguments, "done");
+    else print_value(NULL, result, 0);
     json_decref(result);
     return fflush(stdout) == 0 ? 0 : 1;
+}
+
+int ctl_reload(const struct ctl_arguments *arguments)
+{
+    struct cs_error err = { 0 };
+    json_t *reasons;
+    json_t *result = control_ask(socket_of(arguments), "reload", NULL, &reasons, &err);
+    size_t i;
+    const json_t *one;
+
+    if (!result) return fail_with_reasons(arguments, &err, reasons);
+    const json_t *settings = json_object_get(result, "settings");
+    if (ctl_flag(arguments, "json")) print_json(result);
+    else if (json_array_size(settings) == 0) ctl_say(arguments, "nothing has changed");
+    else
+        json_array_foreach(settings, i, one)
+            printf("%s: %s -> %s\n", json_string_value(json_object_get(one, "key")),
+                   json_string_value(json_object_get(one, "from")), json_string_value(json_object_get(one, "to")));
+    json_decref(result);
+    return fflush(stdout) == 0 ? 0 : 1;
+}
+
+/* Once, or until interrupted: written over the last one on a terminal, one below the other elsewhere. A daemon that is
+ * away meanwhile (restarted, perhaps) is asked again. */
+int ctl_status(const struct ctl_arguments *arguments)
+{
+    uint64_t seconds = 2;
+    struct cs_error err = { 0 };
+    bool watch = ctl_flag(arguments, "watch"), json = ctl_flag(arguments, "json"), terminal = isatty(STDOUT_FILENO);
+    bool colors = terminal && !getenv("NO_COLOR");
+
+    if (watch && *ctl_value(arguments, "watch") && !ctl_count(arguments, "watch", 1, 86400, 2, &seconds, &err))
+        return ctl_fail(arguments, &err);
+    for (bool first = true;; first = false) {
+        json_t *status = control_request(socket_of(arguments), "status", NULL, &err);
+        if (!status && (!watch || first)) return ctl_fail(arguments, &err);
+        if (watch && terminal && !json) printf("\033[H\033[2J");
+        else if (!first && !json) putchar('\n');
+        if (!status) ctl_fail(arguments, &err);
+        else if (json && watch) {       /* one object a line, for programs that follow */
+            json_dumpf(status, stdout, JSON_COMPACT);
+            putchar('\n');
+        } else if (json) print_json(status);
+        else ctl_print_status(status, colors, stdout);
+        json_decref(status);
+        if (fflush(stdout) != 0) return 1;
+        if (!watch) return 0;
+        sleep((unsigned)seconds);
+    }
 }

@@ -11,6 +11,8 @@ extern const struct ctl_option ctl_check_config_options[], ctl_status_options[],
 
 int ctl_check_config(const struct ctl_arguments *arguments);
 int ctl_client(const struct ctl_arguments *arguments);          /* all verbs that ask a running daemon */
+int ctl_status(const struct ctl_arguments *arguments);
+int ctl_reload(const struct ctl_arguments *arguments);
 int ctl_sample(const struct ctl_arguments *arguments);
 int ctl_manual(const struct ctl_arguments *arguments);
 int ctl_train(const struct ctl_arguments *arguments);
