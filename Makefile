@@ -64,6 +64,9 @@ $(schema).o: $(schema).c $(BUILD)/.flags
 	$(CC) $(CPPFLAGS) $(filter-out -W%,$(CFLAGS)) -MMD -MP -c $< -o $@
 $(BUILD)/core/decode_protobuf.o $(BUILD)/tests/unit/test_decode_protobuf.o: $(schema).h
 
+# The status page's files are a part of it (.incbin), which the compiler's list of headers does not tell.
+$(BUILD)/daemon/http_page.o: $(wildcard daemon/page/*)
+
 $(archive): $(objects)
 	@rm -f $@
 	ar rcs $@ $^

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/clock.h"
 #include "daemon/http_guard.h"
 #include "daemon/http_page.h"
 
@@ -25,37 +26,34 @@ struct http_server {
     int port;
 };
 
-/* A page's body: status code, type, and malloc'd text. */
-struct answer { unsigned code; const char *type; char *text; };
+/* A page's body: status code, type, and malloc'd text, or a part of the program. */
+struct answer { unsigned code; const char *type; char *text; const struct http_resource *fixed; };
 
 static struct answer make(unsigned code, const char *type, char *text)
 {
     if (!text)
-        return (struct answer){ MHD_HTTP_INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8",
-                                strdup("out of memory\n") };
-    return (struct answer){ code, type, text };
+        return (struct answer){ MHD_HTTP_INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", strdup("out of memory\n"),
+                                NULL };
+    return (struct answer){ code, type, text, NULL };
 }
 
-static struct answer page_person(struct http_server *server)
+static struct answer page_metrics(struct http_server *server, struct MHD_Connection *connection)
 {
-    (void)server;
-    return make(MHD_HTTP_OK, "text/html; charset=utf-8", strdup(http_page));
-}
-
-static struct answer page_metrics(struct http_server *server)
-{
+    (void)connection;
     if (server->pages.before_metrics) server->pages.before_metrics(server->pages.self);
     return make(MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", telemetry_text(server->telemetry));
 }
 
-static struct answer page_live(struct http_server *server)
+static struct answer page_live(struct http_server *server, struct MHD_Connection *connection)
 {
+    (void)connection;
     if (server->pages.live(server->pages.self)) return make(MHD_HTTP_OK, "text/plain; charset=utf-8", strdup("ok\n"));
     return make(MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", strdup("learning does not move\n"));
 }
 
-static struct answer page_ready(struct http_server *server)
+static struct answer page_ready(struct http_server *server, struct MHD_Connection *connection)
 {
+    (void)connection;
     char *reasons = NULL, *text = NULL;
     bool ready = server->pages.ready(server->pages.self, &reasons);
     if (asprintf(&text, "{\"ready\":%s,\"reasons\":%s}\n", ready ? "true" : "false",
@@ -65,21 +63,44 @@ static struct answer page_ready(struct http_server *server)
     return make(ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, "application/json", text);
 }
 
-static struct answer page_status(struct http_server *server)
+static struct answer page_status(struct http_server *server, struct MHD_Connection *connection)
 {
+    (void)connection;
     return make(MHD_HTTP_OK, "application/json", server->pages.status(server->pages.self));
 }
 
-static const struct { const char *path; struct answer (*make)(struct http_server *);
+/* ?span=6h&from=MILLISECONDS, both optional. */
+static struct answer page_history(struct http_server *server, struct MHD_Connection *connection)
+{
+    const char *span = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "span");
+    const char *from = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "from");
+    char *end = NULL, *text = NULL;
+    long long since = from ? strtoll(from, &end, 10) : 0;
+    if (from && (*end || end == from)) {
+        return make(MHD_HTTP_BAD_REQUEST, "text/plain; charset=utf-8",
+                    strdup("from is a time in milliseconds since the epoch, as the points' own\n"));
+    }
+    if (!server->pages.trend)
+        return make(MHD_HTTP_NOT_FOUND, "text/plain; charset=utf-8", strdup("no history is kept here\n"));
+    char *history = trend_json(server->pages.trend, span, since, clock_wall());
+    if (history) return make(MHD_HTTP_OK, "application/json", history);
+    if (asprintf(&text, "no such span: allowed are %s\n", trend_spans) < 0) text = NULL;
+    return make(MHD_HTTP_BAD_REQUEST, "text/plain; charset=utf-8", text);
+}
+
+static const struct { const char *path; struct answer (*make)(struct http_server *, struct MHD_Connection *);
 } pages[] = {
-    { "/", page_person },      { "/metrics", page_metrics }, { "/livez", page_live },
-    { "/readyz", page_ready }, { "/status", page_status },
+    { "/metrics", page_metrics }, { "/livez", page_live },     { "/readyz", page_ready },
+    { "/status", page_status },   { "/history", page_history },
 };
 
 static enum MHD_Result send_answer(struct MHD_Connection *connection, struct answer answer)
 {
     struct MHD_Response *response =
-        MHD_create_response_from_buffer(answer.text ? strlen(answer.text) : 0, answer.text, MHD_RESPMEM_MUST_FREE);
+        answer.fixed ? MHD_create_response_from_buffer((size_t)(answer.fixed->end - answer.fixed->begin),
+                                                       (void *)(uintptr_t)answer.fixed->begin, MHD_RESPMEM_PERSISTENT)
+                     : MHD_create_response_from_buffer(answer.text ? strlen(answer.text) : 0, answer.text,
+                                                       MHD_RESPMEM_MUST_FREE);
     if (!response) {
         free(answer.text);
         return MHD_NO;
@@ -89,10 +110,8 @@ static enum MHD_Result send_answer(struct MHD_Connection *connection, struct ans
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     if (answer.code == MHD_HTTP_METHOD_NOT_ALLOWED)
         MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
-    if (strncmp(answer.type, "text/html", 9) == 0)
-        MHD_add_response_header(response, "Content-Security-Policy",
-                                "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-                                "connect-src 'self'; frame-ancestors 'none'");
+    MHD_add_response_header(response, "Content-Security-Policy", http_page_policy);
+    MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
     enum MHD_Result result = MHD_queue_response(connection, answer.code, response);
     MHD_destroy_response(response);
     return result;
@@ -121,9 +140,12 @@ static enum MHD_Result answer_request(void *self, struct MHD_Connection *connect
     }
     if (!http_guard_enter(server->guard, connection, GUARD_SENDING)) return MHD_NO;
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
-        if (strcmp(path, pages[i].path) == 0) return send_answer(connection, pages[i].make(server));
+        if (strcmp(path, pages[i].path) == 0) return send_answer(connection, pages[i].make(server, connection));
+    for (const struct http_resource *part = http_page; part->path; part++)
+        if (strcmp(path, part->path) == 0)
+            return send_answer(connection, (struct answer){ MHD_HTTP_OK, part->type, NULL, part });
     return send_answer(connection, make(MHD_HTTP_NOT_FOUND, "text/plain; charset=utf-8",
-                                        strdup("no such page: / /metrics /livez /readyz /status\n")));
+                                        strdup("no such page: / /metrics /livez /readyz /status /history\n")));
 }
 
 static void on_completed(void *self, struct MHD_Connection *connection, void **seen,

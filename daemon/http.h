@@ -1,5 +1,6 @@
-/* The daemon's read-only pages, on libmicrohttpd's own thread: /metrics /livez /readyz /status and / (a page for
- * people). GET and HEAD only; loopback unless configured; limits on connections, header size and time. */
+/* The daemon's read-only pages, on libmicrohttpd's own thread: /metrics /livez /readyz /status /history and / (a page
+ * for people, with its script and style). GET and HEAD only; loopback unless configured; limits on connections,
+ * header size and time. */
 #ifndef DAEMON_HTTP_H
 #define DAEMON_HTTP_H
 
@@ -7,6 +8,7 @@
 
 #include "core/error.h"
 #include "daemon/telemetry.h"
+#include "daemon/trend.h"
 
 struct http_pages {
     void *self;
@@ -15,6 +17,7 @@ struct http_pages {
     bool (*ready)(void *self, char **reasons);
     char *(*status)(void *self);        /* JSON text, malloc'd */
     void (*before_metrics)(void *self); /* brings gauges up to date; NULL: nothing to do */
+    struct trend *trend;                /* /history's; borrowed */
 };
 
 struct http_server;

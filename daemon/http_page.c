@@ -1,65 +1,29 @@
-/* HTML that polls /status and /readyz once in two seconds and shows whatever stands there, as tables: a new number in
- * the status needs no change here. Texts are set as text, never as HTML: names come from events. */
+/* Takes the page's files into the program as they are: the assembler reads them (paths are from the root, where make
+ * runs; the Makefile knows that this file depends on them). */
 #include "daemon/http_page.h"
 
-const char http_page[] =
-    "<!DOCTYPE html>\n"
-    "<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>"
-    "Coldstream</title>\n"
-    "<style>\n"
-    "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#1b2430;"
-    "background:#fff}\n"
-    "h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:1.6rem 0 .4rem;text-transform:capitalize}\n"
-    "#state{display:inline-block;margin:.5rem 0;padding:.15rem .7rem;border-radius:1rem;background:#d9dee5}\n"
-    "#state.ready{background:#c9ecd2}#state.waiting{background:#fbe3b5}#state.lost{background:#f6c7c4}\n"
-    "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.22rem .8rem .22rem 0;"
-    "border-bottom:1px solid #e4e8ee;vertical-align:top}\n"
-    "th{font-weight:600;color:#556}td.n{text-align:right;font-variant-numeric:tabular-nums}th.n{text-align:right}\n"
-    "footer{margin-top:2rem;color:#667}a{color:#2b5fa8}\n"
-    "@media(prefers-color-scheme:dark){body{color:#dde3ea;background:#14181d}td,th{border-color:#2b323b}"
-    "th{color:#9aa7b5}\n"
-    "#state,#state.ready,#state.waiting,#state.lost{color:#14181d}a{color:#8ab4f0}}\n"
-    "</style></head><body>\n"
-    "<h1>Coldstream</h1><div id=\"state\">asking&hellip;</div><main></main>\n"
-    "<footer>Every two seconds from <a href=\"/status\">/status</a> &middot; <a href=\"/metrics\">/metrics</a>"
-    " &middot;\n"
-    "<a href=\"/readyz\">/readyz</a> &middot; <a href=\"/livez\">/livez</a></footer>\n"
-    "<noscript>This page needs JavaScript; /status has the same as JSON.</noscript>\n"
-    "<script>\n"
-    "'use strict';\n"
-    "const words=k=>k.replace(/_/g,' ');\n"
-    "const plain=v=>v===null||typeof v!=='object';\n"
-    "const show=v=>v===null?'\\u2013':typeof v!=='number'?String(v):Number.isInteger(v)&&v>1e12&&v<4e12?new Date(v)"
-    ".toISOString():\n"
-    "  Number.isInteger(v)?v.toLocaleString('en'):Math.abs(v)>=1000?\n"
-    "  Math.round(v).toLocaleString('en'):v.toPrecision(4);\n"
-    "function cell(row,tag,text,number){const c=document.createElement(tag);c.textContent=text;if(number)"
-    "c.className='n';row.append(c);}\n"
-    "function grid(rows,columns,first){const t=document.createElement('table'),h=t.insertRow();cell(h,'th',first);\n"
-    "  for(const c of columns)cell(h,'th',words(c),true);\n"
-    "  for(const[name,value]of rows){const r=t.insertRow();cell(r,'td',words(name));\n"
-    "    for(const c of columns)cell(r,'td',value[c]===undefined?'':plain(value[c])?show(value[c])"
-    ":JSON.stringify(value[c]),true);}return t;}\n"
-    "function pairs(entries){const t=document.createElement('table');for(const[k,v]of entries){const r=t.insertRow();"
-    "cell(r,'td',words(k));\n"
-    "  cell(r,'td',show(v),true);}return t;}\n"
-    "function section(main,title,value){const entries=Object.entries(value);\n"
-    "  const heading=()=>{if(title){const h=document.createElement('h2');h.textContent=words(title);main.append(h);}}"
-    ";\n"
-    "  const flat=entries.filter(e=>plain(e[1])&&e[1]!==''),deep=entries.filter(e=>!plain(e[1]));\n"
-    "  if(!flat.length&&!deep.length)return;\n"
-    "  if(flat.length){heading();main.append(pairs(flat));}\n"
-    "  if(deep.length>0&&!flat.length&&deep.every(e=>Object.values(e[1]).every(plain))){heading();\n"
-    "    const columns=[...new Set(deep.flatMap(e=>Object.keys(e[1])))];main.append(grid(deep,columns,''));return;}\n"
-    "  for(const[k,v]of deep)section(main,title?title+' '+k:k,v);}\n"
-    "async function poll(){const state=document.getElementById('state');try{\n"
-    "  const[status,ready]=await Promise.all([fetch('/status').then(r=>r.json()),fetch('/readyz').then(r=>r.json())])"
-    ";\n"
-    "  const main=document.createElement('main');section(main,'',status);document.querySelector('main')"
-    ".replaceWith(main);\n"
-    "  state.className=ready.ready?'ready':'waiting';\n"
-    "  state.textContent=ready.ready?'ready':'not ready: '+ready.reasons.map(r=>"
-    "typeof r==='string'?r:JSON.stringify(r)).join('; ');\n"
-    "}catch(e){state.className='lost';state.textContent='no answer from the daemon';}setTimeout(poll,2000);}\n"
-    "poll();\n"
-    "</script></body></html>\n";
+#define PART(name, file)                                                                                               \
+    __asm__(".pushsection .rodata\n"                                                                                   \
+            #name "_begin: .incbin \"" file "\"\n"                                                                     \
+            #name "_end: .byte 0\n"                                                                                    \
+            ".popsection\n");                                                                                          \
+    extern const unsigned char name##_begin[] __attribute__((visibility("hidden")));                                  \
+    extern const unsigned char name##_end[] __attribute__((visibility("hidden")))
+
+PART(part_html, "daemon/page/page.html");
+PART(part_css, "daemon/page/page.css");
+PART(part_draw, "daemon/page/draw.js");
+PART(part_page, "daemon/page/page.js");
+PART(part_icon, "daemon/page/icon.svg");
+
+const struct http_resource http_page[] = {
+    { "/", "text/html; charset=utf-8", part_html_begin, part_html_end },
+    { "/page.css", "text/css; charset=utf-8", part_css_begin, part_css_end },
+    { "/draw.js", "text/javascript; charset=utf-8", part_draw_begin, part_draw_end },
+    { "/page.js", "text/javascript; charset=utf-8", part_page_begin, part_page_end },
+    { "/icon.svg", "image/svg+xml", part_icon_begin, part_icon_end },
+    { 0 },
+};
+
+const char http_page_policy[] = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+                                "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

@@ -22,6 +22,7 @@
 #include "daemon/positions.h"
 #include "daemon/standby.h"
 #include "daemon/start_alone.h"
+#include "daemon/trend_feed.h"
 #include "daemon/version.h"
 #include "daemon/worker_pool.h"
 #include "storage/checkpoint.h"
@@ -107,13 +108,15 @@ static sigset_t our_signals(void)
 }
 
 /* Until told to stop, or the pipeline has failed. */
-static void serve_signals(struct operator *operator, struct pipeline *pipeline, struct publisher *publisher)
+static void serve_signals(struct operator *operator, struct pipeline *pipeline, struct publisher *publisher,
+                          struct trend_feed *feed)
 {
     const sigset_t set = our_signals();
     while (!pipeline_ended(pipeline)) {
         int number = sigtimedwait(&set, NULL, &(struct timespec){ .tv_nsec = 200000000 });
         struct cs_error err;
         operator_tick(operator);
+        trend_feed_look(feed);
         if (number == SIGTERM || number == SIGINT) {
             log_notice("stopping: a last snapshot, then the end; signal again to stop at once",
                        LOG_S("signal", strsignal(number)));
@@ -205,6 +208,8 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     struct publisher *publisher = NULL;
     struct pipeline *pipeline = NULL;
     struct operator *operator = NULL;
+    struct trend *trend = NULL;
+    struct trend_feed *feed = NULL;
     struct control_server *control = NULL;
     struct http_server *http = NULL;
     struct kafka_positions positions = { 0 };
@@ -248,6 +253,11 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     /* 4. Operators. */
     operator = operator_create(arguments->config, config, pipeline, publisher, telemetry, given_level(arguments));
     struct http_pages pages = operator_pages(operator);
+    if (!(pages.trend = trend = trend_create()) || !(feed = trend_feed_create(&(struct trend_feed_options){
+                                                         trend, pipeline, publisher, pages.ready, pages.self }))) {
+        cs_fail(&err, CS_FAILED, "out of memory: the status page's history");
+        goto stop;
+    }
     telemetry_set(telemetry, METRIC_START_TIME, NULL, (double)clock_wall() / 1000);
     telemetry_set(telemetry, METRIC_BUILD_INFO, TELEMETRY_LABELS(version_number, version_commit), 1);
     if (*config->http.listen && !(http = http_start(config->http.listen, telemetry, &pages, &err))) goto stop;
@@ -256,7 +266,7 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     log_notice("started", LOG_S("version", version_number), LOG_U("threads", parallel->width),
                LOG_S("core", openblas_get_corename()), LOG_S("control", config->control.socket),
                LOG_I("http", http ? http_port(http) : 0));
-    serve_signals(operator, pipeline, publisher);
+    serve_signals(operator, pipeline, publisher, feed);
     ok = true;
 
 stop:
@@ -280,6 +290,8 @@ out:
         cs_fail(&err, CS_FAILED, "the last snapshot failed: %.400s", publisher_view(publisher).snapshot_error);
         ok = false;
     }
+    trend_feed_destroy(feed);
+    trend_destroy(trend);
     operator_destroy(operator);
     pipeline_destroy(pipeline);
     publisher_destroy(publisher);

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-struct place { bool live, ready; struct telemetry *telemetry; struct http_server *server; };
+struct place { bool live, ready; struct trend *trend; struct telemetry *telemetry; struct http_server *server; };
 
 static bool is_live(void *self) { return ((struct place *)self)->live; }
 
@@ -31,7 +31,8 @@ static void before(void *self) { telemetry_set(((struct place *)self)->telemetry
 static int setup(void **state)
 {
     struct place *place = calloc(1, sizeof *place);
-    struct http_pages pages = { place, is_live, is_ready, status, before };
+    place->trend = trend_create();
+    struct http_pages pages = { place, is_live, is_ready, status, before, place->trend };
     struct cs_error err = { 0 };
     place->telemetry = telemetry_create();
     place->server = http_start("127.0.0.1:0", place->telemetry, &pages, &err);
@@ -44,6 +45,7 @@ static int teardown(void **state)
     struct place *place = *state;
     http_stop(place->server);
     telemetry_destroy(place->telemetry);
+    trend_destroy(place->trend);
     free(place);
     return 0;
 }
@@ -174,22 +176,58 @@ static void slow_readers_do_not_keep_others_waiting(void **state)
     for (size_t i = 0; i < SLOW; i++) close(slow[i]);
 }
 
-/* The page loads nothing from elsewhere: it works where there is no network. */
+/* The page loads nothing from elsewhere, and nothing in it is inline: it works where there is no network, under a
+ * policy that lets no other script run. */
 static void the_page_stands_alone(void **state)
 {
+    static const struct { const char *path, *type; } part[] = {
+        { "/", "text/html" },
+        { "/page.css", "text/css" },
+        { "/draw.js", "text/javascript" },
+        { "/page.js", "text/javascript" },
+        { "/icon.svg", "image/svg+xml" },
+    };
     struct place *place = *state;
-    char *answer = get(place, "GET", "/");
-    assert_null(strstr(body(answer), "http://"));
-    assert_null(strstr(body(answer), "https://"));
-    assert_null(strstr(body(answer), "innerHTML"));
-    assert_non_null(strstr(answer, "Content-Security-Policy: default-src 'none'"));
-    free(answer);
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+        char *answer = get(place, "GET", part[i].path);
+        assert_int_equal(code(answer), 200);
+        assert_non_null(strstr(answer, part[i].type));
+        assert_null(strstr(body(answer), "https://"));
+        if (!strstr(body(answer), "http://www.w3.org/2000/svg")) assert_null(strstr(body(answer), "http://"));
+        assert_null(strstr(body(answer), "innerHTML"));
+        assert_null(strstr(body(answer), "<style"));
+        assert_null(strstr(body(answer), " style="));
+        assert_null(strstr(body(answer), "<script>"));
+        char *policy = strstr(answer, "Content-Security-Policy: default-src 'none'");
+        assert_non_null(policy);
+        assert_null(strstr(policy, "unsafe"));
+        assert_non_null(strstr(policy, "frame-ancestors 'none'"));
+        assert_non_null(strstr(answer, "X-Content-Type-Options: nosniff"));
+        free(answer);
+    }
+}
+
+static void history_is_asked_for_by_span_and_time(void **state)
+{
+    struct place *place = *state;
+    struct trend_sample sample = { .value = { [TREND_EVENTS] = 7 } };
+    trend_add(place->trend, 1700000000000, &sample);
+    trend_add(place->trend, 1700000005000, &sample);
+    assert_get(place, "/history", 200, "application/json", "\"time\":[1700000000000,1700000005000]");
+    assert_get(place, "/history?span=6h", 200, "application/json", "\"step\":30000");
+    assert_get(place, "/history?from=1700000005000", 200, "application/json", "\"time\":[1700000005000]");
+    assert_get(place, "/history?span=6h&from=99999999999999", 200, "application/json", "\"time\":[]");
+    assert_get(place, "/history?span=2h", 400, "text/plain", "allowed are 1h, 6h, 24h, 7d");
+    assert_get(place, "/history?span", 200, "application/json", "\"span\":\"1h\"");
+    assert_get(place, "/history?from=yesterday", 400, "text/plain", "milliseconds");
+    assert_get(place, "/history?from=1e9", 400, "text/plain", "milliseconds");
+    assert_get(place, "/history?from=", 400, "text/plain", "milliseconds");
 }
 
 static void a_taken_port_is_an_error(void **state)
 {
     struct place *place = *state;
-    struct http_pages pages = { place, is_live, is_ready, status, NULL };
+    struct http_pages pages = { place, is_live, is_ready, status, NULL, NULL };
     struct cs_error err = { 0 };
     char listen_text[64];
     snprintf(listen_text, sizeof listen_text, "127.0.0.1:%d", http_port(place->server));
@@ -211,7 +249,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(pages_answer),          TEST(troubles_are_said),     TEST(nothing_but_reading),
         TEST(strangers_are_bounded), TEST(slow_readers_do_not_keep_others_waiting),
-        TEST(the_page_stands_alone), TEST(a_taken_port_is_an_error),
+        TEST(the_page_stands_alone), TEST(history_is_asked_for_by_span_and_time),
+        TEST(a_taken_port_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
