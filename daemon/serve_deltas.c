@@ -29,6 +29,7 @@ void serve_deltas_destroy(struct serve_deltas *deltas)
 {
     if (!deltas) return;
     kafka_deltas_stop(deltas->reader);
+    for (size_t i = 0; i < deltas->properties; i++) free((char *)deltas->property[i].name);
     free(deltas);
 }
 
@@ -37,17 +38,21 @@ void serve_deltas_topic(struct serve_deltas *deltas, const char *topic)
     deltas->topic = topic;
 }
 
-bool serve_deltas_property(struct serve_deltas *deltas, char *text, struct cs_error *err)
+bool serve_deltas_property(struct serve_deltas *deltas, const char *text, struct cs_error *err)
 {
-    char *value = strchr(text, '='), said[256];
+    const char *value = strchr(text, '=');
+    char said[256];
     if (!value || value == text) return cs_fail(err, CS_USAGE, "--kafka-property: \"%s\" is not NAME=VALUE", text);
     if (deltas->properties == SERVE_DELTAS_PROPERTIES)
         return cs_fail(err, CS_USAGE, "--kafka-property: more than %d", SERVE_DELTAS_PROPERTIES);
-    *value++ = 0;
-    if (!kafka_property_check(text, value, said, sizeof said))
-        return cs_fail(err, CS_USAGE, "--kafka-property %s: %s", text, said);
-    deltas->property[deltas->properties++] = (struct kafka_deltas_property){ text, value };
-    return true;
+    /* A copy: the program may still run itself again with these arguments (daemon/start_alone.h). */
+    char *name = strndup(text, (size_t)(value++ - text));
+    if (!name) abort();
+    bool fine = kafka_property_check(name, value, said, sizeof said) ||
+                cs_fail(err, CS_USAGE, "--kafka-property %s: %s", name, said);
+    if (fine) deltas->property[deltas->properties++] = (struct kafka_deltas_property){ name, value };
+    else free(name);
+    return fine;
 }
 
 bool serve_deltas_wanted(const struct serve_deltas *deltas)
