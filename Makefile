@@ -189,6 +189,10 @@ install: all ## into $(DESTDIR)$(PREFIX)
 	install -m 644 systemd/coldstream.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/coldstream.conf
 	install -m 644 systemd/coldstream.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coldstream.conf
 	install -m 644 README.md LICENSE ARCHITECTURE.md $(DESTDIR)$(PREFIX)/share/doc/coldstream
+	install -d $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs/alerts $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
+	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs
+	install -m 644 docs/alerts/*.md $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs/alerts
+	install -m 644 tools/monitoring/alerts.yaml tools/monitoring/dashboard.json $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
 
 clean: ## removes what was built
 	rm -rf build build-* $(BUILD)

@@ -58,10 +58,11 @@ class Stream:
 
 
 class MockBroker:
-    def __init__(self, stream):
+    def __init__(self, stream, *topics):
+        """topics: further ones, as NAME:PARTITIONS."""
         self.stream, self.sent = stream, 0
         self.process = subprocess.Popen([os.path.join(BUILD, "tests/crash/broker"), stream.file, f"impressions:{IMPRESSION_PARTITIONS}",
-                                         f"clicks:{CLICK_PARTITIONS}", "impressions.dlq:1", "clicks.dlq:1"], stdin=subprocess.PIPE,
+                                         f"clicks:{CLICK_PARTITIONS}", "impressions.dlq:1", "clicks.dlq:1", *topics], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True, start_new_session=True)
         self.address = self.process.stdout.readline().strip()
         assert self.address, "the broker did not start"
