@@ -1,10 +1,11 @@
 /* Log lines: formatted into one buffer on the stack, written by one write(), so that threads never mix and no lock is
- * held. Level and format are the process's, like stderr itself: two atomics, nothing else is shared. */
+ * held meanwhile. The process's, like stderr itself: level and format, two atomics, and a table that counts repeats. */
 #include "daemon/log.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,15 +13,24 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#define SD_JOURNAL_SUPPRESS_LOCATION    /* else its own CODE_FILE, of this file, goes before ours */
 #include <systemd/sd-journal.h>
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "daemon/clock.h"
+#include "daemon/log_remedy.h"
+
 enum {
     LINE_SIZE = 8192,       /* a longer line is cut, still well formed */
     RESERVE = 16,           /* room that values leave for "..." and what closes the line */
     JOURNAL_FIELDS = 32,
+    FIELDS = 24,            /* of a line, its remedy included; more are left out */
+    KINDS = 128,            /* of lines that are watched for repeats; the one begun first gives way */
+    PERIOD = 60000,         /* ms */
+    SOME = 5,               /* warnings or errors of a kind in a period that are told */
+    MANY = 120,             /* others; debug lines are all told */
 };
 
 static _Atomic int current_level = LEVEL_INFO;
@@ -34,6 +44,22 @@ static const struct { const char *name; int priority; } levels[] = {
 };
 
 struct line { size_t length; char text[LINE_SIZE]; };
+
+/* Lines alike but for digits, in one period. */
+struct kind {
+    uint64_t hash;                      /* 0: free */
+    int64_t since;                      /* monotonic ms */
+    uint64_t order;                     /* rises with each that begins */
+    uint64_t told, left_out;
+    enum log_level level;
+    const char *file, *function, *message;      /* static texts */
+    int line;
+    char like[240];                     /* fields of the first that was left out */
+};
+
+static struct { pthread_mutex_t lock; struct kind kind[KINDS]; uint64_t begun; } repeats = {
+    .lock = PTHREAD_MUTEX_INITIALIZER,
+};
 
 static void add_bytes(struct line *line, const char *bytes, size_t count)
 {
@@ -171,6 +197,7 @@ static void format_json(struct line *line, const char *when, enum log_level leve
 /* systemd sets JOURNAL_STREAM to device:inode of the socket that it gave us; stderr may have been redirected since. */
 static bool stderr_is_journal(void)
 {
+    if (access("/run/systemd/journal/socket", W_OK) != 0) return false;  /* sd_journal_send says 0, and all is lost */
     const char *stream = getenv("JOURNAL_STREAM");
     unsigned long long device, inode;
     struct stat status;
@@ -180,8 +207,8 @@ static bool stderr_is_journal(void)
 }
 
 /* COLDSTREAM_TOPIC=..., so that `journalctl COLDSTREAM_TOPIC=x` finds it; MESSAGE carries the fields for people. */
-static void send_journal(enum log_level level, const char *file, int number, const char *message,
-                         const struct log_field *field)
+static void send_journal(enum log_level level, const char *file, int number, const char *function,
+                         const char *message, const struct log_field *field)
 {
     struct line readable = { 0 };
     add(&readable, message);
@@ -201,6 +228,9 @@ static void send_journal(enum log_level level, const char *file, int number, con
     add(&packed, head);
     start[count++] = packed.length;
     snprintf(head, sizeof head, "CODE_LINE=%d", number);
+    add(&packed, head);
+    start[count++] = packed.length;
+    snprintf(head, sizeof head, "CODE_FUNC=%s", function);
     add(&packed, head);
     start[count++] = packed.length;
     snprintf(head, sizeof head, "SYSLOG_IDENTIFIER=%s", program_invocation_short_name);
@@ -252,13 +282,11 @@ enum log_format log_current_format(void)
     return (enum log_format)atomic_load_explicit(&current_format, memory_order_relaxed);
 }
 
-void log_write(enum log_level level, const char *file, int number, const char *message, const struct log_field *field)
+static void write_line(enum log_level level, const char *file, int number, const char *function, const char *message,
+                       const struct log_field *field)
 {
-    if (level > log_current_level()) return;
-    int saved = errno;          /* logging must not change what the caller is about to report */
     if (atomic_load_explicit(&to_journal, memory_order_relaxed)) {
-        send_journal(level, file, number, message, field);
-        errno = saved;
+        send_journal(level, file, number, function, message, field);
         return;
     }
     struct timespec now;
@@ -276,5 +304,107 @@ void log_write(enum log_level level, const char *file, int number, const char *m
     line.text[line.length++] = '\n';
     ssize_t written;
     do written = write(STDERR_FILENO, line.text, line.length); while (written < 0 && errno == EINTR);
+}
+
+/* ---- repeats */
+
+/* Over the message and all texts of its fields but for digits: what an error counts or times makes it no other. */
+static uint64_t hash_of(const char *message, const struct log_field *field)
+{
+    XXH64_hash_t hash = XXH3_64bits(message, strlen(message));
+    for (; field->name; field++) {
+        if (field->type != FIELD_TEXT || !field->value.text) continue;
+        for (const char *at = field->value.text; *at;) {
+            size_t plain = strcspn(at, "0123456789");
+            hash = XXH3_64bits_withSeed(at, plain, hash);
+            at += plain;
+            at += strspn(at, "0123456789");
+        }
+    }
+    return hash | 1;
+}
+
+static void tell_repeats(const struct kind *kind)
+{
+    const struct log_field field[] = { LOG_U("repeated", kind->left_out),
+                                       LOG_F("seconds", (double)(clock_monotonic() - kind->since) / 1000),
+                                       LOG_S("like", kind->like), { .name = NULL } };
+    if (kind->left_out) write_line(kind->level, kind->file, kind->line, kind->function, kind->message, field);
+}
+
+/* The line's kind, of this period; *before: what it took the place of. Under the lock. */
+static struct kind *find_kind(uint64_t hash, int64_t now, struct kind *before)
+{
+    struct kind *found = NULL, *oldest = &repeats.kind[0];
+    for (struct kind *kind = repeats.kind; kind < repeats.kind + KINDS && !found; kind++) {
+        if (kind->hash == hash) found = kind;
+        else if (!kind->hash || (oldest->hash && kind->order < oldest->order)) oldest = kind;
+    }
+    if (found && now - found->since < PERIOD) return found;
+    if (!found) found = oldest;
+    *before = *found;
+    *found = (struct kind){ .hash = hash, .since = now, .order = ++repeats.begun };
+    return found;
+}
+
+/* True: the line is to be told. */
+static bool is_news(enum log_level level, const char *file, int number, const char *function, const char *message,
+                    const struct log_field *field)
+{
+    struct kind before = { 0 };
+    uint64_t hash = hash_of(message, field), most = level <= LEVEL_WARNING ? SOME : MANY;
+    pthread_mutex_lock(&repeats.lock);
+    struct kind *kind = find_kind(hash, clock_monotonic(), &before);
+    bool news = kind->told < most;
+    if (news) kind->told++;
+    else if (!kind->left_out++) {
+        struct line fields = { 0 };
+        add_text_fields(&fields, field);
+        kind->level = level;
+        kind->file = file;
+        kind->line = number;
+        kind->function = function;
+        kind->message = message;
+        snprintf(kind->like, sizeof kind->like, "%.*s", (int)fields.length - (fields.length > 0),
+                 fields.text + (fields.length > 0));
+    }
+    pthread_mutex_unlock(&repeats.lock);
+    tell_repeats(&before);
+    return news;
+}
+
+void log_tell_repeats(bool all)
+{
+    int saved = errno;
+    for (struct kind *kind = repeats.kind; kind < repeats.kind + KINDS; kind++) {
+        struct kind over = { 0 };
+        pthread_mutex_lock(&repeats.lock);
+        if (kind->hash && (all || clock_monotonic() - kind->since >= PERIOD)) {
+            over = *kind;
+            *kind = (struct kind){ 0 };
+        }
+        pthread_mutex_unlock(&repeats.lock);
+        tell_repeats(&over);
+    }
+    errno = saved;
+}
+
+void log_write(enum log_level level, const char *file, int number, const char *function, const char *message,
+               const struct log_field *field)
+{
+    if (level > log_current_level()) return;
+    int saved = errno;          /* logging must not change what the caller is about to report */
+    if (level == LEVEL_DEBUG || is_news(level, file, number, function, message, field)) {
+        struct log_field all[FIELDS + 1] = { { .name = NULL } };
+        const char *remedy = level <= LEVEL_WARNING ? log_remedy(message) : NULL;
+        size_t count = 0;
+        for (; field->name && count < FIELDS - 1; field++) {
+            all[count++] = *field;
+            if (strcmp(field->name, "remedy") == 0) remedy = NULL;
+        }
+        if (remedy) all[count++] = (struct log_field)LOG_S("remedy", remedy);
+        all[count] = (struct log_field){ .name = NULL };
+        write_line(level, file, number, function, message, all);
+    }
     errno = saved;
 }

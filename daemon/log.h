@@ -2,10 +2,13 @@
  *
  *     log_info("snapshot written", LOG_U("bytes", bytes), LOG_F("seconds", seconds), LOG_S("directory", path));
  *
- * Thread-safe. The message is a fixed text (it names the event); what varies is in the fields. Never a secret. */
+ * Thread-safe. The message is a fixed text (it names the event); what varies is in the fields. Never a secret. A
+ * warning or an error gets its remedy from daemon/log_remedy.c. Lines alike but for digits are told a few times a
+ * minute, then counted. docs/logs.md is the reference. */
 #ifndef DAEMON_LOG_H
 #define DAEMON_LOG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "config/config.h"
@@ -21,10 +24,14 @@ void log_open(enum log_level level, enum log_format format);
 void log_set(enum log_level level, enum log_format format);        /* also at run time */
 enum log_level log_current_level(void);
 enum log_format log_current_format(void);
-void log_write(enum log_level level, const char *file, int line, const char *message, const struct log_field *field);
+void log_write(enum log_level level, const char *file, int line, const char *function, const char *message,
+               const struct log_field *field);
+/* Tells how often what was left out has been repeated, where its minute is over; all: whether it is or not. To be
+ * called now and then, and at the end. */
+void log_tell_repeats(bool all);
 
 #define log_event(level, message, ...) \
-    log_write((level), __FILE__, __LINE__, (message), \
+    log_write((level), __FILE__, __LINE__, __func__, (message), \
               (const struct log_field[]){ __VA_ARGS__ __VA_OPT__(,) { .name = NULL } })
 #define log_error(...)   log_event(LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_event(LEVEL_WARNING, __VA_ARGS__)

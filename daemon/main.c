@@ -16,6 +16,7 @@
 #include "daemon/kafka_config.h"
 #include "daemon/kafka_delta_sink.h"
 #include "daemon/log.h"
+#include "daemon/log_remedy.h"
 #include "daemon/notify.h"
 #include "daemon/operate.h"
 #include "daemon/pipeline.h"
@@ -117,6 +118,7 @@ static void serve_signals(struct operator *operator, struct pipeline *pipeline, 
         struct cs_error err;
         operator_tick(operator);
         trend_feed_look(feed);
+        log_tell_repeats(false);
         if (number == SIGTERM || number == SIGINT) {
             log_notice("stopping: a last snapshot, then the end; signal again to stop at once",
                        LOG_S("signal", strsignal(number)));
@@ -313,7 +315,8 @@ out:
         log_notice("stopped");
         return 0;
     }
-    log_error("stopped by an error", LOG_S("error", err.message), LOG_S("where", err.at.source));
+    log_error("stopped by an error", LOG_S("error", err.message), LOG_S("where", err.at.source),
+              LOG_S("remedy", log_remedy_of_code(err.code)));
     if (err.code == CS_REFUSED && !publisher)
         log_notice("nothing was changed. Where the snapshot is damaged: `coldstreamctl verify` says what is, "
                    "`snapshot.on_damage: previous` goes on from the snapshot before it, `coldstreamctl restore` brings "
@@ -344,6 +347,7 @@ int main(int argc, char **argv)
     if (geteuid() == 0) log_warning("running as root: a user of its own is safer, as in coldstream.service");
     openblas_set_num_threads(1);                /* daemon/worker_pool.h says why */
     code = run(&arguments, config);
+    log_tell_repeats(true);
     config_destroy(config);
     return code;
 }

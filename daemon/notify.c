@@ -20,8 +20,8 @@
 enum { PATIENCE = 2 };          /* seconds */
 
 /* One datagram. libsystemd's sd_notify() waits without limit where the socket's queue is full, which would let whoever
- * reads slowly stop the thread that learns; so signs of life and statuses are left out then (others follow), and what
- * says where we are in our life waits PATIENCE at most. */
+ * reads slowly stop the thread that learns; so what is said again and again is left out then, and what says where we
+ * are in our life waits PATIENCE at most. */
 static void send_state(bool must_arrive, const char *state)
 {
     const char *path = getenv("NOTIFY_SOCKET");
@@ -106,7 +106,7 @@ void notify_extend(int64_t milliseconds)
 {
     char state[80];
     snprintf(state, sizeof state, "EXTEND_TIMEOUT_USEC=%" PRId64, milliseconds * 1000);
-    send_state(true, state);
+    send_state(false, state);
 }
 
 int notify_socket(struct cs_error *err)

@@ -13,6 +13,7 @@
 #include "daemon/clock.h"
 #include "daemon/coldstream_internal.h"
 #include "daemon/log.h"
+#include "daemon/log_remedy.h"
 #include "daemon/notify.h"
 #include "daemon/serve_deltas.h"
 #include "daemon/serve_http.h"
@@ -335,6 +336,7 @@ static bool await_signal(struct serving *serving, const struct arguments *argume
         if (version != seen && !serve_deltas_wanted(serving->deltas)) observe_freshness(serving);
         seen = version;
         notify_alive(clock_monotonic());
+        log_tell_repeats(false);
         int number = sigtimedwait(set, NULL, &(struct timespec){ .tv_nsec = 500000000 });
         if (number > 0) {
             log_notice("stopping: running requests are finished first", LOG_S("signal", strsignal(number)));
@@ -389,7 +391,9 @@ static int serve(const struct arguments *arguments, const sigset_t *set)
         drain(server, arguments, set);
     }
 out:
-    if (err.code) log_error("coldstream-serve can't serve", LOG_S("error", err.message));
+    if (err.code)
+        log_error("coldstream-serve can't serve", LOG_S("error", err.message),
+                  LOG_S("remedy", log_remedy_of_code(err.code)));
     serve_http_stop(server, DRAIN_MILLISECONDS);
     serve_deltas_destroy(serving.deltas);
     serve_shadow_destroy(serving.shadow);
@@ -415,5 +419,7 @@ int main(int argc, char **argv)
     sigaddset(&set, SIGINT);
     start_alone(&set, argv);                        /* before any thread: signals are await_signal's alone */
     log_open(arguments.level, LOG_TEXT);
-    return serve(&arguments, &set);
+    code = serve(&arguments, &set);
+    log_tell_repeats(true);
+    return code;
 }

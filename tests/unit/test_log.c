@@ -1,7 +1,9 @@
 /* Log lines: what a person and a machine read back from stderr. */
 #include "daemon/log.h"
+#include "daemon/log_remedy.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <jansson.h>
 #include <math.h>
 #include <pthread.h>
@@ -35,6 +37,19 @@ static char *capture_end(void)
     char *text = calloc(1, (size_t)size + 1);
     assert_int_equal(pread(fileno(captured), text, (size_t)size, 0), size);
     fclose(captured);
+    return text;
+}
+
+static char *file_text(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    if (!file) fail_msg("%s can't be read", path);
+    fseek(file, 0, SEEK_END);
+    long size = ftell(file);
+    rewind(file);
+    char *text = calloc(1, (size_t)size + 1);
+    assert_int_equal(fread(text, 1, (size_t)size, file), size);
+    fclose(file);
     return text;
 }
 
@@ -134,14 +149,14 @@ enum { WRITERS = 4, LINES = 500 };
 static void *writer(void *argument)
 {
     for (int i = 0; i < LINES; i++)
-        log_info("from a thread", LOG_U("thread", (uint64_t)(size_t)argument), LOG_I("line", i));
+        log_debug("from a thread", LOG_U("thread", (uint64_t)(size_t)argument), LOG_I("line", i));
     return NULL;
 }
 
 static void threads_never_mix_lines(void **state)
 {
     (void)state;
-    log_open(LEVEL_INFO, LOG_JSON);
+    log_open(LEVEL_DEBUG, LOG_JSON);
     capture_begin();
     pthread_t thread[WRITERS];
     for (size_t i = 0; i < WRITERS; i++) assert_int_equal(pthread_create(&thread[i], NULL, writer, (void *)i), 0);
@@ -176,6 +191,132 @@ static void level_changes_at_run_time(void **state)
     free(text);
 }
 
+static int count_of(const char *text, const char *what)
+{
+    int count = 0;
+    for (; (text = strstr(text, what)); text += strlen(what)) count++;
+    return count;
+}
+
+static void repeats_are_counted(void **state)
+{
+    (void)state;
+    log_open(LEVEL_DEBUG, LOG_TEXT);
+    log_tell_repeats(true);
+    capture_begin();
+    for (int i = 0; i < 45; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "refused (after %dms, %d suppressed)", i, 2 * i);
+        log_warning("a peer", LOG_S("text", text), LOG_I("offset", i), LOG_S("remedy", "-"));
+    }
+    log_warning("a peer", LOG_S("text", "another reason"));             /* is news */
+    for (int i = 0; i < 300; i++) log_debug("a step", LOG_I("step", i));   /* who asks for these wants them all */
+    for (int i = 0; i < 7; i++) log_error("once in a while", LOG_S("remedy", "-"));
+    log_tell_repeats(false);                                            /* their minute is not over */
+    char *text = capture_end();
+    assert_int_equal(count_of(text, "refused (after"), 5);
+    assert_int_equal(count_of(text, "another reason"), 1);
+    assert_int_equal(count_of(text, "a step"), 300);
+    assert_int_equal(count_of(text, "once in a while"), 5);
+    assert_int_equal(count_of(text, "repeated="), 0);
+    free(text);
+    capture_begin();
+    log_tell_repeats(true);
+    log_tell_repeats(true);
+    text = capture_end();
+    assert_int_equal(count_of(text, "\n"), 2);
+    assert_non_null(strstr(text, " warning a peer repeated=40 seconds="));
+    assert_non_null(strstr(text, "refused (after 5ms, 10 suppressed)"));
+    assert_non_null(strstr(text, " error once in a while repeated=2 seconds="));
+    free(text);
+}
+
+/* More kinds at once than are watched: what gives way has its count told. */
+static void no_count_is_lost(void **state)
+{
+    (void)state;
+    log_open(LEVEL_INFO, LOG_TEXT);
+    log_tell_repeats(true);
+    capture_begin();
+    for (int i = 0; i < 8; i++) log_warning("the first", LOG_S("remedy", "-"));
+    for (int i = 0; i < 200; i++) {
+        char text[8] = { (char)('a' + i % 26), (char)('a' + i / 26), 0 };
+        log_warning("others", LOG_S("text", text), LOG_S("remedy", "-"));
+    }
+    char *text = capture_end();
+    assert_int_equal(count_of(text, " warning the first repeated=3 "), 1);
+    assert_int_equal(count_of(text, " warning others "), 200);
+    free(text);
+    log_tell_repeats(true);
+}
+
+static void errors_say_what_to_do(void **state)
+{
+    (void)state;
+    log_open(LEVEL_INFO, LOG_TEXT);
+    log_tell_repeats(true);
+    capture_begin();
+    log_error("snapshot failed, the previous one stands", LOG_S("error", "disk full"));
+    log_warning("all brokers are down", LOG_S("remedy", "its own"));
+    log_notice("librdkafka", LOG_S("text", "no error"));
+    char *text = capture_end();
+    assert_non_null(strstr(text, "error=\"disk full\" remedy=\"free room on the disk of snapshot.directory"));
+    assert_int_equal(count_of(text, "remedy="), 2);
+    assert_non_null(strstr(text, "remedy=\"its own\""));
+    free(text);
+}
+
+/* The C string literals at text, one after the other, as one; where they end. */
+static const char *literal(const char *text, char *into, size_t size)
+{
+    size_t used = 0;
+    for (text += strspn(text, " \n\t"); *text == '"'; text += strspn(text, " \n\t")) {
+        for (text++; *text != '"'; text++) {
+            if (*text == '\\') text++;
+            assert_true(used + 1 < size);
+            into[used++] = *text;
+        }
+        text++;
+    }
+    into[used] = 0;
+    return text;
+}
+
+/* Every warning and error of the daemon's sources has a row, or a field of its own; every row has its message. */
+static void every_message_has_its_remedy(void **state)
+{
+    (void)state;
+    glob_t files;
+    bool used[256] = { false };
+    int found = 0;
+    assert_int_equal(glob("daemon/*.c", 0, NULL, &files), 0);      /* tests run in the root of the sources */
+    for (size_t i = 0; i < files.gl_pathc; i++) {
+        char *source = file_text(files.gl_pathv[i]);
+        for (char *at = source; (at = strstr(at, "log_")); at++) {
+            size_t name = strncmp(at, "log_error(", 10) == 0 ? 10 : strncmp(at, "log_warning(", 12) == 0 ? 12 : 0;
+            if (!name) continue;
+            char message[512];
+            const char *rest = literal(at + name, message, sizeof message), *end = strstr(rest, ";\n");
+            if (!*message) fail_msg("%s: a message that is no literal: %.60s", files.gl_pathv[i], at);
+            found++;
+            const char *own = strstr(rest, "LOG_S(\"remedy\"");
+            if (own && end && own < end) continue;
+            size_t row = 0;
+            while (log_remedies[row].message && strcmp(log_remedies[row].message, message) != 0) row++;
+            if (!log_remedies[row].message)
+                fail_msg("%s: what does an operator do about \"%s\"? Add a row to daemon/log_remedy.c, or a field "
+                         "LOG_S(\"remedy\", ...)", files.gl_pathv[i], message);
+            used[row] = true;
+        }
+        free(source);
+    }
+    globfree(&files);
+    assert_true(found > 40);
+    for (size_t row = 0; log_remedies[row].message; row++)
+        if (!used[row] && strcmp(log_remedies[row].message, "librdkafka") != 0)     /* its level is librdkafka's */
+            fail_msg("daemon/log_remedy.c: nothing logs \"%s\" any more", log_remedies[row].message);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -186,6 +327,10 @@ int main(void)
         cmocka_unit_test(errno_survives),
         cmocka_unit_test(threads_never_mix_lines),
         cmocka_unit_test(level_changes_at_run_time),
+        cmocka_unit_test(repeats_are_counted),
+        cmocka_unit_test(no_count_is_lost),
+        cmocka_unit_test(errors_say_what_to_do),
+        cmocka_unit_test(every_message_has_its_remedy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,14 @@
+/* What an operator does next about a warning or an error: a row a message, added to its line as remedy="...". A message
+ * that no row has must say so itself, in a field `remedy`; tests/unit/test_log.c reads the sources for it. */
+#ifndef DAEMON_LOG_REMEDY_H
+#define DAEMON_LOG_REMEDY_H
+
+#include "core/error.h"
+
+struct log_remedy { const char *message, *remedy; };
+extern const struct log_remedy log_remedies[];          /* ends with a NULL message */
+
+const char *log_remedy(const char *message);            /* NULL: it has none */
+const char *log_remedy_of_code(enum cs_code code);      /* of what a program ends with */
+
+#endif

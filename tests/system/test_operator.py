@@ -1,0 +1,276 @@
+#!/usr/bin/env python3
+"""What an operator meets: systemd's notify protocol, the journal's, the control socket's verbs through coldstreamctl.
+
+Both sockets are real ones that speak the protocols from outside: the daemon's libsystemd writes to what a mount namespace
+has put where journald listens. No broker is needed: a daemon that waits for one answers all the same."""
+import json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time, traceback
+
+BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BUILD", "build"))
+DAEMON, CTL = f"{BUILD}/coldstreamd", f"{BUILD}/coldstreamctl"
+WAIT = 60
+CONFIG = """
+source: {kafka: {topics: {impressions: impressions, clicks: clicks},
+                 properties: {bootstrap.servers: "127.0.0.1:1", sasl.username: me, sasl.password: "${SECRET}"}}}
+features:
+  user: [{name: age}]
+  item: [{name: item_id, table: item}]
+  behavior: {table: item, max_length: 10}
+"""
+SECRET = "hunter2-never-shown"
+
+
+def until(test, what):
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end:
+        found = test()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {WAIT} s for {what}")
+
+
+class Datagrams(threading.Thread):
+    """A socket as systemd's or journald's; keeps all that comes."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self.socket.bind(path)
+        self.got = []
+        self.start()
+
+    def run(self):
+        while True:
+            self.got.append(self.socket.recv(1 << 17))
+
+
+def assignments(datagram):
+    return dict(line.split("=", 1) for line in datagram.decode().splitlines())
+
+
+def journal_fields(datagram):
+    """journald's native protocol: KEY=value lines, or KEY, a length of 8 bytes, the bytes."""
+    fields = {}
+    while datagram:
+        line, datagram = datagram.split(b"\n", 1)
+        if b"=" in line:
+            name, value = line.split(b"=", 1)
+        else:
+            name, size = line, struct.unpack("<Q", datagram[:8])[0]
+            value, datagram = datagram[8:8 + size], datagram[9 + size:]
+        fields[name.decode()] = value.decode()
+    return fields
+
+
+class World:
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="coldstream-operator-")
+        self.file, self.control = f"{self.folder}/coldstream.yaml", f"{self.folder}/control.sock"
+        self.process = None
+
+    def configure(self, more=""):
+        with open(self.file, "w") as file:
+            file.write(CONFIG + f"snapshot: {{directory: {self.folder}/snapshot}}\ncheckpoint: {{directory: {self.folder}/checkpoints}}\n"
+                       f"control: {{socket: {self.control}}}\nhttp: {{listen: \"\"}}\n" + more)
+
+    def start(self, environment=(), stderr=None, options=()):
+        self.process = subprocess.Popen([DAEMON, "-c", self.file, *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=stderr or open(f"{self.folder}/log", "a"), env=dict(os.environ, SECRET=SECRET, **dict(environment)))
+        until(lambda: self.ctl("status", check=False).returncode == 0, "an answer")
+
+    def ctl(self, *words, check=True):
+        done = subprocess.run([CTL, *words, "--control", self.control], capture_output=True, text=True, timeout=WAIT)
+        assert SECRET not in done.stdout + done.stderr, f"{words} shows a secret"
+        if check:
+            assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stderr}"
+        return done
+
+    def status(self):
+        return json.loads(self.ctl("status", "--json").stdout)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(WAIT)
+        self.process = None
+        assert status == 0, f"status {status}"
+
+    def log(self):
+        with open(f"{self.folder}/log") as file:
+            return file.read()
+
+    def close(self):
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def systemd_is_told(world):
+    """READY, STATUS with rate, lag and version, RELOADING with its time, STOPPING; signs of life while it waits healthily"""
+    world.configure()
+    systemd = Datagrams(f"{world.folder}/notify")
+    world.start({"NOTIFY_SOCKET": f"{world.folder}/notify", "WATCHDOG_USEC": "1000000"})
+    heard = lambda key: [a for a in map(assignments, list(systemd.got)) if key in a]
+    until(lambda: heard("READY"), "READY=1")
+    until(lambda: len(heard("WATCHDOG")) >= 4, "signs of life")
+    line = until(lambda: [a["STATUS"] for a in heard("STATUS") if "READY" not in a], "a status")[0]
+    assert re.fullmatch(r"waiting for .*: 0 examples/s, lag unknown, version 0 \(none yet\)", line), line
+    before = time.clock_gettime(time.CLOCK_MONOTONIC)
+    world.ctl("reload")
+    reloading = until(lambda: heard("RELOADING"), "RELOADING=1")[0]
+    assert before <= int(reloading["MONOTONIC_USEC"]) / 1e6 <= time.clock_gettime(time.CLOCK_MONOTONIC)
+    until(lambda: len(heard("READY")) == 2, "READY=1 after the reload")
+    world.configure("join: {windw: 1m}\n")
+    assert world.ctl("reload", check=False).returncode == 78
+    until(lambda: [a for a in heard("READY") if a["STATUS"].endswith("the last reload was refused")], "READY=1 that tells the refusal")
+    world.stop()
+    until(lambda: [a for a in heard("STOPPING") if a["STATUS"].startswith("stopping")], "STOPPING=1")
+    order = [next(iter(assignments(d))) for d in systemd.got]
+    assert order.index("READY") < order.index("RELOADING") < order.index("STOPPING")
+
+
+def nobody_reads_what_systemd_is_told(world):
+    """a notify socket whose queue is full holds up neither verbs nor the end"""
+    world.configure()
+    unread = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    unread.bind(f"{world.folder}/notify")
+    filler = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    filler.setblocking(False)
+    try:
+        while True:
+            filler.sendto(b"X=1", f"{world.folder}/notify")
+    except BlockingIOError:
+        pass
+    world.start({"NOTIFY_SOCKET": f"{world.folder}/notify", "WATCHDOG_USEC": "1000000"})
+    for _ in range(3):
+        world.status()
+    world.stop()
+
+
+def reload_tells_and_refuses(world):
+    """reload: what changed, key by key; or every reason and no change; log-level holds until then"""
+    world.configure()
+    world.start()
+    world.ctl("log-level", "debug")
+    assert world.status()["logging"] == {"level": "debug", "by": "log-level", "format": "text"}
+    assert world.ctl("log-level", "loud", check=False).returncode == 2
+    live = "join: {window: 5m}\noptimizer: {ranking: {learning_rate: 0.01}}\n"
+    world.configure(live)
+    said = world.ctl("reload").stdout.splitlines()
+    assert said == ["join.window: 10m -> 5m", "optimizer.ranking.learning_rate: 0.001 -> 0.01", "logging.level: debug -> info"], said
+    assert world.status()["logging"] == {"level": "info", "by": "file", "format": "text"}
+    assert "nothing has changed" in world.ctl("reload").stderr
+    world.configure("join: {window: 7m}\nembedding: {dimension: 16}\ncompute: {seed: 7}\n")
+    done = world.ctl("reload", check=False)
+    assert done.returncode == 78 and "embedding.dimension: 32 -> 16 needs a restart" in done.stderr and "compute.seed: 1 -> 7 needs a restart" in done.stderr
+    world.configure("join: {windw: 7m}\nembedding: {dimension: x}\n")
+    done = world.ctl("reload", check=False)
+    assert done.returncode == 78 and done.stderr.count(world.file) == 3 and "did you mean \"window\"" in done.stderr, done.stderr
+    world.configure(live)
+    assert json.loads(world.ctl("reload", "--json").stdout) == {"changed": 0, "settings": []}, "a refused reload changed something"
+    world.stop()
+    world.start(options=["-q"])
+    assert world.status()["logging"]["by"] == "command line"
+    world.ctl("reload")
+    assert world.status()["logging"]["level"] == "warning", "the command line stays above the file"
+    world.stop()
+    assert SECRET not in world.log()
+
+
+def status_at_a_glance(world):
+    """status: problems first, a screenful of 80 columns; --watch again and again; pause is told and ended; and all that
+    with a hundred silent connections"""
+    world.configure()
+    world.start()
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(100)]
+    for one in silent:
+        one.connect(world.control)
+    world.ctl("pause")
+    until(lambda: world.status()["state"] == "paused", "the pause")
+    text = world.ctl("status").stdout
+    lines = text.splitlines()
+    assert lines[0].startswith("! waiting for") and "! paused by an operator" in lines[1] and lines[2].startswith("paused, for"), text
+    assert len(lines) <= 24 and "\033" not in text, text
+    for word in ("stream", "joins", "learned", "quality", "snapshot", "published", "memory", "logging"):
+        assert any(line.startswith(word) for line in lines), word
+    world.ctl("resume")
+    until(lambda: world.status()["state"] != "paused", "the end of the pause")
+    watch = subprocess.Popen([CTL, "status", "--json", "--watch", "1", "--control", world.control], stdout=subprocess.PIPE, text=True)
+    seen = [json.loads(watch.stdout.readline()) for _ in range(2)]
+    watch.terminate()
+    watch.wait()
+    assert seen[1]["uptime"] > seen[0]["uptime"]
+    assert world.ctl("status", "--watch=0", check=False).returncode == 2
+    world.stop()
+    done = world.ctl("status", check=False)
+    assert done.returncode == 1 and "is coldstreamd running" in done.stderr, done.stderr
+
+
+def journal_gets_fields(world):
+    """in the journal: PRIORITY, MESSAGE_ID of the message, CODE_*, COLDSTREAM_*; text where journald is not there"""
+    world.configure()
+    with open(f"{world.folder}/stream", "w") as stream:
+        identity = os.fstat(stream.fileno())
+        journal = {"JOURNAL_STREAM": f"{identity.st_dev}:{identity.st_ino}"}
+        os.makedirs("/run/systemd/journal", exist_ok=True)      # on a tmpfs of this process's own namespace
+        world.start(journal, stderr=stream)                     # nobody listens: not one line may be lost
+        world.stop()
+        text = open(stream.name).read()
+        assert " notice started " in text and " notice stopped" in text, text
+        journald = Datagrams("/run/systemd/journal/socket")
+        world.start(journal, stderr=stream)
+        world.ctl("log-level", "debug")
+        world.configure("join: {windw: 1m}\n")
+        world.ctl("reload", check=False)
+        world.configure()
+        world.stop()
+        heard = lambda what: [f for f in map(journal_fields, list(journald.got)) if f["MESSAGE"].startswith(what)]
+        until(lambda: heard("stopped"), "the last line")
+        assert open(stream.name).read() == text, "stderr got lines that the journal got too"
+    started, refused = heard("started ")[0], heard("reload refused")[0]
+    assert (started["PRIORITY"], refused["PRIORITY"]) == ("5", "3")
+    for fields in map(journal_fields, journald.got):
+        assert re.fullmatch("[0-9a-f]{32}", fields["MESSAGE_ID"]) and fields["CODE_FILE"].endswith(".c") and int(fields["CODE_LINE"]) > 0
+        assert fields["CODE_FUNC"] and fields["SYSLOG_IDENTIFIER"] == "coldstreamd"
+        assert "\n" not in fields["MESSAGE"] and SECRET not in str(fields)
+        assert int(fields["PRIORITY"]) > 4 or "COLDSTREAM_REMEDY" in fields, f"no remedy: {fields}"
+    assert started["COLDSTREAM_CONTROL"] == world.control, started
+    assert (started["CODE_FUNC"], started["CODE_FILE"]) == ("run", "daemon/main.c"), started
+    assert refused["MESSAGE_ID"] != started["MESSAGE_ID"] and "windw" in refused["COLDSTREAM_REASON"]
+    if shutil.which("xxhsum"):
+        known = subprocess.run(["xxhsum", "-H2"], input=b"reload refused", capture_output=True, check=True).stdout.split()[0].decode()
+        assert refused["MESSAGE_ID"] == known, (refused["MESSAGE_ID"], known)
+
+
+def main():
+    tests = [systemd_is_told, nobody_reads_what_systemd_is_told, reload_tells_and_refuses,
+             status_at_a_glance, journal_gets_fields]
+    private = os.environ.get("PRIVATE_RUN") == "yes"
+    failed = 0
+    for number, test in enumerate(tests, 1):
+        name = test.__name__
+        if test is journal_gets_fields and not private:
+            print(f"ok {number} - {name} # SKIP no mount namespace of our own: not root")
+            continue
+        world, begin = World(), time.monotonic()
+        try:
+            test(world)
+            print(f"ok {number} - {name} # {time.monotonic() - begin:.1f} s", flush=True)
+        except Exception:
+            failed = 1
+            print(f"not ok {number} - {name}\n" + "".join("# " + line + "\n" for line in traceback.format_exc().splitlines()), flush=True)
+            if os.path.exists(f"{world.folder}/log"):
+                print("".join("# " + line + "\n" for line in world.log().splitlines()[-30:]))
+        finally:
+            world.close()
+    print(f"1..{len(tests)}")
+    return failed
+
+
+if __name__ == "__main__":
+    again = ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none /run && PRIVATE_RUN=yes exec "$@"', "sh",
+             sys.executable, *sys.argv]
+    if os.geteuid() == 0 and "PRIVATE_RUN" not in os.environ and subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0:
+        os.execvp(again[0], again)
+    sys.exit(main())
