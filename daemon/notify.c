@@ -95,7 +95,7 @@ static int64_t watchdog_milliseconds(void)
 
 void notify_alive(int64_t moved)
 {
-    static _Atomic int64_t told;
+    static _Atomic int64_t told = INT64_MIN / 2;
     int64_t interval = watchdog_milliseconds(), now = clock_monotonic();
     if (!interval || now - moved > interval / 2 || now - atomic_load(&told) < interval / 4) return;
     atomic_store(&told, now);
