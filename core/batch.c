@@ -140,38 +140,6 @@ struct batch *batch_build(const struct features *features, struct example *const
     return batch;
 }
 
-/* Example i > 0 gets the values of example 0 in this column. */
-static void repeat_first(struct batch_column *column, size_t count, struct arena *arena)
-{
-    uint32_t values = column->offset[1];
-    uint32_t *row = arena_take(arena, count * values * sizeof *row);
-    for (size_t i = 0; i < count; i++) {
-        memcpy(row + i * values, column->row, values * sizeof *row);
-        column->offset[i + 1] = (uint32_t)((i + 1) * values);
-    }
-    column->row = row;
-}
-
-struct batch *batch_build_candidates(const struct features *features, struct example *const *example, size_t count,
-                                     struct arena *arena)
-{
-    struct batch *batch = batch_build(features, example, count, arena);
-    batch->leader = arena_take_zeroed(arena, count * sizeof *batch->leader);
-    if (count < 2) return batch;
-    size_t begin = features->group_categorical_begin[GROUP_USER];
-    for (size_t column = begin; column < begin + features->group_categorical[GROUP_USER]; column++)
-        repeat_first(&batch->column[column], count, arena);
-    repeat_first(&batch->behavior, count, arena);
-    begin = features->group_dense_begin[GROUP_USER];
-    for (size_t column = begin; column < begin + features->group_dense[GROUP_USER]; column++)
-        for (size_t i = 1; i < count; i++) batch->dense[column * count + i] = batch->dense[column * count];
-    for (size_t i = 1; i < count; i++) {
-        batch->is_new[i] = batch->is_new[0];
-        batch->user[i] = batch->user[0];
-    }
-    return batch;
-}
-
 static size_t copy_values(const struct batch_column *column, size_t i, const struct batch_table *table, uint64_t *key)
 {
     size_t count = column->offset[i + 1] - column->offset[i];
@@ -231,7 +199,6 @@ bool batch_check(const struct features *features, const struct batch *batch)
         bool is_new = batch->behavior.offset[i + 1] == batch->behavior.offset[i];
         if (batch->is_new[i] != is_new || batch->clicked[i] > 1 || batch->converted[i] > 1 || !batch->id[i])
             return false;
-        if (batch->leader && batch->leader[i] > i) return false;
     }
     return true;
 }

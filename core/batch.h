@@ -33,8 +33,6 @@ struct batch {
     int64_t *time;                      /* of the impression */
     int64_t *released;                  /* event time at which it left the joiner */
     const char **id;                    /* impression ids, NUL-terminated */
-    uint32_t *leader;                   /* NULL, or for each example the first (<= itself) that has the same user part
-                                           (user features and behaviors): scoring computes that part once */
     int64_t last_time;                  /* largest event time (released) in it: the clock of expiry */
     bool shown_only;                    /* impressions as they are shown: to be scored, not learned */
     uint64_t events;                    /* carried along for the owner */
@@ -44,9 +42,6 @@ struct batch {
 /* Copies the examples into `arena` (reset first); the examples stay the caller's. Costs one hash probe a value. */
 struct batch *batch_build(const struct features *features, struct example *const *example, size_t count,
                           struct arena *arena);
-/* As above for one user's many candidates: all examples share the first one's user part. Sets leader. */
-struct batch *batch_build_candidates(const struct features *features, struct example *const *example, size_t count,
-                                     struct arena *arena);
 /* Example i of a batch again: its values, user, item, labels and times; without an id, and not judged by its showing.
  * The caller frees. */
 struct example *batch_example(const struct features *features, const struct batch *batch, size_t i);

@@ -19,7 +19,7 @@ struct running { double count, mean, m2; };     /* Welford's, of one dense featu
 struct model {
     const struct features *features;
     size_t dimension, width;                /* d; of z */
-    size_t group_offset[GROUPS], behavior_offset, user_width;       /* places in z; z_a, dense_a and z_v together */
+    size_t group_offset[GROUPS], behavior_offset;       /* places in z */
     struct compute compute;
     struct parameter_set set;
     struct running *running;                /* [features->dense_count] */
@@ -51,7 +51,7 @@ struct model_layout model_layout(const struct features *features, size_t dimensi
         layout.width += dimension + features->group_dense[group];
         if (group != GROUP_USER) continue;
         layout.behavior_offset = layout.width;
-        layout.user_width = layout.width += dimension;
+        layout.width += dimension;
     }
     return layout;
 }
@@ -76,7 +76,6 @@ struct model *model_create(const struct features *features, size_t dimension, co
     struct model_layout layout = model_layout(features, dimension);
     memcpy(m->group_offset, layout.group_offset, sizeof m->group_offset);
     m->behavior_offset = layout.behavior_offset;
-    m->user_width = layout.user_width;
     m->width = layout.width;
     struct zero_shot_shape shape = { features->group_categorical[GROUP_USER], features->group_dense[GROUP_USER],
                                      dimension, features->behavior_max_length };
@@ -183,22 +182,15 @@ static float standardised(const struct model *m, size_t dense, double value)
     return (float)(value > DENSE_LIMIT ? DENSE_LIMIT : value < -DENSE_LIMIT ? -DENSE_LIMIT : value);
 }
 
-static bool is_leader(const struct batch *batch, size_t example)
-{
-    return !batch->leader || batch->leader[example] == example;
-}
-
 static void pool_example(const struct model *m, struct model_pass *pass, size_t i, float *value)
 {
     const struct features *features = m->features;
     const struct batch *batch = pass->batch;
     float *z = pass->z + i * m->width;
     size_t d = m->dimension, attributes = features->group_categorical[GROUP_USER];
-    bool leader = is_leader(batch, i);
     memset(z, 0, m->width * sizeof *z);
     for (size_t f = 0; f < features->count; f++) {
         const struct feature *feature = &features->feature[f];
-        if (feature->group == GROUP_USER && !leader) continue;
         size_t begin = m->group_offset[feature->group];
         if (feature->kind == FEATURE_DENSE) {
             z[begin + d + feature->column - features->group_dense_begin[feature->group]] =
@@ -212,7 +204,7 @@ static void pool_example(const struct model *m, struct model_pass *pass, size_t 
         if (feature->group == GROUP_USER) pass->present[attribute] = present;
         if (present) add_row(z + begin, mean, 1.0f, d);
     }
-    if (!leader || batch->is_new[i]) return;
+    if (batch->is_new[i]) return;
     const struct model_rows *rows = &pass->rows[features->behavior_table];
     for (uint32_t j = batch->behavior.offset[i]; j < batch->behavior.offset[i + 1]; j++)
         if (rows->present[batch->behavior.row[j]])
@@ -352,12 +344,9 @@ struct model_pass *model_forward_score(struct model *m, const struct batch *batc
     pass->present = arena_take(scratch, batch->size * attributes);
     pass->new_user = arena_take(scratch, batch->size * sizeof *pass->new_user);
     for (size_t i = 0; i < batch->size; i++)
-        if (batch->is_new[i] && is_leader(batch, i)) pass->new_user[pass->new_users++] = (uint32_t)i;
+        if (batch->is_new[i]) pass->new_user[pass->new_users++] = (uint32_t)i;
     pool(m, pass, NULL, scratch);
     generate(m, pass, NULL, scratch);
-    for (size_t i = 0; batch->leader && i < batch->size; i++)
-        if (!is_leader(batch, i))
-            memcpy(pass->z + i * m->width, pass->z + batch->leader[i] * m->width, m->user_width * sizeof *pass->z);
     struct ranking_input in = ranking_input(m, pass);
     float *logit = arena_take(scratch, m->ranking_ops->outputs * batch->size * sizeof *logit);
     pass->ranking = m->ranking_ops->score(m->ranking, &m->compute, &in, logit, scratch);
@@ -503,7 +492,6 @@ double model_train_ranking(struct model *m, struct model_pass *pass, uint64_t se
                            struct arena *scratch)
 {
     const struct batch *batch = pass->batch;
-    assert(!batch->leader);
     struct ranking_input in = ranking_input(m, pass);
     float *logit = arena_take(scratch, m->ranking_ops->outputs * batch->size * sizeof *logit);
     float *dlogit = arena_take(scratch, m->ranking_ops->outputs * batch->size * sizeof *dlogit);

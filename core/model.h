@@ -19,7 +19,7 @@
  * two values seen: mean 0, variance 1. A value without a row counts as absent: zeros, masked in attention, and not
  * counted in a multi-valued feature's mean. */
 
-struct model_layout { size_t width, group_offset[GROUPS], behavior_offset, user_width; };  /* user_width: up to z_c */
+struct model_layout { size_t width, group_offset[GROUPS], behavior_offset; };
 struct model_layout model_layout(const struct features *features, size_t dimension);
 
 /* The batch's rows as the model reads them: for each table row[count, d], and whether the key has a row at all (an
@@ -33,8 +33,8 @@ struct model *model_create(const struct features *features, size_t dimension, co
 /* Where learning starts: weights Glorot-uniform by (seed, canonical name), variances and scales 1, biases 0. */
 void model_start(struct model *model, uint64_t seed);
 void model_destroy(struct model *model);
-/* As serving does: no dropout, running statistics, generated behaviors for new users (once a leader where batch->leader
- * is set). click_probability [batch->size]. scratch is not reset. */
+/* As serving does: no dropout, running statistics, generated behaviors for new users. click_probability
+ * [batch->size]. scratch is not reset. */
 void model_score(struct model *model, const struct batch *batch, const struct model_rows *rows, struct arena *scratch,
                  float *click_probability);
 /* Every parameter and statistic once, no optimizer state (dense features' running mean and variance included). */
@@ -78,8 +78,7 @@ struct model_pass *model_forward_score(struct model *model, const struct batch *
                                        struct arena *scratch, float *click_probability);
 /* Rows came to be since: changed[i] says that example i reads one of them. */
 void model_refresh(struct model *model, struct model_pass *pass, const uint8_t *changed, struct arena *scratch);
-/* Ranking forward and backward: sets the gradients of the group PARAMETER_RANKING. Returns the mean loss. Not for
- * batches with leaders. */
+/* Ranking forward and backward: sets the gradients of the group PARAMETER_RANKING. Returns the mean loss. */
 double model_train_ranking(struct model *model, struct model_pass *pass, uint64_t seed, uint64_t step,
                            struct arena *scratch);
 /* The gradient of table's rows [batch->table[table].count, d], after model_train_ranking. */

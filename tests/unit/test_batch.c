@@ -63,7 +63,6 @@ static void test_every_value_is_found_again(void **state)
     struct batch *batch = batch_build(features, example, SIZE, arena);
     assert_true(batch_check(features, batch));
     assert_int_equal(batch->size, SIZE);
-    assert_null(batch->leader);
     assert_true(batch->last_time == 1000);
     for (size_t i = 0; i < SIZE; i++) {
         const uint64_t *key = example_keys(example[i]);
@@ -113,24 +112,6 @@ static void test_check_sees_damage(void **state)
     assert_false(batch_check(features, batch));
     free(example[0]);
     free(example[1]);
-}
-
-static void test_candidates_share_the_first_ones_user(void **state)
-{
-    (void)state;
-    struct example *example[3] = { make(1, 3, (size_t[4]){ 2, 1, 1, 0 }), make(2, 0, (size_t[4]){ 0, 1, 1, 2 }),
-                                   make(3, 5, (size_t[4]){ 1, 0, 1, 0 }) };
-    struct batch *batch = batch_build_candidates(features, example, 3, arena);
-    assert_true(batch_check(features, batch));
-    for (size_t i = 0; i < 3; i++) {
-        assert_int_equal(batch->leader[i], 0);
-        assert_values(&batch->column[CITY], i, &batch->table[features->feature[0].table], example_keys(example[0]), 2);
-        assert_values(&batch->behavior, i, &batch->table[features->behavior_table], example_behaviors(example[0]), 3);
-        assert_int_equal(batch->is_new[i], 0);
-        assert_true(batch->dense[i] == 1.0f);
-        assert_int_equal(batch->column[BESIDE].offset[i + 1] - batch->column[BESIDE].offset[i], i == 1 ? 2 : 0);
-    }
-    for (size_t i = 0; i < 3; i++) free(example[i]);
 }
 
 static void test_empty_batch(void **state)
@@ -190,7 +171,6 @@ int main(void)
         cmocka_unit_test(test_every_value_is_found_again),
         cmocka_unit_test(test_an_example_comes_back_out),
         cmocka_unit_test(test_check_sees_damage),
-        cmocka_unit_test(test_candidates_share_the_first_ones_user),
         cmocka_unit_test(test_empty_batch),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,4 @@
-/* What serving relies on: candidates of one user score as they would one by one, and a model filled from another's
- * tensors scores the same, derived weights included. */
+/* What serving relies on: a model filled from another's tensors scores the same, derived weights included. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -36,40 +35,6 @@ static void score(struct model *model, const struct features *features, const st
     model_score(model, batch, rows, scratch, probability);
     arena_destroy(scratch);
 }
-
-/* An item's example for one user, old or new. */
-static struct example *candidate(const struct features *features, size_t behaviors, uint64_t item)
-{
-    struct example *e = example_create(features, 1, behaviors, 4);
-    memcpy(example_id(e), "i", 2);
-    memset(example_keys_of(e), 1, 4);
-    for (size_t j = 0; j < 4; j++) example_keys(e)[j] = j == 3 ? item : j + 1;
-    for (size_t j = 0; j < behaviors; j++) example_behaviors(e)[j] = j + 1;
-    for (size_t j = 0; j < 3; j++) example_dense(e)[j] = 0.25f;
-    return e;
-}
-
-static void check_candidates(size_t behaviors)
-{
-    enum { CANDIDATES = 5 };
-    struct features *features = small_features();
-    struct model *model = create(features, 1);
-    struct arena *arena = arena_create(1 << 12);
-    struct example *example[CANDIDATES];
-    float together[CANDIDATES], alone[CANDIDATES];
-    for (size_t i = 0; i < CANDIDATES; i++) example[i] = candidate(features, behaviors, i + 1);
-    score(model, features, batch_build_candidates(features, example, CANDIDATES, arena), together);
-    score(model, features, batch_build(features, example, CANDIDATES, arena), alone);
-    for (size_t i = 0; i < CANDIDATES; i++) assert_float_equal(together[i], alone[i], 1e-6);
-    assert_true(fabsf(together[0] - together[1]) > 1e-6f);
-    for (size_t i = 0; i < CANDIDATES; i++) free(example[i]);
-    arena_destroy(arena);
-    model_destroy(model);
-    features_destroy(features);
-}
-
-static void test_candidates_of_an_old_user(void **state) { (void)state; check_candidates(3); }
-static void test_candidates_of_a_new_user(void **state) { (void)state; check_candidates(0); }
 
 struct source { struct tensor tensor[128]; size_t count; };
 
@@ -120,7 +85,6 @@ static void test_filled_from_tensors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_candidates_of_an_old_user), cmocka_unit_test(test_candidates_of_a_new_user),
         cmocka_unit_test(test_filled_from_tensors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
