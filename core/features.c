@@ -209,7 +209,7 @@ size_t number_text(double value, char text[32])
         memcpy(out, digits, (size_t)k);
         memset(out + k, '0', (size_t)(n - k));
         out += n;
-    } else if (0 < n && n <= 21) {
+    } else if (0 < n && n < k) {
         memcpy(out, digits, (size_t)n);
         out[n] = '.';
         memcpy(out + n + 1, digits + n, (size_t)(k - n));

@@ -117,7 +117,7 @@ bool checkpoint_repoint(const char *directory, uint64_t version, struct cs_error
     if (!version_path(path, directory, version, err) || !join(manifest, path, "manifest.json", err) ||
         !join(current, directory, "current", err)) return false;
     if (access(manifest, R_OK)) return cs_fail(err, CS_FAILED, "%s has no version %" PRIu64, directory, version);
-    snprintf(name, sizeof name, ".current-%ld-%p", (long)getpid(), (void *)name); /* other threads' names differ */
+    snprintf(name, sizeof name, ".current-%ld-%p", (long)getpid(), (void *)temporary); /* other threads' names differ */
     if (!join(temporary, directory, name, err)) return false;
     snprintf(name, sizeof name, "%020" PRIu64, version);
     unlink(temporary);

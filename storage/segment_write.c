@@ -257,7 +257,7 @@ bool segment_writer_added(struct segment_writer *writer, size_t size,
             return cs_fail(err, CS_FAILED, "section '%s' gave a record that is none", writer->section.name);
         if (seen && !seen(self, record, err)) return false;
         int64_t step = (int64_t)record->slot - writer->last_slot;
-        uint64_t zigzag = (uint64_t)step << 1 ^ (uint64_t)(step >> 63);
+        uint64_t zigzag = (uint64_t)step << 1 ^ (step < 0 ? UINT64_MAX : 0);
         bytes_varint(&writer->index, zigzag << 1 | (record->size != writer->last_size));
         if (record->size != writer->last_size) bytes_varint(&writer->index, record->size);
         writer->last_slot = record->slot;
