@@ -393,6 +393,10 @@ static void find_rows(struct scoring *scoring)
 
 void scoring_score(struct scoring *scoring, float *score)
 {
+    if (!scoring->own_count) {          /* a user without candidates: there may be no arrays yet to point into */
+        scoring_drop(scoring);
+        return;
+    }
     arena_reset(scoring->scratch);
     struct model_shared *shared = arena_take(scoring->scratch, scoring->shared_count * sizeof *shared);
     struct model_own *own = arena_take(scoring->scratch, scoring->own_count * sizeof *own);
@@ -411,9 +415,8 @@ void scoring_score(struct scoring *scoring, float *score)
                                      .row = scoring->row + part->key,
                                      .dense = scoring->dense + part->dense };
     }
-    if (scoring->own_count)
-        model_score_fixed(scoring->scorer->model, shared, scoring->shared_count, own, scoring->own_count,
-                          scoring->scratch, score);
+    model_score_fixed(scoring->scorer->model, shared, scoring->shared_count, own, scoring->own_count, scoring->scratch,
+                      score);
     scoring_drop(scoring);
 }
 
