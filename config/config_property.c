@@ -61,9 +61,11 @@ void config_check_property(struct loader *loader, const struct node *node, const
     }
     char message[512] = "";
     if (!value || !loader->check_property || loader->check_property(key, value, message, sizeof message)) return;
-    /* librdkafka quotes the value that it refuses: a secret's must not come out that way. */
+    /* librdkafka quotes the value that it refuses, as far as there is room: a secret must not come out that way. */
+    char beginning[5];
+    snprintf(beginning, sizeof beginning, "%s", value);
     if (*value && (referenced || strstr(key, "password") || strstr(key, "secret") || strstr(key, ".pem")) &&
-        strstr(message, value))
+        strstr(message, beginning))
         snprintf(message, sizeof message, "its value is refused (not shown: it may be a secret)");
     problem_add(loader->problems, line, column, "source.kafka.properties: \"%s\": %s", key,
                 *message ? message : "refused");

@@ -157,16 +157,17 @@ char *value_text_text(struct pool *pool, const char *text)
 
 /* ---- references ---- */
 
-static const char *read_secret(struct pool *pool, const char *path, const char **why)
+/* shown: the path as messages may have it. */
+static const char *read_secret(struct pool *pool, const char *path, const char *shown, const char **why)
 {
     const char *value = NULL;
     struct stat status;
     int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file < 0 || fstat(file, &status) != 0) *why = pool_format(pool, "%s can't be read: %s", path, strerror(errno));
-    else if (!S_ISREG(status.st_mode)) *why = pool_format(pool, "%s is not a file", path);
-    else if (status.st_mode & S_IWOTH) *why = pool_format(pool, "%s can be changed by everyone: chmod o-w it", path);
+    if (file < 0 || fstat(file, &status) != 0) *why = pool_format(pool, "%s can't be read: %s", shown, strerror(errno));
+    else if (!S_ISREG(status.st_mode)) *why = pool_format(pool, "%s is not a file", shown);
+    else if (status.st_mode & S_IWOTH) *why = pool_format(pool, "%s can be changed by everyone: chmod o-w it", shown);
     else if (status.st_size > SECRET_MAX)
-        *why = pool_format(pool, "%s is too large for a secret: %lld bytes of at most %d", path,
+        *why = pool_format(pool, "%s is too large for a secret: %lld bytes of at most %d", shown,
                            (long long)status.st_size, SECRET_MAX);
     else {
         char *text = pool_take(pool, (size_t)status.st_size + 1);
@@ -179,8 +180,8 @@ static const char *read_secret(struct pool *pool, const char *path, const char *
         if (length > 0 && text[length - 1] == '\n') length--;
         if (length > 0 && text[length - 1] == '\r') length--;
         text[length] = 0;
-        if (length == 0) *why = pool_format(pool, "%s is empty", path);
-        else if (memchr(text, 0, length)) *why = pool_format(pool, "%s holds a NUL byte", path);
+        if (length == 0) *why = pool_format(pool, "%s is empty", shown);
+        else if (memchr(text, 0, length)) *why = pool_format(pool, "%s holds a NUL byte", shown);
         else value = text;
     }
     if (file >= 0) close(file);
@@ -217,10 +218,12 @@ static const char *expand_variables(struct pool *pool, const char *text, bool *r
 
 const char *value_resolve(struct pool *pool, const char *text, bool whole, bool *referenced, const char **why)
 {
+    const char *written = text;
     if (strstr(text, "${") && !(text = expand_variables(pool, text, referenced, why))) return NULL;
+    const char *shown = text == written ? NULL : written;       /* a variable may hold a secret, even as a path */
     if (whole && strncmp(text, "file:", 5) == 0) {
         *referenced = true;
-        return read_secret(pool, text + 5, why);
+        return read_secret(pool, text + 5, shown ? shown : text + 5, why);
     }
     if (whole && strncmp(text, "credential:", 11) == 0) {
         const char *directory = getenv("CREDENTIALS_DIRECTORY"), *name = text + 11;
@@ -228,7 +231,10 @@ const char *value_resolve(struct pool *pool, const char *text, bool whole, bool 
         if (!directory)
             *why = "there are no credentials: CREDENTIALS_DIRECTORY is not set (systemd's LoadCredential sets it)";
         else if (!*name || strchr(name, '/')) *why = "a credential is named without directories";
-        else return read_secret(pool, pool_format(pool, "%s/%s", directory, name), why);
+        else {
+            const char *path = pool_format(pool, "%s/%s", directory, name);
+            return read_secret(pool, path, shown ? shown : path, why);
+        }
         return NULL;
     }
     return text;
