@@ -28,6 +28,7 @@ archive  = $(BUILD)/libinternal.a
 unit     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c tests/gradient/test_*.c))
 flow     = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/flow/test_*.c))
 fuzzers  = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
+replays  = $(fuzzers:$(BUILD)/tests/fuzz/fuzz_%=$(BUILD)/tests/fuzz/replay_%)
 helpers  = $(patsubst %.c,$(BUILD)/%,$(filter-out $(wildcard tests/*/test_*.c tests/fuzz/*.c tests/tsan/*.c),$(wildcard tests/kafka/*.c))) \
            $(BUILD)/tests/crash/broker $(BUILD)/tests/crash/faults.so
 programs = $(BUILD)/coldstreamd $(BUILD)/coldstreamctl $(BUILD)/coldstream-serve
@@ -90,8 +91,11 @@ $(flow) $(BUILD)/tests/crash/broker: $(BUILD)/tests/flow/mock_broker.o
 $(BUILD)/tests/crash/faults.so: tests/crash/faults.c $(BUILD)/.flags
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -g -O1 $(WARN) -D_GNU_SOURCE -U_FORTIFY_SOURCE -fPIC -shared $< -ldl -o $@
-$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(archive)
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(archive)
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ -lcmocka $(LDLIBS) -o $@
+# The same target without libFuzzer, for any compiler: shows it the files that it is given.
+$(BUILD)/tests/fuzz/replay_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/replay.o $(archive) $(thrd_shim)
+	$(CC) $(LDFLAGS) $(program_flags) $(filter %.o,$^) $(archive) -lcmocka $(LDLIBS) -o $@
 
 # ---- the library: daemon/coldstream.c and what it needs of the rest; only coldstream_* is visible from outside
 
@@ -110,11 +114,11 @@ setup: ## installs the packages needed to build (Debian; by sudo when not root)
 	@tools/setup.sh build
 
 test: ## sets up, builds, and runs every test; the last line is `N passed, N failed`
-	@tools/setup.sh build test library package monitor browser kafka data
+	@tools/setup.sh build test library package monitor browser kafka data fuzz
 	$(again) run-test
 run-test: all test-programs
-	@tests/run.sh $(BUILD) layers style unit gradient golden library flow crash system kafka data
-test-programs: $(unit) $(flow) $(helpers)
+	@tests/run.sh $(BUILD) layers style unit gradient golden library flow crash system fuzz kafka data
+test-programs: $(unit) $(flow) $(helpers) $(replays)
 
 unit: $(unit) ## builds and runs the unit and gradient tests alone
 	@tests/run.sh $(BUILD) unit gradient
@@ -134,18 +138,21 @@ sanitize: ## unit, gradient and flow tests under ASan + UBSan, then under TSan
 asan  = BUILD=build-asan SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' OPTIMIZE=-O1
 tsan  = BUILD=build-tsan SANITIZE='-fsanitize=thread -fno-omit-frame-pointer' OPTIMIZE=-O1
 run-asan run-tsan: run-%:
-	$(again) $($*) sanitized SUITES='unit gradient flow'
+	$(again) $($*) sanitized SUITES='unit gradient flow replay'
 sanitized: all test-programs
 	@tests/run.sh $(BUILD) $(SUITES)
 
-FUZZ_SECONDS ?= 60
-fuzz: ## libFuzzer with ASan + UBSan on every target, FUZZ_SECONDS each
-	@tools/setup.sh build fuzz
-	$(again) CC=clang BUILD=build-fuzz OPTIMIZE=-O1 SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' run-fuzz
-run-fuzz: $(fuzzers)
-	@set -e; for fuzzer in $(fuzzers); do name=$${fuzzer##*/fuzz_}; mkdir -p $(BUILD)/corpus/$$name; \
-	    echo "== $$name"; $$fuzzer -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$(BUILD)/ \
-	    $(BUILD)/corpus/$$name $$(ls -d tests/fuzz/corpus/$$name 2>/dev/null); done
+FUZZ_SECONDS ?= 3600
+FUZZ_BUILD ?= build-fuzz
+FUZZ ?= $(sort $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c)))
+fuzz: ## libFuzzer with ASan + UBSan: FUZZ="decode score" (default: all), FUZZ_SECONDS=3600 each, a target a processor
+	@tools/setup.sh build test fuzz
+	$(again) fuzzers
+	@tests/fuzz/run.sh $(FUZZ_BUILD) $(FUZZ_SECONDS) $(FUZZ)
+fuzzers:
+	$(again) CC=clang BUILD=$(FUZZ_BUILD) OPTIMIZE=-O1 \
+	    SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' run-fuzzers
+run-fuzzers: $(fuzzers)
 
 check-layers: ## includes against ARCHITECTURE.md's table
 	@tools/check_layers.sh
@@ -200,7 +207,7 @@ clean: ## removes what was built
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 18
 
-.PHONY: all build setup test run-test test-programs unit torture run-torture sanitize sanitized run-asan run-tsan fuzz run-fuzz check-layers check-style wrap \
+.PHONY: all build setup test run-test test-programs unit torture run-torture sanitize sanitized run-asan run-tsan fuzz fuzzers run-fuzzers check-layers check-style wrap \
     bench demo demo-movielens helpers install clean help force
 .SECONDARY:
 .DELETE_ON_ERROR:

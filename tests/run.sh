@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs suites of tests and counts them. The very last line on stdout is `N passed, N failed`; the exit status says the same.
-# usage: run.sh BUILD SUITE...     suites: layers style unit gradient golden library flow crash system kafka data
+# usage: run.sh BUILD SUITE...     suites: layers style unit gradient golden library flow crash system fuzz replay kafka data
 #
 # A test is a program or script that prints TAP lines (`ok ...`, `not ok ...`): cmocka's programs do when asked to. One that
 # prints none counts as a single test by its exit status. One that dies, or overruns its time, counts as failed whatever it printed.
@@ -74,6 +74,16 @@ scripts() { # SECONDS SUITE [AT_ONCE]: the suite's scripts, one after the other 
     wait
 }
 
+replay() {  # every file of each fuzz target's corpus, and all that was ever found
+    local source target
+    for source in tests/fuzz/fuzz_*.c; do
+        target=$(basename "$source" .c) target=${target#fuzz_}
+        while [ "$(jobs -rp | wc -l)" -ge "$jobs_at_once" ]; do wait -n; done
+        one "replay/$target" 120 "$build/tests/fuzz/replay_$target" tests/fuzz/corpus/"$target"/* &
+    done
+    wait
+}
+
 for suite; do
     case $suite in
     layers|style)  one "$suite" 60 "tools/check_$suite.sh" ;;
@@ -81,6 +91,8 @@ for suite; do
     golden)        one golden 300 tests/golden/run.sh "$build" ;;
     flow)          several 180 flow; scripts 300 flow ;;
     crash)         : >"$build/torture.tsv"; scripts "${CRASH_SECONDS:-300}" crash "$jobs_at_once" ;;
+    replay)        replay ;;
+    fuzz)          replay; one fuzz 600 tests/fuzz/brief.sh ;;
     library|system|kafka|data) scripts 600 "$suite" ;;
     *)             echo "run.sh: unknown suite $suite" >&2; exit 2 ;;
     esac
