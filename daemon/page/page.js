@@ -82,33 +82,24 @@ async function poll() {
 
 /* ---- what stands at the top */
 
-const reasonText = reason => typeof reason === 'string' ? reason
-  : [reason.reason || reason.text, reason.remedy].filter(part => typeof part === 'string').join(': ') || JSON.stringify(reason);
-
+/* What the daemon knows to be wrong, those first that keep it from being ready; then what only numbers over time tell. */
 function problemsOf(ready) {
-  const bad = [], warn = [], { checkpoint, snapshot, join, deltas, zero_shot: zeroShot, events } = status;
-  for (const reason of ready.reasons || []) bad.push(['Not ready', reasonText(reason)]);
-  if (join.adds_up === false) bad.push(['Join', 'its counts do not add up to what came in: a defect; keep this snapshot and report it']);
-  if (snapshot.error && ready.ready) bad.push(['Snapshot', snapshot.error]);
-  if (checkpoint.error) bad.push(['Publishing', checkpoint.error]);
-  if (checkpoint.held) warn.push(['Publishing is held', checkpoint.hold + ' (coldstreamctl resume goes on)']);
-  if (checkpoint.gate && checkpoint.gate.open === false && checkpoint.gate.reason)
-    warn.push(['Gate', `refused version ${checkpoint.gate.version ?? ''}: ${checkpoint.gate.reason}`]);
-  if (deltas && deltas.failures_in_row) warn.push(['Deltas', `${format.count(deltas.failures_in_row)} in a row failed: ${deltas.error}`]);
-  if (status.dead_letters_lost) warn.push(['Dead letters', `${format.count(status.dead_letters_lost)} could not be delivered: do the .dlq topics exist?`]);
-  if (status.nonfinite_skipped) warn.push(['Skipped', `${format.count(status.nonfinite_skipped)} batches whose loss or gradients were not finite (see the snapshot directory's aside/)`]);
-  if (zeroShot && zeroShot.note && zeroShot.note.includes('although')) warn.push(['Zero-shot tower', zeroShot.note]);
+  const bad = (ready.reasons || []).map(String), { zero_shot: zeroShot, events } = status;
+  const warn = (status.problems || []).map(String).filter(text => !bad.includes(text));
+  if (status.nonfinite_skipped)
+    warn.push(`${format.count(status.nonfinite_skipped)} batches skipped, as loss or gradients were not finite: see aside/ in the snapshot's directory`);
+  if (zeroShot && zeroShot.note && zeroShot.note.includes('although')) warn.push(`zero-shot tower ${zeroShot.note}`);
   const last = key => history && history.series[key] ? history.series[key][history.series[key].length - 1] : null;
   if (last('rejected_per_second') > 0.01 * last('events_per_second') + 0.01) {
     const worst = Object.entries(events).filter(([name]) => name !== 'ok' && name !== 'empty').sort((a, b) => b[1] - a[1])[0];
-    warn.push(['Records', `${format.amount(last('rejected_per_second'))} a second can't be used, mostly: ${worst ? worst[0] : ''}`]);
+    warn.push(`${format.amount(last('rejected_per_second'))} records a second can't be used, most of all so far: ${worst[0].replace(/_/g, ' ')}; they are in the topics .dlq`);
   }
   return { bad, warn };
 }
 
 function showProblems(ready) {
   const { bad, warn } = problemsOf(ready);
-  const line = kind => ([name, text]) => make('p', { class: kind }, make('b', {}, name), text);
+  const line = kind => text => make('p', { class: kind }, text);
   const lines = [...bad.map(line('problem')), ...warn.map(line('problem warn'))], text = lines.map(node => node.textContent).join('\n');
   if (place('problems').dataset.text === text) return;        /* said once, not every two seconds, by a screen reader */
   place('problems').dataset.text = text;
@@ -138,14 +129,14 @@ function ago(ms) {
 }
 
 function showTiles() {
-  const { metrics, snapshot, checkpoint, deltas, sources } = status;
+  const { metrics, snapshot, checkpoint, deltas, lag } = status;
   const last = key => history.series[key] && history.series[key].length ? history.series[key][history.series[key].length - 1] : null;
   const groups = key => ['new', 'old'].map(name => `${name} ${format.ratio(metrics[name].window[key])}`).join(' · ');
-  const lags = sources.map(source => source.lag), lag = lags.length && lags.every(known) ? lags.reduce((a, b) => a + b, 0) : null;
+  const caughtUp = status.idle && status.lag === 0;
   const version = checkpoint.version ? `version ${checkpoint.version}` : 'nothing published yet';
   place('tiles').replaceChildren(
-    tile('Learning', format.amount(last('examples_per_second')), 'examples/s', `${format.count(status.examples.all)} in all`),
-    tile('Behind the stream', format.seconds(status.event_lag_seconds), '', lag === null ? 'ends of partitions not known' : `${format.count(lag)} records to be read`),
+    tile('Learning', format.amount(status.rate.examples_per_second), 'examples/s', `${format.count(status.examples.all)} in all`),
+    tile('Behind the stream', caughtUp ? 'caught up' : format.seconds(status.event_lag_seconds), '', lag === null ? 'ends of partitions not known' : `${format.count(lag)} records to be read`),
     tile('AUC', format.ratio(metrics.all.window.auc), '', groups('auc')),
     tile('Log loss', format.ratio(metrics.all.window.log_loss), '', groups('log_loss')),
     deltas ? tile('Readers get it after', format.seconds(deltas.sent ? deltas.freshness_seconds : null), '', `delta ${deltas.sequence}, ${ago(deltas.last)}`)
