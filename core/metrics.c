@@ -267,9 +267,10 @@ struct metrics_report metrics_report_newest(const struct metrics *metrics, enum 
     return report;
 }
 
-uint64_t metrics_examples(const struct metrics *metrics)
+uint64_t metrics_examples(const struct metrics *metrics, enum metrics_users users)
 {
-    return metrics->totals.sums[0].examples + metrics->totals.sums[1].examples;
+    return (users == USERS_NEW ? 0 : metrics->totals.sums[0].examples) +
+           (users == USERS_OLD ? 0 : metrics->totals.sums[1].examples);
 }
 
 static struct metrics_report report_start(const struct metrics *metrics, enum metrics_users users)

@@ -37,7 +37,7 @@ void metrics_destroy(struct metrics *metrics);
 /* Costs O(1) an example, and a sort of the window once a window. A prediction that is not finite (the learner gives
  * none) is left out with its example. */
 void metrics_observe(struct metrics *metrics, const struct batch *batch, const float *click_probability);
-uint64_t metrics_examples(const struct metrics *metrics);      /* judged since the start */
+uint64_t metrics_examples(const struct metrics *metrics, enum metrics_users users);     /* judged since the start */
 /* Costs O(window log window); not for every step. */
 struct metrics_report metrics_report(const struct metrics *metrics, enum metrics_users users, enum metrics_span span);
 /* Over the newest `count` predictions of the window alone. */

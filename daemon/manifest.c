@@ -207,9 +207,9 @@ bool manifest_since(const struct cs_config *config, struct snapshot_store *store
     struct metrics *metrics = metrics_create(config->evaluation.window);
     bool ok = metrics ? metrics_load(metrics, snapshot_reader(view), err)
                       : cs_fail(err, CS_FAILED, "no memory for the metrics since the last version");
-    if (ok && metrics_examples(metrics) > examples) {
+    if (ok && metrics_examples(metrics, USERS_ALL) > examples) {
         since->known = true;
-        since->examples = metrics_examples(metrics);
+        since->examples = metrics_examples(metrics, USERS_ALL);
         for (int users = 0; users < USERS_GROUPS; users++)
             since->users[users] = metrics_report_newest(metrics, users, since->examples - examples);
     }

@@ -77,7 +77,8 @@ struct pipeline {
     /* the learn thread's own */
     int64_t judged;                 /* monotonic ms of the last report of metrics */
     int64_t judging;                /* ms it took */
-    bool unjudged;                  /* learned since */
+    bool unjudged, untold;          /* learned since; since the last account */
+    int64_t learned_told;
     struct small_batches small_batches;
     struct learner_losses losses;
     struct probe *probe;            /* some of the newest examples, for trying versions */
@@ -513,7 +514,7 @@ static void learn_step(struct pipeline *pipeline, const struct batch *batch)
     metrics_observe(pipeline->parts.metrics, batch, click_probability); /* judged before it is learned */
     shown_judge(pipeline->parts.shown, batch, click_probability); /* and by what was said when it was shown */
     pipeline->losses = learner_learn(pipeline->parts.learner, batch);
-    pipeline->unjudged = true;
+    pipeline->unjudged = pipeline->untold = true;
     if (pipeline->parts.config->model.ranking.tower != RANKING_EMB_LR) /* that has no normalisation */
         report_small_batch(&pipeline->small_batches, batch->size);
 
@@ -539,32 +540,27 @@ static void report_metrics(struct pipeline *pipeline, struct metrics_report repo
     pipeline->judging = pipeline->judged - begin;
 }
 
-/* Brings the view up to date; the dear part (sorting the window of predictions) takes at most a twentieth of the time.
- */
+/* Brings the view up to date, once a second; the dear part (sorting the window of predictions) takes at most a 150th of
+ * the time that there is something to learn. */
 static void tell_learned(struct pipeline *pipeline, bool idle)
 {
-    int64_t now = clock_monotonic(), pause = idle ? TELL : 1000;
-    if (pause < 20 * pipeline->judging) pause = 20 * pipeline->judging;
-    if (!pipeline->unjudged || now - pipeline->judged < pause) return;
-    pipeline->unjudged = false;
+    int64_t now = clock_monotonic(), pause = idle ? TELL : 1000, dear = (idle ? 20 : 150) * pipeline->judging;
+    bool judge = pipeline->unjudged && now - pipeline->judged >= (dear > pause ? dear : pause);
+    if (!judge && (!pipeline->untold || now - pipeline->learned_told < pause)) return;
     struct metrics_report report[USERS_GROUPS][SPANS], delayed[USERS_GROUPS][SPANS];
-    report_metrics(pipeline, report, delayed);
+    if (judge) report_metrics(pipeline, report, delayed);
     struct learner *learner = pipeline->parts.learner;
     size_t tables = pipeline->parts.features->table_count;
-    struct table_view *table = calloc(tables + 1, sizeof *table);
-    if (!table) abort();
-    for (size_t i = 0; i < tables; i++) {
-        const struct embedding_table *from = learner_table(learner, i);
-        table[i] = (struct table_view){ embedding_name(from), embedding_rows(from), embedding_admitted(from),
-                                        embedding_evicted(from), embedding_bytes(from) };
-        telemetry_set(pipeline->parts.telemetry, METRIC_ROWS, &table[i].name, (double)table[i].rows);
-        telemetry_set(pipeline->parts.telemetry, METRIC_ADMITTED, &table[i].name, (double)table[i].admitted);
-        telemetry_set(pipeline->parts.telemetry, METRIC_EVICTED, &table[i].name, (double)table[i].evicted);
-    }
+    struct table_view *table = report_tables(pipeline->parts.telemetry, learner, tables);
+    pipeline->learned_told = now;
+    pipeline->untold = false;
+    pipeline->unjudged &= !judge;
     pthread_mutex_lock(&pipeline->lock);
     struct pipeline_view *view = &pipeline->view;
-    memcpy(view->report, report, sizeof report);
-    memcpy(view->delayed, delayed, sizeof delayed);
+    if (judge) memcpy(view->report, report, sizeof report);
+    if (judge) memcpy(view->delayed, delayed, sizeof delayed);
+    for (int users = 0; users < USERS_GROUPS; users++)
+        view->report[users][SPAN_START].examples = metrics_examples(pipeline->parts.metrics, users);
     view->shown_waiting = shown_waiting(pipeline->parts.shown);
     free(view->table);
     view->table = table;
@@ -598,7 +594,7 @@ static void complete_cut(struct pipeline *pipeline, struct cut *cut)
                       !metrics_save(pipeline->parts.metrics, writer, &cut->error) ||
                       !shown_save(pipeline->parts.shown, writer, &cut->error) ||
                       !snapshot_meta(cut->snapshot, "steps", text, &cut->error);
-        snprintf(text, sizeof text, "%llu", (unsigned long long)metrics_examples(pipeline->parts.metrics));
+        snprintf(text, sizeof text, "%llu", (unsigned long long)metrics_examples(pipeline->parts.metrics, USERS_ALL));
         cut->failed = cut->failed || !snapshot_meta(cut->snapshot, "examples", text, &cut->error);
         cut->delta = deltas_position(pipeline->parts.deltas);
         if (!cut->final) cut->probe = probe_scores(pipeline->probe, pipeline->parts.learner);
@@ -663,7 +659,7 @@ struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct
     pipeline->end.kind = WORK_END;
     pipeline->view.clock = ingest_clock(parts->ingest);
     pipeline->forced = ingest_counts(parts->ingest).forced; /* of earlier runs */
-    pipeline->unjudged = true;
+    pipeline->unjudged = pipeline->untold = true;
     pthread_mutex_init(&pipeline->lock, NULL);
     pthread_mutex_init(&pipeline->wake_lock, NULL);
     pthread_condattr_t attribute;

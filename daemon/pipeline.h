@@ -57,7 +57,8 @@ extern const char *const pipeline_state_name[];
 struct source_view { char topic[256]; int32_t partition; int64_t next, end; bool idle; };
 struct table_view { const char *name; uint64_t rows, admitted, evicted; size_t bytes; };
 
-/* What the threads last said of themselves, at most a second old (metrics: as old as they are dear). */
+/* What the threads last said of themselves, at most a second old. Metrics, but for the examples since the start: as old
+ * as they are dear, with a window of 100,000 some 15 s while there is something to learn. */
 struct pipeline_view {
     enum pipeline_state state;
     bool connected;

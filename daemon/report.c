@@ -2,6 +2,8 @@
 #include "daemon/report.h"
 
 #include "core/decode.h"
+#include <stdlib.h>
+
 #include "daemon/clock.h"
 #include "daemon/log.h"
 
@@ -67,6 +69,21 @@ void report_accounts(struct join_counts counts, struct join_held held)
               LOG_U("duplicate_impressions", counts.duplicate_impressions),
               LOG_U("orphan", counts.result[JOIN_ORPHAN]), LOG_U("undecided_impressions", held.impressions),
               LOG_U("undecided_clicks", held.clicks));
+}
+
+struct table_view *report_tables(struct telemetry *telemetry, struct learner *learner, size_t count)
+{
+    struct table_view *table = calloc(count + 1, sizeof *table);
+    if (!table) abort();
+    for (size_t i = 0; i < count; i++) {
+        const struct embedding_table *from = learner_table(learner, i);
+        table[i] = (struct table_view){ embedding_name(from), embedding_rows(from), embedding_admitted(from),
+                                        embedding_evicted(from), embedding_bytes(from) };
+        telemetry_set(telemetry, METRIC_ROWS, &table[i].name, (double)table[i].rows);
+        telemetry_set(telemetry, METRIC_ADMITTED, &table[i].name, (double)table[i].admitted);
+        telemetry_set(telemetry, METRIC_EVICTED, &table[i].name, (double)table[i].evicted);
+    }
+    return table;
 }
 
 void report_validation(struct telemetry *telemetry, enum validation validation, const struct metrics *metrics,

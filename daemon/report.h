@@ -7,6 +7,7 @@
 #include "core/joiner.h"
 #include "core/learner.h"
 #include "core/metrics.h"
+#include "daemon/pipeline.h"
 #include "daemon/telemetry.h"
 
 void report_step(struct telemetry *telemetry, const struct batch *batch, const struct learner_losses *losses,
@@ -24,6 +25,9 @@ void report_small_batch(struct small_batches *batches, size_t size);
 
 /* Every event has one outcome or is still held; otherwise one was lost or counted twice. Operators may rely on it. */
 void report_accounts(struct join_counts counts, struct join_held held);
+
+/* Copies of the tables' sizes, malloc'd. */
+struct table_view *report_tables(struct telemetry *telemetry, struct learner *learner, size_t count);
 
 enum validation { VALIDATION_PROGRESSIVE, VALIDATION_DELAYED };
 /* Fills report. Costs sorting the window for each group of users; not for every step. */
