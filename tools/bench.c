@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 static const char *const part_name[] = { "rows", "open", "decode", "train", "score", "kafka", "snapshot", "delta",
-                                         "freshness", "swaps" };
+                                         "freshness", "swaps", "overhead" };
 enum { PARTS = sizeof part_name / sizeof *part_name };
 
 double bench_seconds(void)
@@ -168,6 +168,7 @@ int main(int count, char **arguments)
     if (bench_wants(&bench, "delta") && !bench_delta(&bench, &err)) goto out;
     if (bench_wants(&bench, "freshness") && !bench_freshness(&bench, &err)) goto out;
     if (bench_wants(&bench, "swaps") && !bench_swaps(&bench, &err)) goto out;
+    if (bench_wants(&bench, "overhead") && !bench_overhead(&bench, &err)) goto out;
     ok = true;
 out:
     if (bench.lines) print_table(&bench);

@@ -3,6 +3,8 @@
 #ifndef TOOLS_BENCH_H
 #define TOOLS_BENCH_H
 
+#include <sys/types.h>
+
 #include "core/error.h"
 #include "daemon/worker_pool.h"
 
@@ -56,6 +58,19 @@ bool bench_snapshot(struct bench *bench, struct cs_error *err);
 bool bench_delta(struct bench *bench, struct cs_error *err);
 bool bench_freshness(struct bench *bench, struct cs_error *err);
 bool bench_swaps(struct bench *bench, struct cs_error *err);
+
+bool bench_overhead(struct bench *bench, struct cs_error *err);
+
+/* Of bench_kafka.c, for who else watches a daemon that learns from a real Apache Kafka. */
+struct bench_daemon { pid_t pid; char socket[512], log[512]; };
+/* word: the first that the command prints, NULL where it doesn't matter; its messages go to our stderr. */
+bool bench_command(const char *command, char *word, size_t size, struct cs_error *err);
+bool bench_fill_topics(const char *brokers, struct cs_error *err);
+/* port: of http.listen, 0: any. */
+bool bench_daemon_config(const char *directory, const char *brokers, size_t system, int port, struct cs_error *err);
+bool bench_daemon_start(const struct bench *bench, const char *directory, struct bench_daemon *daemon,
+                        struct cs_error *err);
+void bench_daemon_stop(struct bench_daemon *daemon);
 
 struct learner;
 struct generator;

@@ -25,10 +25,8 @@ static const struct { size_t system; double warm, watched; size_t runs; } plan[]
     { 0, 60000, 220000, 3 }, { 1, 8000, 24000, 2 }, { 2, 6000, 14000, 2 },
 };
 
-struct daemon { pid_t pid; char socket[PATH_ROOM], log[PATH_ROOM]; };
-
 /* The first word that a command prints; its messages go to our stderr. */
-static bool run_command(const char *command, char *word, size_t size, struct cs_error *err)
+bool bench_command(const char *command, char *word, size_t size, struct cs_error *err)
 {
     char line[512] = "";
     FILE *pipe = popen(command, "r");
@@ -42,7 +40,7 @@ static bool run_command(const char *command, char *word, size_t size, struct cs_
     return *word || cs_fail(err, CS_FAILED, "%s printed nothing", command);
 }
 
-static bool fill_topics(const char *brokers, struct cs_error *err)
+bool bench_fill_topics(const char *brokers, struct cs_error *err)
 {
     struct generate_settings world;
     struct generated event;
@@ -58,7 +56,7 @@ static bool fill_topics(const char *brokers, struct cs_error *err)
     return ok;
 }
 
-static bool write_config(const char *directory, const char *brokers, size_t system, struct cs_error *err)
+bool bench_daemon_config(const char *directory, const char *brokers, size_t system, int port, struct cs_error *err)
 {
     char path[PATH_ROOM];
     snprintf(path, sizeof path, "%s/daemon.yaml", directory);
@@ -69,12 +67,13 @@ static bool write_config(const char *directory, const char *brokers, size_t syst
             "batch: {size: 1024, max_delay: 1d}\n"
             "snapshot: {directory: %s/snapshot, interval: 1h}\n"
             "checkpoint: {directory: %s/served, interval: 1h}\n"
-            "control: {socket: %s/control.sock}\nhttp: {listen: \"127.0.0.1:0\"}\nlogging: {level: warning}\n%s%s",
-            brokers, directory, directory, directory, bench_model_settings, bench_system[system].zero_shot);
+            "control: {socket: %s/control.sock}\nhttp: {listen: \"127.0.0.1:%d\"}\nlogging: {level: warning}\n%s%s",
+            brokers, directory, directory, directory, port, bench_model_settings, bench_system[system].zero_shot);
     return fclose(file) == 0 || cs_fail_errno(err, errno, "cannot write %s", path);
 }
 
-static bool start_daemon(const struct bench *bench, const char *directory, struct daemon *daemon, struct cs_error *err)
+bool bench_daemon_start(const struct bench *bench, const char *directory, struct bench_daemon *daemon,
+                        struct cs_error *err)
 {
     char program[PATH_ROOM], config[PATH_ROOM];
     pid_t parent = getpid();
@@ -93,7 +92,7 @@ static bool start_daemon(const struct bench *bench, const char *directory, struc
     _exit(127);
 }
 
-static void stop_daemon(struct daemon *daemon)
+void bench_daemon_stop(struct bench_daemon *daemon)
 {
     if (daemon->pid <= 0) return;
     kill(daemon->pid, SIGKILL);             /* its state is thrown away */
@@ -102,7 +101,7 @@ static void stop_daemon(struct daemon *daemon)
 }
 
 /* Examples learned so far; negative: it does not answer (yet). */
-static double learned(const struct daemon *daemon)
+static double learned(const struct bench_daemon *daemon)
 {
     struct cs_error ignored;
     json_t *status = control_request(daemon->socket, "status", NULL, &ignored);
@@ -114,7 +113,7 @@ static double learned(const struct daemon *daemon)
 
 /* Examples a second between the first accounts past `warm` and past warm + watched. The daemon gives an account of
  * itself once a second, so only the moments at which it changes are taken. */
-static bool watch(struct daemon *daemon, double warm, double watched, double *rate, struct cs_error *err)
+static bool watch(struct bench_daemon *daemon, double warm, double watched, double *rate, struct cs_error *err)
 {
     double begin = bench_seconds(), last = 0, first_examples = 0, first_time = 0;
     for (;;) {
@@ -144,13 +143,14 @@ static bool run_once(const struct bench *bench, const char *brokers, size_t step
                      struct cs_error *err)
 {
     char directory[PATH_ROOM / 2], command[PATH_ROOM];
-    struct daemon daemon = { 0 };
+    struct bench_daemon daemon = { 0 };
     snprintf(directory, sizeof directory, "%s/kafka-%zu-%zu", bench->directory, step, run);
     snprintf(command, sizeof command, "mkdir -p %s", directory);
-    bool ok = run_command(command, NULL, 0, err) && write_config(directory, brokers, plan[step].system, err) &&
-              start_daemon(bench, directory, &daemon, err) &&
+    bool ok = bench_command(command, NULL, 0, err) &&
+              bench_daemon_config(directory, brokers, plan[step].system, 0, err) &&
+              bench_daemon_start(bench, directory, &daemon, err) &&
               watch(&daemon, plan[step].warm, plan[step].watched, rate, err);
-    stop_daemon(&daemon);
+    bench_daemon_stop(&daemon);
     return ok;
 }
 
@@ -160,10 +160,11 @@ bool bench_kafka(struct bench *bench, struct cs_error *err)
     bool ok = false;
     bench_progress("a real Kafka: starting, and filling its topics");
     snprintf(command, sizeof command, "tests/kafka/broker.sh start %s/broker", bench->directory);
-    if (!run_command(command, brokers, sizeof brokers, err)) return cs_error_prefix(err, "Apache Kafka does not start");
+    if (!bench_command(command, brokers, sizeof brokers, err))
+        return cs_error_prefix(err, "Apache Kafka does not start");
     snprintf(command, sizeof command, "%s/tests/kafka/admin %s create impressions:4 clicks:2 >&2", bench->programs,
              brokers);
-    if (!run_command(command, NULL, 0, err) || !fill_topics(brokers, err)) goto out;
+    if (!bench_command(command, NULL, 0, err) || !bench_fill_topics(brokers, err)) goto out;
     for (size_t step = 0; step < sizeof plan / sizeof *plan; step++) {
         const struct bench_system *system = &bench_system[plan[step].system];
         double rate[RUNS_MAX];
@@ -178,6 +179,6 @@ bool bench_kafka(struct bench *bench, struct cs_error *err)
     ok = true;
 out:
     snprintf(command, sizeof command, "tests/kafka/broker.sh kill %s/broker >&2", bench->directory);
-    run_command(command, NULL, 0, NULL);
+    bench_command(command, NULL, 0, NULL);
     return ok;
 }
