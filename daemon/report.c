@@ -36,6 +36,8 @@ void report_state(struct telemetry *telemetry, int state, bool connected)
     for (int i = 0; i < (int)(sizeof name / sizeof *name); i++)
         telemetry_set(telemetry, METRIC_STATE, &name[i], i == state);
     telemetry_set(telemetry, METRIC_CONNECTED, NULL, connected);
+    telemetry_add(telemetry, METRIC_STEPS, NULL, 0);        /* an alert must see also that there was never one */
+    telemetry_add(telemetry, METRIC_NONFINITE, NULL, 0);
 }
 
 void report_topic(struct telemetry *telemetry, const char *topic)

@@ -108,6 +108,7 @@ class World:
         with open(self.daemon.config, "w") as file:
             file.write(text)
         self.daemon.start()
+        until(lambda: "coldstream_steps_total 0\n" in get(self.daemon.port, "/metrics", ""), "counters from 0 on, before the first event")
         self.serve_port, self.port = free_port(), free_port()
         self.spawn(os.path.join(BUILD, "coldstream-serve"), "--checkpoint", self.daemon.checkpoints, "--listen", f"127.0.0.1:{self.serve_port}",
                    "--poll", "100ms", "--delta-topic", "deltas", "--kafka-property", f"bootstrap.servers={self.broker.address}",
