@@ -11,13 +11,14 @@ PREFIX  ?= /usr/local
 OPTIMIZE ?= -O3 $(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3)
 WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings $(if $(findstring clang,$(CC)),,-Wno-format-truncation)
 # What a distributor asks of a daemon; FORTIFY needs optimization and gets in the sanitizers' way.
-HARDEN  := $(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2) -fstack-protector-strong $(if $(filter x86_64,$(shell uname -m)),-fcf-protection)
+HARDEN  := $(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2) -fstack-protector-strong \
+           -fstack-clash-protection $(if $(filter x86_64,$(shell uname -m)),-fcf-protection)
 PACKAGES := rdkafka lmdb yaml-0.1 jansson libxxhash libmicrohttpd libsystemd libcurl libcrypto yajl libprotobuf-c openblas
 packages_cflags := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 packages_libs   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 CFLAGS  += -std=gnu11 -g $(OPTIMIZE) $(WARN) $(HARDEN) -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -fno-trapping-math \
            -I. -I$(BUILD) $(packages_cflags) -D_GNU_SOURCE $(SANITIZE)
-LDFLAGS += $(SANITIZE) -Wl,--as-needed -Wl,-z,relro,-z,now
+LDFLAGS += $(SANITIZE) -Wl,--as-needed -Wl,-z,relro,-z,now,-z,noexecstack
 LDLIBS  := $(packages_libs) -lpthread -lm
 
 sources  = $(wildcard core/*.c storage/*.c config/*.c) $(filter-out daemon/main.c daemon/serve.c,$(wildcard daemon/*.c)) \
