@@ -86,6 +86,10 @@ struct config_problems { char *file; struct config_problem *problem; size_t coun
  * The daemon's asks librdkafka itself, which config/ does not know. */
 typedef bool config_property_check(const char *key, const char *value, char *message, size_t size);
 
+/* A property of librdkafka from a command line, with its reference resolved; malloc'd, wipe it (explicit_bzero). NULL
+ * with the reason in why: the reference fails, or a secret is written out. */
+char *config_property_value(const char *key, const char *text, char *why, size_t size);
+
 /* NULL where anything is wrong; all problems of the file are then in *problems, in order of line. */
 struct cs_config *config_load(const char *file, enum config_use use, struct config_problems *problems);
 /* The same from memory; name stands for the file in messages. */

@@ -488,6 +488,11 @@ struct cs_config *config_load_checked(const char *file, enum config_use use, con
         problem_add(problems, 0, 0, "can't be read: %s", strerror(handle >= 0 ? EISDIR : errno));
         goto out;
     }
+    if (S_ISREG(status.st_mode) && (status.st_mode & S_IWOTH)) {
+        problems_begin(problems, file);
+        problem_add(problems, 0, 0, "can be changed by everyone (mode %04o): chmod o-w it", status.st_mode & 07777);
+        goto out;
+    }
     text = malloc(FILE_MAX + 1);        /* read to its end rather than by its size: it may be a pipe */
     if (!text) abort();
     for (ssize_t got = 1; got > 0 && length <= FILE_MAX; length += (size_t)got) {

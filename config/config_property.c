@@ -3,7 +3,11 @@
 #include "config/config_load.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+
+#include "config/value.h"
 
 /* key: a whole name, or the beginning of names where it ends in "." or "*". */
 static const struct { const char *key, *why;
@@ -43,6 +47,39 @@ static bool matches(const char *pattern, const char *key)
     return strcmp(pattern, key) == 0;
 }
 
+/* What would let its reader be us. */
+static bool is_secret(const char *key)
+{
+    return strstr(key, "password") || strstr(key, "secret") || strstr(key, "key.pem");
+}
+
+char *config_property_value(const char *key, const char *text, char *why, size_t size)
+{
+    struct pool *pool = pool_create();
+    bool referenced = false;
+    const char *reason = NULL, *value = value_resolve(pool, text, true, &referenced, &reason);
+    char *copy = NULL;
+    if (!value) snprintf(why, size, "%s", reason);
+    else if (*value && !referenced && is_secret(key))
+        snprintf(why, size, "a secret does not stand here, where `ps` shows it to all; allowed: file:/PATH (mode "
+                            "0400), credential:NAME, or ${VARIABLE}");
+    else if (!(copy = strdup(value))) abort();
+    pool_destroy(pool);         /* wipes */
+    return copy;
+}
+
+/* A private key that librdkafka reads by itself is held to what a secret's file is, but for a group (ssl-cert). */
+static void check_key_file(struct loader *loader, const struct node *node, const char *path)
+{
+    struct stat status;
+    const char *key = node->key->text;
+    if (strcmp(key, "ssl.key.location") != 0 && strcmp(key, "ssl.keystore.location") != 0) return;
+    if (stat(path, &status) == 0 && (status.st_mode & S_IRWXO))
+        problem_add(loader->problems, node->line, node->column,
+                    "source.kafka.properties: \"%s\": %s can be read or changed by everyone (mode %04o): chmod 0400 it",
+                    key, path, status.st_mode & 07777);
+}
+
 void config_check_property(struct loader *loader, const struct node *node, const char *value, bool referenced)
 {
     const char *key = node->key->text;
@@ -59,13 +96,20 @@ void config_check_property(struct loader *loader, const struct node *node, const
                     "source.kafka.properties: \"%s\" is refused: it is for programs, not for configurations", key);
         return;
     }
+    bool secret = is_secret(key);
+    if (value && *value && secret && !referenced && loader->use == CONFIG_FOR_DAEMON) {
+        problem_add(loader->problems, node->line, node->column,
+                    "source.kafka.properties: \"%s\": a secret does not stand in the configuration; allowed: "
+                    "file:/PATH (mode 0400), credential:NAME (systemd's LoadCredential), or ${VARIABLE}", key);
+        return;
+    }
+    if (value && loader->use == CONFIG_FOR_DAEMON) check_key_file(loader, node, value);
     char message[512] = "";
     if (!value || !loader->check_property || loader->check_property(key, value, message, sizeof message)) return;
     /* librdkafka quotes the value that it refuses, as far as there is room: a secret must not come out that way. */
     char beginning[5];
     snprintf(beginning, sizeof beginning, "%s", value);
-    if (*value && (referenced || strstr(key, "password") || strstr(key, "secret") || strstr(key, ".pem")) &&
-        strstr(message, beginning))
+    if (*value && (referenced || secret) && strstr(message, beginning))
         snprintf(message, sizeof message, "its value is refused (not shown: it may be a secret)");
     problem_add(loader->problems, line, column, "source.kafka.properties: \"%s\": %s", key,
                 *message ? message : "refused");

@@ -157,15 +157,23 @@ char *value_text_text(struct pool *pool, const char *text)
 
 /* ---- references ---- */
 
-/* shown: the path as messages may have it. */
-static const char *read_secret(struct pool *pool, const char *path, const char *shown, const char **why)
+/* shown: the path as messages may have it. A credential lies in a directory that systemd made for us alone, and may
+ * carry an ACL, whose mask looks like the group's right to read. */
+static const char *read_secret(struct pool *pool, const char *path, const char *shown, bool credential,
+                               const char **why)
 {
     const char *value = NULL;
     struct stat status;
     int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0 || fstat(file, &status) != 0) *why = pool_format(pool, "%s can't be read: %s", shown, strerror(errno));
     else if (!S_ISREG(status.st_mode)) *why = pool_format(pool, "%s is not a file", shown);
-    else if (status.st_mode & S_IWOTH) *why = pool_format(pool, "%s can be changed by everyone: chmod o-w it", shown);
+    else if (status.st_mode & S_IWOTH) *why = pool_format(pool, "%s can be changed by everyone: chmod 0400 it", shown);
+    else if (status.st_mode & (credential ? S_IRWXO : S_IRWXG | S_IRWXO))
+        *why = pool_format(pool, "%s can be read or changed by others (mode %04o): chmod 0400 it", shown,
+                           status.st_mode & 07777);
+    else if (!credential && geteuid() != 0 && status.st_uid != 0 && status.st_uid != geteuid())
+        *why = pool_format(pool, "%s belongs to another user (%u): chown it to the daemon's user or to root", shown,
+                           (unsigned)status.st_uid);
     else if (status.st_size > SECRET_MAX)
         *why = pool_format(pool, "%s is too large for a secret: %lld bytes of at most %d", shown,
                            (long long)status.st_size, SECRET_MAX);
@@ -223,7 +231,7 @@ const char *value_resolve(struct pool *pool, const char *text, bool whole, bool 
     const char *shown = text == written ? NULL : written;       /* a variable may hold a secret, even as a path */
     if (whole && strncmp(text, "file:", 5) == 0) {
         *referenced = true;
-        return read_secret(pool, text + 5, shown ? shown : text + 5, why);
+        return read_secret(pool, text + 5, shown ? shown : text + 5, false, why);
     }
     if (whole && strncmp(text, "credential:", 11) == 0) {
         const char *directory = getenv("CREDENTIALS_DIRECTORY"), *name = text + 11;
@@ -233,7 +241,7 @@ const char *value_resolve(struct pool *pool, const char *text, bool whole, bool 
         else if (!*name || strchr(name, '/')) *why = "a credential is named without directories";
         else {
             const char *path = pool_format(pool, "%s/%s", directory, name);
-            return read_secret(pool, path, shown ? shown : path, why);
+            return read_secret(pool, path, shown ? shown : path, true, why);
         }
         return NULL;
     }

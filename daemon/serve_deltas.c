@@ -25,11 +25,27 @@ struct serve_deltas *serve_deltas_create(void)
     return deltas;
 }
 
+/* A property's value may be a secret. */
+static void wipe(char *value)
+{
+    if (value) explicit_bzero(value, strlen(value));
+    free(value);
+}
+
+static void forget(struct serve_deltas *deltas)
+{
+    while (deltas->properties) {
+        struct kafka_deltas_property *property = &deltas->property[--deltas->properties];
+        wipe((char *)(uintptr_t)property->value);
+        free((char *)(uintptr_t)property->name);
+    }
+}
+
 void serve_deltas_destroy(struct serve_deltas *deltas)
 {
     if (!deltas) return;
+    forget(deltas);
     kafka_deltas_stop(deltas->reader);
-    for (size_t i = 0; i < deltas->properties; i++) free((char *)deltas->property[i].name);
     free(deltas);
 }
 
@@ -46,13 +62,17 @@ bool serve_deltas_property(struct serve_deltas *deltas, const char *text, struct
     if (deltas->properties == SERVE_DELTAS_PROPERTIES)
         return cs_fail(err, CS_USAGE, "--kafka-property: more than %d", SERVE_DELTAS_PROPERTIES);
     /* A copy: the program may still run itself again with these arguments (daemon/start_alone.h). */
-    char *name = strndup(text, (size_t)(value++ - text));
+    char *name = strndup(text, (size_t)(value++ - text)), *resolved;
     if (!name) abort();
-    bool fine = kafka_property_check(name, value, said, sizeof said) ||
-                cs_fail(err, CS_USAGE, "--kafka-property %s: %s", name, said);
-    if (fine) deltas->property[deltas->properties++] = (struct kafka_deltas_property){ name, value };
-    else free(name);
-    return fine;
+    resolved = config_property_value(name, value, said, sizeof said);
+    if (resolved && kafka_property_check(name, resolved, said, sizeof said)) {
+        deltas->property[deltas->properties++] = (struct kafka_deltas_property){ name, resolved };
+        return true;
+    }
+    cs_fail(err, CS_USAGE, "--kafka-property %s: %s", name, said);
+    wipe(resolved);
+    free(name);
+    return false;
 }
 
 bool serve_deltas_wanted(const struct serve_deltas *deltas)
@@ -75,6 +95,7 @@ bool serve_deltas_start(struct serve_deltas *deltas, struct coldstream *cs, stru
     for (int result = 0; result < COLDSTREAM_DELTA_RESULTS; result++)
         telemetry_add(telemetry, METRIC_DELTAS_APPLIED, TELEMETRY_LABELS(coldstream_delta_result_name(result)), 0);
     deltas->reader = kafka_deltas_start(deltas->topic, deltas->property, deltas->properties, take, deltas, err);
+    forget(deltas);                     /* librdkafka has its own */
     return deltas->reader != NULL;
 }
 

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/config.h"
+
 enum { FLUSH_MS = 60000 };
 
 struct generate_kafka {
@@ -38,8 +40,11 @@ static bool set_properties(rd_kafka_conf_t *conf, const char *properties, struct
             break;
         }
         *value++ = '\0';
-        if (rd_kafka_conf_set(conf, one, value, message, sizeof message) != RD_KAFKA_CONF_OK)
+        char *resolved = config_property_value(one, value, message, sizeof message);
+        if (!resolved || rd_kafka_conf_set(conf, one, resolved, message, sizeof message) != RD_KAFKA_CONF_OK)
             ok = cs_fail(err, CS_USAGE, "--property %s: %s", one, message);
+        if (resolved) explicit_bzero(resolved, strlen(resolved));
+        free(resolved);
     }
     free(copy);
     return ok;

@@ -396,49 +396,6 @@ static void the_preset_gives_defaults_only(void **state)
 
 /* ---- secrets ---- */
 
-static void write_file(const char *path, const char *text, mode_t mode)
-{
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-    chmod(path, mode);
-}
-
-static void references_are_resolved(void **state)
-{
-    (void)state;
-    char directory[] = "/tmp/coldstream-config-XXXXXX", path[64], text[512];
-    assert_non_null(mkdtemp(directory));
-    snprintf(path, sizeof path, "%s/secret", directory);
-    write_file(path, "from file\n", 0600);
-    setenv("CREDENTIALS_DIRECTORY", directory, 1);
-    setenv("COLDSTREAM_TEST_NAME", "cold", 1);
-    snprintf(text, sizeof text,
-             FEATURES "source: {kafka: {group: \"${COLDSTREAM_TEST_NAME}-1\", properties: {bootstrap.servers: x, "
-                      "sasl.username: \"${COLDSTREAM_TEST_NAME}\",\n"
-                      " sasl.password: \"file:%s\", ssl.key.password: credential:secret, client.id: \"$${a}\"}}}\n",
-             path);
-    struct cs_config *config = must_parse(text, CONFIG_FOR_DAEMON);
-    assert_string_equal(config->source.group, "cold-1");
-    assert_string_equal(config->source.property[1].value, "cold");
-    assert_string_equal(config->source.property[2].value, "from file");
-    assert_string_equal(config->source.property[3].value, "from file");
-    assert_string_equal(config->source.property[4].value, "${a}");
-    config_destroy(config);
-    chmod(path, 0606);
-    struct config_problems problems;
-    assert_null(config_parse("x", text, strlen(text), CONFIG_FOR_DAEMON, &problems));
-    assert_int_equal(problems.count, 2);
-    assert_non_null(strstr(problems.problem[0].text, "can be changed by everyone"));
-    config_problems_release(&problems);
-    unlink(path);
-    /* train does not use the source: its secrets need not be here */
-    config_destroy(must_parse(text, CONFIG_FOR_TRAIN));
-    unsetenv("CREDENTIALS_DIRECTORY");
-    rmdir(directory);
-}
-
 static bool check_like_librdkafka(const char *key, const char *value, char *message, size_t size)
 {
     if (strcmp(key, "bootstrap.servers") == 0) return true;
@@ -453,7 +410,8 @@ static void the_check_sees_properties_and_no_secret_comes_out(void **state)
     int file = mkstemp(path);
     static const char text[] =
         FEATURES "source:\n  kafka:\n    properties:\n      bootstrap.servers: x\n      nonsense: 17\n"
-                 "      security.protocol: \"${COLDSTREAM_TEST_SECRET}\"\n      sasl.password: hunter2\n";
+                 "      security.protocol: \"${COLDSTREAM_TEST_SECRET}\"\n"
+                 "      sasl.password: \"${COLDSTREAM_TEST_SECRET}\"\n";
     setenv("COLDSTREAM_TEST_SECRET", "hunter2", 1);
     assert_int_equal(write(file, text, strlen(text)), (ssize_t)strlen(text));
     close(file);
@@ -650,15 +608,20 @@ static void a_reload_says_what_can_change(void **state)
 {
     (void)state;
     struct changes changes = { 0 };
+    setenv("COLDSTREAM_OLD", "hunter2", 1);
+    setenv("COLDSTREAM_NEW", "hunter3", 1);
     struct cs_config *running = must_parse(
-        FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: hunter2, client.id: a}}}\n",
+        FEATURES "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: "
+                 "\"${COLDSTREAM_OLD}\", client.id: a}}}\n",
         CONFIG_FOR_DAEMON);
-    struct cs_config *same = must_parse("source: {kafka: {properties: {bootstrap.servers: x, sasl.password: hunter2, "
+    struct cs_config *same = must_parse("source: {kafka: {properties: {bootstrap.servers: x, "
+                                        "sasl.password: \"${COLDSTREAM_OLD}\", "
                                         "client.id: a}}}\nbatch: {size: 1024}\n" FEATURES,
                                         CONFIG_FOR_DAEMON);
     struct cs_config *wanted =
         must_parse("features: {user: [{name: age, table: years}], item: [{name: item_id, table: item}]}\n"
-                   "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: hunter3, log_level: 7}}}\n"
+                   "source: {kafka: {properties: {bootstrap.servers: x, sasl.password: \"${COLDSTREAM_NEW}\", "
+                   "log_level: 7}}}\n"
                    "join: {window: 5m}\noptimizer: {zero_shot: {learning_rate: 0.01}}\nlogging: {level: "
                    "debug}\nsnapshot: {interval: 90s}\n"
                    "checkpoint: {interval: 2h, announce_topic: t, gate: {max_auc_drop: 0.05, rollback: automatic}}\n"
@@ -728,7 +691,6 @@ int main(void)
         cmocka_unit_test(defaults_are_as_documented),
         cmocka_unit_test(values_are_read),
         cmocka_unit_test(the_preset_gives_defaults_only),
-        cmocka_unit_test(references_are_resolved),
         cmocka_unit_test(the_check_sees_properties_and_no_secret_comes_out),
         cmocka_unit_test(the_model_text_reads_back),
         cmocka_unit_test(the_fingerprint_covers_the_state_and_no_more),
