@@ -108,6 +108,7 @@ static enum MHD_Result send_answer(struct MHD_Connection *connection, struct ans
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, answer.type);
     MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (answer.code == MHD_HTTP_BAD_REQUEST) MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     if (answer.code == MHD_HTTP_METHOD_NOT_ALLOWED)
         MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
     MHD_add_response_header(response, "Content-Security-Policy", http_page_policy);
@@ -132,7 +133,10 @@ static enum MHD_Result answer_request(void *self, struct MHD_Connection *connect
     }
     if (!*seen) { /* the headers have come: answer at the next call, when a body, if any, has been passed over */
         *seen = server;
-        return http_guard_enter(server->guard, connection, GUARD_READING) ? MHD_YES : MHD_NO;
+        if (!http_guard_enter(server->guard, connection, GUARD_READING)) return MHD_NO;
+        if (!http_guard_is_ambiguous(connection)) return MHD_YES;
+        return send_answer(connection, make(MHD_HTTP_BAD_REQUEST, "text/plain; charset=utf-8",
+                                            strdup("two lengths, or a length and chunks\n")));
     }
     if (*body_size) {
         *body_size = 0;
@@ -205,6 +209,7 @@ static int bind_socket(const char *listen_text, int *port, struct cs_error *err)
         close(handle);
         return -1;
     }
+    http_guard_warn_exposed("http.listen", (const struct sockaddr *)&address);
     *port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
                                                 : ((struct sockaddr_in *)&address)->sin_port);
     return handle;
@@ -232,8 +237,9 @@ struct http_server *http_start(const char *listen_text, struct telemetry *teleme
             http_guard_places(server->guard, 1), MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
             MHD_OPTION_END);
         if (!server->daemon) {
+            int reason = errno;
             close(handle);
-            cs_fail(err, CS_FAILED, "http: the server's thread does not start");
+            cs_fail_errno(err, reason, "http.listen: the server does not start");
         }
     }
     if (!server->daemon) {

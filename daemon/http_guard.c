@@ -3,13 +3,17 @@
  * socket, so under the lock a socket's number is always this connection's own. */
 #include "daemon/http_guard.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 
 #include "daemon/clock.h"
+#include "daemon/log.h"
 
 enum { RESERVE = 32 };
 
@@ -221,4 +225,39 @@ void http_guard_close_waiting(struct http_guard *guard)
     for (struct place *place = guard->head.after; place != &guard->head; place = place->after)
         if (!place->given_up && place->state == GUARD_WAITING) give_up(guard, place, NULL);
     pthread_mutex_unlock(&guard->mutex);
+}
+
+static enum MHD_Result count_framing(void *self, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    (void)kind, (void)value;
+    *(int *)self += strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0 ||
+                    strcasecmp(name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0;
+    return MHD_YES;
+}
+
+bool http_guard_is_ambiguous(struct MHD_Connection *connection)
+{
+    int count = 0;
+    MHD_get_connection_values(connection, MHD_HEADER_KIND, count_framing, &count);
+    return count > 1;
+}
+
+void http_guard_warn_exposed(const char *setting, const struct sockaddr *bound)
+{
+    bool local = true;
+    char text[INET6_ADDRSTRLEN] = "";
+    if (bound->sa_family == AF_INET) {
+        const struct sockaddr_in *four = (const void *)bound;
+        local = ntohl(four->sin_addr.s_addr) >> 24 == 127;
+        inet_ntop(AF_INET, &four->sin_addr, text, sizeof text);
+    } else if (bound->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *six = (const void *)bound;
+        local = IN6_IS_ADDR_LOOPBACK(&six->sin6_addr);
+        inet_ntop(AF_INET6, &six->sin6_addr, text, sizeof text);
+    }
+    if (!local)
+        log_warning("HTTP is answered to other machines, without TLS or users", LOG_S("setting", setting),
+                    LOG_S("address", text),
+                    LOG_S("remedy", "let a proxy or a firewall say who may ask, or listen on 127.0.0.1: "
+                                    "docs/security.md"));
 }

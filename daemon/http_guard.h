@@ -16,6 +16,7 @@
 #include <microhttpd.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "core/error.h"
 
@@ -40,6 +41,11 @@ struct http_guard_counts {
     uint64_t late, displaced, refused;  /* since the start: out of time, made room for another, answered 503 */
 };
 struct http_guard_counts http_guard_counts(struct http_guard *guard);
+/* A request of which two readers may see different ends: more than one length, or a length and chunks. A proxy and we
+ * must not disagree on where the next one begins: it is answered 400, and its connection closed. */
+bool http_guard_is_ambiguous(struct MHD_Connection *connection);
+/* Warns where others than this machine may connect: these pages know no users. */
+void http_guard_warn_exposed(const char *setting, const struct sockaddr *bound);
 /* Closes those that wait for a request. */
 void http_guard_close_waiting(struct http_guard *guard);
 

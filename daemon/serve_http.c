@@ -41,16 +41,17 @@ struct request {
     double begun;
     char *body;
     size_t used, size;
-    bool too_large, full, answered;
+    bool too_large, full, answered, ambiguous;
 };
 
 /* An answer: status, body (malloc'd, given away) and its type. */
-struct answer { unsigned code; char *text; const char *type, *allow; bool again; };
+struct answer { unsigned code; char *text; const char *type, *allow; bool again, last; };
 
 static struct answer failure(unsigned code, const char *message)
 {
     json_t *root = json_pack("{s:s}", "error", message);
-    struct answer answer = { code, root ? json_dumps(root, JSON_COMPACT) : NULL, "application/json", NULL, false };
+    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    struct answer answer = { code, text, "application/json", NULL, false, false };
     json_decref(root);
     if (!answer.text) answer.text = strdup("{\"error\":\"the request is not UTF-8\"}");
     return answer;
@@ -103,7 +104,7 @@ static struct answer answer_call(struct serve_http *server, struct coldstream *c
     telemetry_add(server->telemetry, METRIC_SCORES, NULL, (double)scoring_call_scores(call));
     if (!scoring_call_version(call))
         serve_shadow_offer(atomic_load(&server->shadow), request->body, request->used, response);
-    return (struct answer){ MHD_HTTP_OK, response, "application/json", NULL, false };
+    return (struct answer){ MHD_HTTP_OK, response, "application/json", NULL, false, false };
 }
 
 /* The version that it names, or 404 with those that there are. */
@@ -162,7 +163,7 @@ static struct answer score(struct serve_http *server, struct MHD_Connection *con
 static struct answer page_live(struct serve_http *server)
 {
     (void)server;
-    return (struct answer){ MHD_HTTP_OK, strdup("ok\n"), "text/plain; charset=utf-8", NULL, false };
+    return (struct answer){ MHD_HTTP_OK, strdup("ok\n"), "text/plain; charset=utf-8", NULL, false, false };
 }
 
 static struct answer page_ready(struct serve_http *server)
@@ -174,7 +175,8 @@ static struct answer page_ready(struct serve_http *server)
     if (asprintf(&text, "{\"ready\":%s,\"reasons\":[%s],\"version\":%llu}\n", ready ? "true" : "false", reason,
                  cs ? (unsigned long long)coldstream_version(cs) : 0) < 0)
         abort();
-    return (struct answer){ ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, text, "application/json", NULL, false };
+    return (struct answer){ ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, text, "application/json", NULL, false,
+                            false };
 }
 
 static struct answer page_metrics(struct serve_http *server)
@@ -191,7 +193,7 @@ static struct answer page_metrics(struct serve_http *server)
     telemetry_set(telemetry, METRIC_CONNECTIONS_CUT, TELEMETRY_LABELS("displaced"), (double)counts.displaced);
     telemetry_set(telemetry, METRIC_CONNECTIONS_CUT, TELEMETRY_LABELS("refused"), (double)counts.refused);
     return (struct answer){ MHD_HTTP_OK, telemetry_text(telemetry), "text/plain; version=0.0.4; charset=utf-8",
-                            NULL, false };
+                            NULL, false, false };
 }
 
 static const struct { const char *path; struct answer (*make)(struct serve_http *server); } page[] = {
@@ -224,7 +226,8 @@ static enum MHD_Result send_answer(struct serve_http *server, struct MHD_Connect
     MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     if (answer.again) MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "1");
     if (answer.allow) MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, answer.allow);
-    if (atomic_load(&server->stopping)) MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+    if (answer.last || atomic_load(&server->stopping))
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     enum MHD_Result result = MHD_queue_response(connection, answer.code, response);
     MHD_destroy_response(response);
     return result;
@@ -257,13 +260,16 @@ static enum MHD_Result answer(struct serve_http *server, struct MHD_Connection *
 {
     if (!http_guard_enter(server->guard, connection, GUARD_WORKING)) return MHD_NO;
     bool scores = !strcmp(path, "/v1/score");
-    struct answer made = scores && request->answered ? too_large(server)
-                                                     : answer_to(server, connection, path, method, request);
+    struct answer made;
+    if (request->ambiguous) made = failure(MHD_HTTP_BAD_REQUEST, "two lengths, or a length and chunks");
+    else if (scores && request->answered) made = too_large(server);
+    else made = answer_to(server, connection, path, method, request);
     char code[16];
     snprintf(code, sizeof code, "%u", made.code);
     telemetry_add(server->telemetry, METRIC_REQUESTS, TELEMETRY_LABELS(code), 1);
     if (scores) telemetry_observe(server->telemetry, METRIC_REQUEST_SECONDS, clock_seconds() - request->begun);
     http_guard_enter(server->guard, connection, GUARD_SENDING);
+    made.last = request->ambiguous;
     return send_answer(server, connection, made);
 }
 
@@ -291,7 +297,8 @@ static enum MHD_Result on_request(void *self, struct MHD_Connection *connection,
         request->begun = clock_seconds();
         atomic_fetch_add(&server->running, 1);
         request->answered = refuse_at_once(server, connection, request);
-        if (request->answered) return answer(server, connection, path, method, request);
+        request->ambiguous = http_guard_is_ambiguous(connection);
+        if (request->answered || request->ambiguous) return answer(server, connection, path, method, request);
         return http_guard_enter(server->guard, connection, GUARD_READING) ? MHD_YES : MHD_NO;
     }
     if (*body_size) {
@@ -348,6 +355,7 @@ static int bind_socket(const char *address, int *port, struct cs_error *err)
         if (fd >= 0) close(fd);
         fd = -1;
     } else {
+        http_guard_warn_exposed("--listen", (const struct sockaddr *)&bound);
         *port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
                                                   : ((struct sockaddr_in *)&bound)->sin_port);
     }
@@ -392,7 +400,7 @@ struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_op
         MHD_OPTION_CONNECTION_LIMIT, http_guard_places(server->guard, options->threads),
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
     if (server->daemon) return server;
-    cs_fail(err, CS_FAILED, "the HTTP server on %s does not start", options->socket ? "its socket" : options->listen);
+    cs_fail_errno(err, errno, "the HTTP server on %s does not start", options->socket ? "its socket" : options->listen);
     http_guard_destroy(server->guard);
 fail_closing:
     close(fd);
