@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "daemon/log.h"
@@ -41,6 +42,91 @@ bool kafka_conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, 
     char text[256];
     if (rd_kafka_conf_set(conf, name, value, text, sizeof text) == RD_KAFKA_CONF_OK) return true;
     return cs_fail(err, CS_CONFIG, "source.kafka.properties.%s: %s", name, text);
+}
+
+const char *kafka_remedy(int code, const char *reason)
+{
+    static const struct { rd_kafka_resp_err_t code; const char *part, *remedy; } known[] = {
+        { RD_KAFKA_RESP_ERR__AUTHENTICATION, "",
+          "the brokers refuse who we say we are: see source.kafka.properties sasl.mechanism, sasl.username and the "
+          "secret that sasl.password refers to, and whether the brokers know that user. SCRAM of librdkafka before "
+          "2.6.1 is refused by brokers of Kafka 4 and later, whatever the password: use a newer librdkafka, PLAIN over "
+          "TLS, or a client certificate" },
+        { RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED, "",
+          "the brokers refuse who we say we are: see source.kafka.properties sasl.username and sasl.password" },
+        { RD_KAFKA_RESP_ERR__SSL, "certificate verify failed",
+          "the broker's certificate is not trusted: see source.kafka.properties ssl.ca.location (who signed it?), its "
+          "dates, and that bootstrap.servers and the advertised listeners have the names that stand in it" },
+        { RD_KAFKA_RESP_ERR__SSL, "hostname mismatch",
+          "the broker's certificate is another host's: bootstrap.servers and the advertised listeners must have the "
+          "names that stand in it" },
+        { RD_KAFKA_RESP_ERR__SSL, "",
+          "see source.kafka.properties security.protocol and ssl.*: the listener may speak no TLS, "
+          "or ask for a client certificate (ssl.certificate.location, ssl.key.location)" },
+        { RD_KAFKA_RESP_ERR__TRANSPORT, " alert ",
+          "the broker ends the TLS connection: it asks for a client certificate (source.kafka.properties "
+          "ssl.certificate.location and ssl.key.location), or refuses the one that it is shown" },
+        { RD_KAFKA_RESP_ERR__TRANSPORT, "onnection closed",
+          "the listener may ask for another security.protocol (TLS, SASL)" },
+        { RD_KAFKA_RESP_ERR__TRANSPORT, "Disconnected", "where it repeats, the listener may ask for another "
+          "security.protocol (TLS, SASL), or refuse the client certificate" },
+        { RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, "",
+          "an ACL is missing: docs/security.md has those that are needed" },
+        { RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED, "",
+          "an ACL is missing: READ for the group of source.kafka.group (docs/security.md)" },
+        { RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, "",
+          "an ACL is missing: docs/security.md has those that are needed" },
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].code == code && (!reason || strstr(reason, known[i].part))) return known[i].remedy;
+    return NULL;
+}
+
+/* All addresses of "host:port,host:port" are this machine's own. */
+static bool is_local(const char *servers)
+{
+    static const char *const local[] = { "127.", "localhost:", "[::1]", "::1" };
+    for (const char *at = servers;; at++) {
+        const char *scheme = strstr(at, "://");
+        bool found = false;
+        size_t length = strcspn(at, ",");
+        if (scheme && scheme < at + length) length -= (size_t)(scheme + 3 - at), at = scheme + 3;
+        while (*at == ' ') at++, length--;
+        for (size_t i = 0; i < sizeof local / sizeof *local; i++) found |= strncmp(at, local[i], strlen(local[i])) == 0;
+        if (!found) return false;
+        at += length;
+        if (!*at) return true;
+    }
+}
+
+static const char *property(const struct cs_config *config, const char *name, const char *otherwise)
+{
+    for (size_t i = config->source.property_count; i-- > 0;)
+        if (strcmp(config->source.property[i].name, name) == 0) return config->source.property[i].value;
+    return otherwise;
+}
+
+void kafka_warn_exposed(const struct cs_config *config)
+{
+    const char *protocol = property(config, "security.protocol", "plaintext");
+    const char *servers = property(config, "bootstrap.servers", property(config, "metadata.broker.list", ""));
+    bool tls = strcasecmp(protocol, "ssl") == 0 || strcasecmp(protocol, "sasl_ssl") == 0;
+    if (!tls && !is_local(servers))
+        log_warning("Kafka is reached without TLS: whoever is on the way can read the stream, and write it",
+                    LOG_S("protocol", protocol),
+                    LOG_S("remedy", "set security.protocol to sasl_ssl or ssl under source.kafka.properties; "
+                                    "docs/security.md"));
+    if (strncasecmp(property(config, "sasl.mechanism", property(config, "sasl.mechanisms", "")), "SCRAM-", 6) == 0 &&
+        rd_kafka_version() < 0x020601ff)
+        log_warning("this librdkafka's SCRAM is refused by brokers of Kafka 4 and later",
+                    LOG_S("librdkafka", rd_kafka_version_str()),
+                    LOG_S("remedy", "nothing with older brokers; else librdkafka 2.6.1 or newer, PLAIN over TLS, or a "
+                                    "client certificate; docs/security.md"));
+    if (tls && (strcmp(property(config, "enable.ssl.certificate.verification", "true"), "false") == 0 ||
+                strcmp(property(config, "ssl.endpoint.identification.algorithm", "https"), "none") == 0))
+        log_warning("brokers are believed to be who they say they are",
+                    LOG_S("remedy", "take enable.ssl.certificate.verification: false and "
+                                    "ssl.endpoint.identification.algorithm: none out of source.kafka.properties"));
 }
 
 rd_kafka_conf_t *kafka_conf_create(const struct cs_config *config, struct cs_error *err)

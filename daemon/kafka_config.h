@@ -10,6 +10,12 @@
 /* True where librdkafka takes the property. Otherwise its own words, into text. For the configuration's check. */
 bool kafka_property_check(const char *name, const char *value, char *text, size_t size);
 
+/* What to do about an error of librdkafka's that an operator mends (who we are, TLS, ACLs); NULL: nothing is known.
+ * reason: its own words; NULL is fine. */
+const char *kafka_remedy(int code, const char *reason);
+/* Warns of a source that is reached over a network without TLS, or whose brokers' certificates are not looked at. */
+void kafka_warn_exposed(const struct cs_config *config);
+
 #ifdef RD_KAFKA_VERSION
 /* What consumer and producer share: the operator's properties, names, and log lines that go through ours. CS_CONFIG
  * where a property is refused. rd_kafka_conf_set on one of our own settings. */

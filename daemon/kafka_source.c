@@ -15,6 +15,7 @@
 #include "daemon/kafka_config.h"
 #include "daemon/kafka_probe.h"
 #include "daemon/log.h"
+#include "daemon/log_remedy.h"
 
 enum { TOPICS_MAX = 4, RETRY = 1000, POLL = 100 };     /* ms */
 /* Bytes read ahead of each partition: its share of source.kafka.read_ahead, within these. */
@@ -131,7 +132,9 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
         if (atomic_exchange(&source->connected, false)) log_warning("all brokers are down", LOG_S("text", reason));
         atomic_store(&source->hurry, true);
     } else {
-        log_warning("Kafka consumer", LOG_S("error", rd_kafka_err2name(code)), LOG_S("text", reason));
+        const char *remedy = kafka_remedy(code, reason);
+        log_warning("Kafka consumer", LOG_S("error", rd_kafka_err2name(code)), LOG_S("text", reason),
+                    LOG_S("remedy", remedy ? remedy : log_remedy("all brokers are down")));
     }
 }
 
@@ -644,9 +647,11 @@ static void note(struct kafka_partition *partition, const rd_kafka_message_t *me
         out_of_range(partition->source, partition->topic, partition->number, atomic_load(&partition->next),
                      rd_kafka_message_errstr(message));
         return;
-    default:
+    default:;
+        const char *remedy = kafka_remedy(message->err, NULL);
         log_warning("Kafka partition", LOG_S("topic", partition->topic), LOG_I("partition", partition->number),
-                    LOG_S("error", rd_kafka_err2name(message->err)), LOG_S("text", rd_kafka_message_errstr(message)));
+                    LOG_S("error", rd_kafka_err2name(message->err)), LOG_S("text", rd_kafka_message_errstr(message)),
+                    LOG_S("remedy", remedy ? remedy : log_remedy("all brokers are down")));
     }
 }
 

@@ -28,7 +28,6 @@ const struct log_remedy log_remedies[] = {
     /* the stream */
     { "librdkafka", BROKERS },
     { "Kafka consumer", BROKERS },
-    { "Kafka partition", BROKERS },
     { "Kafka producer", BROKERS },
     { "Kafka producer of deltas", BROKERS },
     { "Kafka consumer of deltas", BROKERS },

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -341,10 +342,12 @@ int main(int argc, char **argv)
         return 0;
     }
     umask(027);
+    setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });   /* a core would hold the secrets, and the whole model */
     signal(SIGPIPE, SIG_IGN);
     int level = given_level(&arguments);
     log_open(level < 0 ? config->logging.level : (enum log_level)level, config->logging.format);
     if (geteuid() == 0) log_warning("running as root: a user of its own is safer, as in coldstream.service");
+    kafka_warn_exposed(config);
     openblas_set_num_threads(1);                /* daemon/worker_pool.h says why */
     code = run(&arguments, config);
     log_tell_repeats(true);

@@ -11,7 +11,7 @@ packages() {
     test)  echo libcmocka-dev python3 python3-numpy curl rsync systemd e2fsprogs mount util-linux ;;
     library) echo g++ golang-go ca-certificates ;;
     fuzz)  echo clang llvm libclang-rt-14-dev ;;
-    kafka) echo openjdk-17-jre-headless maven kcat ;;
+    kafka) echo openjdk-17-jre-headless maven kcat openssl ;;
     data)  echo python3 python3-pip python3-venv unzip ;;
     package) echo dpkg-dev debhelper lintian fakeroot man-db ;;
     monitor) ;;      # tools/prometheus.sh unpacks what it needs: the package would start a server that listens on all interfaces

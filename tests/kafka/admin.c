@@ -6,6 +6,9 @@
  *     admin BROKERS transaction ID commit|abort|open TOPIC PARTITION      the lines of stdin in one transaction; open:
  *                                                             neither committed nor aborted; a later one of the same ID
  *                                                             aborts it
+ *     admin BROKERS allow|forbid PRINCIPAL OPERATION TYPE NAME     an ACL; forbid takes away what allow gave.
+ *                                                             OPERATION: read write describe create; TYPE: topic
+ *                                                             group
  *     admin BROKERS ends TOPIC                                a line a partition: partition, first offset, end
  *     admin BROKERS committed GROUP TOPIC                     a line a partition: partition, committed offset (-1:
  * none) */
@@ -240,6 +243,58 @@ static int committed(const char *brokers, const char *group, const char *topic)
     return status;
 }
 
+/* An ACL is given, or taken away again. */
+static int change_acl(const char *brokers, bool allow, const char *principal, const char *operation, const char *type,
+                      const char *name)
+{
+    static const struct { const char *name; rd_kafka_AclOperation_t is; } known[] = {
+        { "read", RD_KAFKA_ACL_OPERATION_READ },       { "write", RD_KAFKA_ACL_OPERATION_WRITE },
+        { "describe", RD_KAFKA_ACL_OPERATION_DESCRIBE }, { "create", RD_KAFKA_ACL_OPERATION_CREATE },
+    };
+    rd_kafka_AclOperation_t is = RD_KAFKA_ACL_OPERATION_UNKNOWN;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i].name, operation) == 0) is = known[i].is;
+    rd_kafka_t *kafka = connect_to(brokers, RD_KAFKA_PRODUCER, NULL);
+    rd_kafka_event_t *event = NULL;
+    char why[512];
+    int status = 1;
+    if (!kafka) return 1;
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(kafka);
+    rd_kafka_ResourceType_t resource = strcmp(type, "group") == 0 ? RD_KAFKA_RESOURCE_GROUP : RD_KAFKA_RESOURCE_TOPIC;
+    rd_kafka_AclBinding_t *acl =
+        allow ? rd_kafka_AclBinding_new(resource, name, RD_KAFKA_RESOURCE_PATTERN_LITERAL, principal, "*", is,
+                                        RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW, why, sizeof why)
+              : rd_kafka_AclBindingFilter_new(resource, name, RD_KAFKA_RESOURCE_PATTERN_LITERAL, principal, "*", is,
+                                              RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW, why, sizeof why);
+    if (!acl) {
+        fail("ACL", why);
+        goto out;
+    }
+    if (allow) rd_kafka_CreateAcls(kafka, &acl, 1, NULL, queue);
+    else rd_kafka_DeleteAcls(kafka, &acl, 1, NULL, queue);
+    if (!answered(queue, "ACL", &event)) goto out;
+    size_t count = 0;
+    if (allow) {
+        const rd_kafka_acl_result_t **result =
+            rd_kafka_CreateAcls_result_acls(rd_kafka_event_CreateAcls_result(event), &count);
+        const rd_kafka_error_t *error = count ? rd_kafka_acl_result_error(result[0]) : NULL;
+        if (error) fail("ACL", rd_kafka_error_string(error));
+        status = error || !count;
+    } else {
+        const rd_kafka_DeleteAcls_result_response_t **result =
+            rd_kafka_DeleteAcls_result_responses(rd_kafka_event_DeleteAcls_result(event), &count);
+        size_t matched = 0;
+        if (count) rd_kafka_DeleteAcls_result_response_matching_acls(result[0], &matched);
+        status = matched ? 0 : fail("ACL", "there is none to take away");
+    }
+out:
+    if (event) rd_kafka_event_destroy(event);
+    if (acl) rd_kafka_AclBinding_destroy(acl);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_destroy(kafka);
+    return status;
+}
+
 int main(int count, char **argument)
 {
     const char *verb = count > 2 ? argument[2] : "";
@@ -253,11 +308,13 @@ int main(int count, char **argument)
         return grow(argument[1], argument[3], (int)strtol(argument[4], NULL, 10));
     if (strcmp(verb, "transaction") == 0 && count == 7)
         return transaction(argument[1], argument[3], argument[4], argument[5], (int)strtol(argument[6], NULL, 10));
+    if ((strcmp(verb, "allow") == 0 || strcmp(verb, "forbid") == 0) && count == 7)
+        return change_acl(argument[1], verb[0] == 'a', argument[3], argument[4], argument[5], argument[6]);
     if (strcmp(verb, "ends") == 0 && count == 4) return ends(argument[1], argument[3]);
     if (strcmp(verb, "committed") == 0 && count == 5) return committed(argument[1], argument[3], argument[4]);
     fprintf(stderr,
             "usage: admin BROKERS create TOPIC:PARTITIONS... | delete-before TOPIC PARTITION OFFSET | delete TOPIC | "
-            "grow TOPIC PARTITIONS | transaction ID commit|abort|open TOPIC PARTITION | ends TOPIC | "
-            "committed GROUP TOPIC\n");
+            "grow TOPIC PARTITIONS | transaction ID commit|abort|open TOPIC PARTITION | "
+            "allow|forbid PRINCIPAL OPERATION TYPE NAME | ends TOPIC | committed GROUP TOPIC\n");
     return 2;
 }

@@ -2,13 +2,17 @@
 # A real Apache Kafka for tests: one KRaft node on loopback, its own folder and free ports, gone when stopped.
 # usage: broker.sh start DIR | stop DIR | kill DIR | restart DIR | address DIR | fetch
 #   start    formats and starts it in DIR, waits until it answers; prints host:port
+#            KAFKA_VERSION: another one than pom.xml's. With BROKER_SECURITY=1 it also listens by SASL_PLAINTEXT, SASL_SSL, and
+#            SSL with client certificates, has the user coldstream (SCRAM-SHA-512 and PLAIN, password in DIR/tls/password),
+#            checks ACLs (on the plain listener all may do all), and has its own CA; DIR/secure has the three addresses in
+#            this order, DIR/tls what certificates.sh makes
 #   stop     SIGTERM, waits until it is gone        kill     kill -9 (power cut as far as Kafka is concerned)
 #   restart  starts again what stop or kill left in DIR, on the same port
 #   fetch    only makes sure that the jars are there
 # The jars come by Maven (tests/kafka/pom.xml) once and stay in $COLDSTREAM_CACHE, default ~/.cache/coldstream.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-version=$(sed -n 's|.*<version>\([0-9]*\.[0-9]*\.[0-9]*\)</version>.*|\1|p' "$here/pom.xml" | head -n 1)
+version=${KAFKA_VERSION:-$(sed -n 's|.*<kafka.version>\(.*\)</kafka.version>.*|\1|p' "$here/pom.xml")}
 jars=${COLDSTREAM_CACHE:-$HOME/.cache/coldstream}/kafka-$version
 heap=${KAFKA_HEAP:-256m}
 
@@ -22,7 +26,7 @@ fetch() {
         flock 9
         [ -e "$jars/.complete" ] && exit 0
         for attempt in 1 2 3; do
-            timeout 300 mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$jars" >"$log" 2>&1 </dev/null &&
+            timeout 300 mvn -q -B "-Dkafka.version=$version" -f "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$jars" >"$log" 2>&1 </dev/null &&
                 { touch "$jars/.complete"; exit 0; }
             sleep 2
         done
@@ -33,7 +37,7 @@ fetch() {
 }
 
 free_ports() { python3 -c 'import socket
-held = [socket.socket() for _ in range(2)]
+held = [socket.socket() for _ in range(5)]
 for s in held: s.bind(("127.0.0.1", 0))
 print(*[s.getsockname()[1] for s in held])'; }
 
@@ -59,10 +63,10 @@ launch() {  # DIR: starts the formatted broker, waits for its answer
 }
 
 start() {
-    local dir=$1 broker controller
+    local dir=$1 broker controller plain tls mutual scram=()
     mkdir -p "$dir"; dir=$(cd "$dir" && pwd)
     fetch
-    read -r broker controller < <(free_ports)
+    read -r broker controller plain tls mutual < <(free_ports)
     echo "127.0.0.1:$broker" >"$dir/address"
     cat >"$dir/server.properties" <<-PROPERTIES
 	process.roles=broker,controller
@@ -91,10 +95,40 @@ start() {
 	message.max.bytes=20000000
 	file.delete.delay.ms=100
 	PROPERTIES
-    run_java kafka.tools.StorageTool format --standalone -t "$(run_uuid)" -c "$dir/server.properties" >"$dir/format.log" 2>&1 ||
+    if [ -n "${BROKER_SECURITY:-}" ]; then
+        "$here/certificates.sh" "$dir/tls"
+        secure "$dir" "$broker" "$controller" "$plain" "$tls" "$mutual" >>"$dir/server.properties"
+        scram=(--add-scram "SCRAM-SHA-512=[name=coldstream,password=$(cat "$dir/tls/password"),iterations=4096]")
+    fi
+    run_java kafka.tools.StorageTool format --standalone -t "$(run_uuid)" -c "$dir/server.properties" "${scram[@]}" >"$dir/format.log" 2>&1 ||
         { cat "$dir/format.log" >&2; exit 1; }
     launch "$dir"
     echo "127.0.0.1:$broker"
+}
+
+# Listeners that ask who is there. Later lines of a properties file replace earlier ones.
+secure() {  # DIR BROKER CONTROLLER PLAIN TLS MUTUAL
+    local jaas="org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    local plain="org.apache.kafka.common.security.plain.PlainLoginModule required"
+    echo "127.0.0.1:$4 127.0.0.1:$5 127.0.0.1:$6" >"$1/secure"
+    cat <<-PROPERTIES
+	listeners=PLAINTEXT://127.0.0.1:$2,CONTROLLER://127.0.0.1:$3,SCRAM://127.0.0.1:$4,TLS://127.0.0.1:$5,MUTUAL://127.0.0.1:$6
+	advertised.listeners=PLAINTEXT://127.0.0.1:$2,SCRAM://127.0.0.1:$4,TLS://127.0.0.1:$5,MUTUAL://127.0.0.1:$6
+	listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_PLAINTEXT,TLS:SASL_SSL,MUTUAL:SSL
+	sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
+	listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-512
+	listener.name.scram.scram-sha-512.sasl.jaas.config=$jaas
+	listener.name.tls.plain.sasl.jaas.config=$plain user_coldstream="$(cat "$1/tls/password")";
+	listener.name.tls.scram-sha-512.sasl.jaas.config=$jaas
+	listener.name.mutual.ssl.client.auth=required
+	ssl.keystore.type=PEM
+	ssl.keystore.location=$1/tls/broker.pem
+	ssl.truststore.type=PEM
+	ssl.truststore.location=$1/tls/ca.crt
+	authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+	super.users=User:ANONYMOUS
+	allow.everyone.if.no.acl.found=false
+	PROPERTIES
 }
 
 # Kafka's cluster ids are 16 bytes in URL-safe base64 without padding.
@@ -119,5 +153,5 @@ stop)    end "${2:?DIR}" TERM ;;
 kill)    end "${2:?DIR}" KILL ;;
 restart) end "${2:?DIR}" TERM; launch "$(cd "$2" && pwd)" ;;
 address) cat "${2:?DIR}/address" ;;
-*)       sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+*)       sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""A real Apache Kafka that asks who is there: SASL, TLS, client certificates, ACLs; what is wrong is told, and secrets stay secret.
+SCRAM is learned from on Kafka 3.9: librdkafka before 2.6.1, as Debian 12 has it, is refused by Kafka 4 (docs/security.md)."""
+import json
+import os
+import re
+import shutil
+import stat
+
+from harness import BUILD, Broker, Daemon, Tests, ctl, run, until
+
+STREAM = ["generate", "--profile", "small", "--users", "500", "--items", "200", "--span", "10m", "--click-delay", "500ms", "--window", "2s"]
+SCRAM, TLS, MUTUAL = range(3)
+PRINCIPAL = {SCRAM: "User:coldstream", TLS: "User:coldstream", MUTUAL: "User:CN=coldstream-client"}
+state = {"secrets": set()}
+
+
+class Listener:
+    """What a Daemon takes for its broker: an address."""
+    def __init__(self, address):
+        self.address = address
+
+
+def tls(tests, name):
+    return os.path.join(tests.broker.folder, "tls", name)
+
+
+def secret(tests, name):
+    """A file's secret, remembered: no output may hold it."""
+    with open(tls(tests, name)) as file:
+        value = file.read().strip()
+    state["secrets"].add(value)
+    return value
+
+
+def listener(tests, which):
+    with open(os.path.join(tests.broker.folder, "secure")) as file:
+        return Listener(file.read().split()[which])
+
+
+def pairs(tests, which, **other):
+    """librdkafka's properties for a listener, as {name: value}."""
+    scram = {"sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "coldstream", "sasl.password": f"file:{tls(tests, 'password')}"}
+    ca = {"ssl.ca.location": tls(tests, "ca.crt")}
+    key = {"ssl.certificate.location": tls(tests, "client.crt"), "ssl.key.location": tls(tests, "client-locked.key"),
+           "ssl.key.password": "${KEY_PASSWORD}"}
+    secret(tests, "password")
+    given = {SCRAM: {"security.protocol": "sasl_plaintext", **scram}, TLS: {"security.protocol": "sasl_ssl", **scram, **ca},
+             MUTUAL: {"security.protocol": "ssl", **ca, **key}}[which]
+    if which == TLS and not tests.broker.folder.endswith("-3.9"):
+        given["sasl.mechanism"] = "PLAIN"
+    return {**given, **{name.replace("_", "."): value for name, value in other.items()}}
+
+
+def start(tests, name, topics, which, properties=None, **more):
+    given = "".join(f', {key}: "{value}"' for key, value in (properties or pairs(tests, which)).items())
+    # A topic of conversions, which may be absent, needs an ACL like any other to be seen absent.
+    daemon = Daemon(listener(tests, which), tests.folder, name, topics[0], f"{topics[1]}, conversions: ~", properties=given,
+                    environment={"KEY_PASSWORD": secret(tests, "key-password"), **more.pop("environment", {})}, **more)
+    tests.daemons.append(daemon)
+    before = os.umask(0)        # the files' modes are the daemon's own matter
+    try:
+        return daemon.start()
+    finally:
+        os.umask(before)
+
+
+def allow(tests, which, name, topics, verb="allow"):
+    """docs/security.md's least set for a daemon."""
+    for topic in topics:
+        tests.broker.admin(verb, PRINCIPAL[which], "read", "topic", topic)
+        tests.broker.admin(verb, PRINCIPAL[which], "write", "topic", f"{topic}.dlq")
+    tests.broker.admin(verb, PRINCIPAL[which], "read", "group", name)
+
+
+def stream(tests, name, events=4000, garbage=True):
+    topics = (f"{name}.impressions", f"{name}.clicks")
+    tests.broker.create(*[f"{t}:1" for t in topics], *[f"{t}.dlq:1" for t in topics])
+    ctl(*STREAM, "--events", events, "--kafka", tests.broker.address, "--topics", f"{topics[0]},{topics[1]},unused,unused")
+    if garbage:
+        tests.broker.produce(topics[0], 0, [b"no JSON"])
+    return topics
+
+
+def says(daemon, *words):
+    """Waits for a line of the log that has all the words."""
+    def found():
+        assert daemon.alive(), f"{daemon.name} ended with {daemon.process.poll()}:\n{daemon.log_text()[-3000:]}"
+        return any(all(word in line for word in words) for line in daemon.log_text().splitlines())
+    until(found, lambda: f"a line with {words}:\n{daemon.log_text()[-3000:]}", 60)
+
+
+def is_learned(daemon):
+    daemon.drained(2)
+    assert daemon.examples() > 500, daemon.examples()
+    until(lambda: daemon.sum("dead_letters_total") == 1, "one dead letter")
+
+
+def learned_from(tests, listeners):
+    for which, name in listeners:
+        topics = stream(tests, name)
+        allow(tests, which, name, topics)
+        daemon = start(tests, name, topics, which)
+        is_learned(daemon)
+        assert "uthorization" not in daemon.log_text(), daemon.log_text()[-2000:]
+        assert daemon.stop() == 0, daemon.log_text()[-2000:]
+        assert tests.broker.ends(f"{topics[0]}.dlq") == [(0, 1)], "the dead letter is there"
+        for topic in topics:
+            assert tests.broker.committed(name, topic) == [end for _, end in tests.broker.ends(topic)], "committed, for lag tools"
+        state["topics"] = topics
+
+
+def scram_is_learned_from(tests):
+    """SCRAM-SHA-512, plain and over TLS, on Kafka 3.9: learned and dead letters written, with the ACLs of docs/security.md alone"""
+    newest = tests.broker
+    os.environ["KAFKA_VERSION"] = "3.9.1"
+    tests.broker = Broker(os.path.join(tests.folder, "broker-3.9"))
+    try:
+        learned_from(tests, ((SCRAM, "scram"), (TLS, "scram-tls")))
+    finally:
+        tests.broker.kill()
+        tests.broker = newest
+        del os.environ["KAFKA_VERSION"]
+
+
+def each_listener_is_learned_from(tests):
+    """TLS with a password and TLS with a client certificate, on the newest Kafka: the same"""
+    learned_from(tests, ((TLS, "tls"), (MUTUAL, "mutual")))
+
+
+def every_acl_is_needed(tests):
+    """an ACL less: which one is told, what it was for goes on as soon as it is given"""
+    topics = stream(tests, "less")
+    allow(tests, TLS, "less", topics)
+    tests.broker.admin("forbid", PRINCIPAL[TLS], "read", "topic", topics[0])
+    daemon = start(tests, "less", topics, TLS)
+    until(lambda: topics[0] in str(daemon.ready()) and "authorization failed" in str(daemon.ready()), lambda: daemon.ready())
+    tests.broker.admin("allow", PRINCIPAL[TLS], "read", "topic", topics[0])
+    is_learned(daemon)
+    tests.broker.admin("forbid", PRINCIPAL[TLS], "read", "topic", topics[1])
+    tests.broker.admin("forbid", PRINCIPAL[TLS], "read", "topic", topics[0])
+    ctl(*STREAM, "--events", 2000, "--seed", 2, "--start", "1700010000000", "--kafka", tests.broker.address,
+        "--topics", f"{topics[0]},{topics[1]},unused,unused")
+    says(daemon, "uthorization")
+    for topic in topics:
+        tests.broker.admin("allow", PRINCIPAL[TLS], "read", "topic", topic)
+    before = daemon.examples()
+    until(lambda: daemon.caught_up(2) and daemon.examples() > before, lambda: f"learned on: {daemon.log_text()[-2000:]}")
+    tests.broker.admin("forbid", PRINCIPAL[TLS], "write", "topic", f"{topics[0]}.dlq")
+    tests.broker.produce(topics[0], 0, [b"no JSON either"])
+    says(daemon, "uthorization", f"{topics[0]}.dlq")
+    daemon.stop()
+
+
+def what_is_wrong_is_told(tests):
+    """a wrong password, an unknown CA, no client certificate: told with the key to look at, the daemon waits and is alive"""
+    wrong = os.path.join(tests.folder, "wrong")
+    with open(os.open(wrong, os.O_CREAT | os.O_WRONLY, 0o400), "w") as file:
+        file.write("surely-not-this-one")
+    state["secrets"].add("surely-not-this-one")
+    topics = state["topics"]
+    cases = [("scram", SCRAM, {}, ["sasl.password", "librdkafka before 2.6.1"]),
+             ("password", TLS, {"sasl_password": f"file:{wrong}"}, ["sasl.password"]),
+             ("authority", TLS, {"ssl_ca_location": tls(tests, "other.crt")}, ["ssl.ca.location"])]
+    for name, which, other, words in cases:
+        daemon = start(tests, f"wrong-{name}", topics, which, pairs(tests, which, **other))
+        says(daemon, *words)
+        assert daemon.alive() and daemon.ready() is not True, "not ready, and alive"
+        daemon.stop()
+    anonymous = {key: value for key, value in pairs(tests, MUTUAL).items() if key in ("security.protocol", "ssl.ca.location")}
+    daemon = start(tests, "wrong-anonymous", topics, MUTUAL, anonymous)
+    says(daemon, "ssl.certificate.location")
+    daemon.stop()
+
+
+def certificates_are_looked_at(tests):
+    """the broker comes back with a certificate that is out of date, then with another host's: both are told; with the right one it goes on"""
+    topics = stream(tests, "renewed")
+    allow(tests, TLS, "renewed", topics)
+    daemon = start(tests, "renewed", topics, TLS)
+    is_learned(daemon)
+    before = daemon.examples()
+    shutil.copy(tls(tests, "broker.pem"), tls(tests, "good.pem"))
+    for name, words in (("expired", ["certificate verify failed", "ssl.ca.location", "dates"]), ("elsewhere", ["certificate verify failed", "names"])):
+        shutil.copy(tls(tests, f"{name}.pem"), tls(tests, "broker.pem"))
+        at = len(daemon.log_text())
+        tests.broker.restart()
+        until(lambda: all(word in daemon.log_text()[at:] for word in words), lambda: daemon.log_text()[at:][-3000:], 60)
+        assert daemon.alive()
+    shutil.copy(tls(tests, "good.pem"), tls(tests, "broker.pem"))
+    tests.broker.restart()
+    ctl(*STREAM, "--events", 2000, "--seed", 2, "--start", "1700010000000", "--kafka", tests.broker.address,
+        "--topics", f"{topics[0]},{topics[1]},unused,unused")
+    until(lambda: daemon.caught_up(2) and daemon.examples() > before, lambda: f"learned on: {daemon.log_text()[-2000:]}")
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
+
+
+def tools_take_references(tests):
+    """generate and coldstream-serve speak TLS too, take a secret by reference, and refuse one on the command line"""
+    topics = stream(tests, "tools", 200, garbage=False)
+    tests.broker.admin("allow", PRINCIPAL[TLS], "write", "topic", topics[0])
+    tests.broker.admin("allow", PRINCIPAL[TLS], "write", "topic", topics[1])
+    given = pairs(tests, TLS)
+    before = tests.broker.ends(topics[0])
+    command = [*STREAM, "--events", 100, "--kafka", listener(tests, TLS).address, "--topics", f"{topics[0]},{topics[1]},unused,unused", "--property"]
+    ctl(*command, ",".join(f"{key}={value}" for key, value in given.items()))
+    assert tests.broker.ends(topics[0])[0][1] > before[0][1]
+    given["sasl.password"] = "written-out"
+    done = ctl(*command, ",".join(f"{key}={value}" for key, value in given.items()), check=False)
+    assert done.returncode == 2 and b"sasl.password" in done.stderr and b"written-out" not in done.stderr, done.stderr
+    serve = run(os.path.join(BUILD, "coldstream-serve"), "--checkpoint", tests.folder, "--kafka-property", "sasl.password=written-out", check=False)
+    assert serve.returncode == 2 and b"sasl.password" in serve.stderr and b"written-out" not in serve.stderr, serve.stderr
+
+
+def secrets_are_refused_where_others_read_them(tests):
+    """a secret's file that is missing, empty, or open to others: exit 78, with key and file; --check-config shows no secret"""
+    daemon = start(tests, "secrets", state["topics"], TLS)
+    daemon.stop()
+    file = os.path.join(tests.folder, "a-secret")
+    check = [os.path.join(BUILD, "coldstreamd"), "--config", daemon.config, "--check-config"]
+    checked = run(*check, env=daemon.environment)
+    state["outputs"] = [checked.stdout + checked.stderr]
+    with open(daemon.config) as config:
+        text = config.read().replace(f"file:{tls(tests, 'password')}", f"file:{file}")
+    with open(daemon.config, "w") as config:
+        config.write(text)
+
+    def refused(*words):
+        done = run(*check, env=daemon.environment, check=False)
+        assert done.returncode == 78 and all(word.encode() in done.stderr for word in ("sasl.password", *words)), done.stderr
+        state["outputs"].append(done.stdout + done.stderr)
+    refused(file, "No such file")
+    shutil.copy(tls(tests, "password"), file)
+    os.chmod(file, 0o440)
+    refused(file, "mode 0440", "chmod 0400")
+    os.chmod(file, 0o400)
+    run(*check, env=daemon.environment)
+
+
+def nothing_shows_a_secret(tests):
+    """no log, page, status, command line, snapshot, checkpoint or dead letter holds a secret's value"""
+    topics = stream(tests, "quiet")
+    allow(tests, MUTUAL, "quiet", topics)
+    allow(tests, TLS, "quiet", topics)
+    daemon = start(tests, "quiet", topics, TLS, {**pairs(tests, TLS), "debug": "conf,security,broker"})
+    is_learned(daemon)
+    ctl("publish", "--control", daemon.socket)
+    outputs = state.get("outputs", []) + [daemon.get(page).encode() for page in ("/", "/metrics", "/status", "/readyz", "/livez")]
+    outputs.append(ctl("status", "--json", "--control", daemon.socket).stdout)
+    with open(f"/proc/{daemon.process.pid}/cmdline", "rb") as line:
+        outputs.append(line.read())
+    with open(f"/proc/{daemon.process.pid}/limits") as limits:
+        assert re.search(r"^Max core file size +0 +0 ", limits.read(), re.M), "no core is written: it would hold the secret"
+    outputs.append(tests.broker.consume(f"{topics[0]}.dlq", "%k %h %s"))
+    assert daemon.stop() == 0
+    looked = 0
+    for folder, _, files in os.walk(tests.folder):
+        for name in files:
+            if folder.startswith(tests.broker.folder) or name in ("wrong", "a-secret") or not os.path.isfile(os.path.join(folder, name)):
+                continue
+            with open(os.path.join(folder, name), "rb") as file:
+                outputs.append(file.read())
+            looked += 1
+    assert looked > 20 and any(b"debug" in text for text in outputs), looked
+    for value in state["secrets"]:
+        assert len(value) > 10
+        assert not [text for text in outputs if value.encode() in text], "a secret came out"
+
+
+def files_are_not_for_others(tests):
+    """under umask 000: files 0640 or less, directories 0750, the control socket 0660"""
+    daemon = start(tests, "quiet", ("quiet.impressions", "quiet.clicks"), TLS)
+    until(lambda: os.path.exists(daemon.socket) and daemon.ready() is True, lambda: daemon.ready())
+    folder = daemon.folder
+    seen = 0
+    for where, folders, files in os.walk(folder):
+        for name in folders + files:
+            path = os.path.join(where, name)
+            mode = stat.S_IMODE(os.lstat(path).st_mode)
+            if os.path.islink(path) or os.path.dirname(path) == folder:     # the test's own: configuration, logs, directories
+                continue
+            seen += 1
+            allowed = 0o2750 if os.path.isdir(path) else 0o640
+            assert mode & ~allowed == 0, f"{path}: mode {mode:04o}, at most {allowed:04o}"
+    assert seen > 5, seen
+    mode = stat.S_IMODE(os.lstat(daemon.socket).st_mode)
+    assert mode == 0o660, f"the socket has mode {mode:04o}"
+    assert daemon.stop() == 0
+
+
+if __name__ == "__main__":
+    os.environ["BROKER_SECURITY"] = "1"
+    Tests().run(scram_is_learned_from, each_listener_is_learned_from, every_acl_is_needed, what_is_wrong_is_told, certificates_are_looked_at, tools_take_references,
+                secrets_are_refused_where_others_read_them, nothing_shows_a_secret, files_are_not_for_others)
