@@ -105,7 +105,7 @@ function valueScale(spec, values) {
   if (!(high > low)) spec.zero ? high = low + (spec.least || 1) : (low -= 0.01, high += 0.01);
   else if (spec.zero) high += (high - low) * 0.05;
   else [low, high] = [low - (high - low) * 0.1, high + (high - low) * 0.1];
-  const ticks = spec.clock && low === 0 ? ticksOfSeconds(high, 4) : ticksOf(low, high, 4);
+  const ticks = spec.clock && low === 0 ? ticksOfSeconds(high, 5) : ticksOf(low, high, 4);
   return { ticks, at: value => (value - low) / (high - low) };
 }
 
