@@ -96,6 +96,18 @@ void delta_state_release(struct delta_state *state)
     state->newest = NULL;
 }
 
+/* Deltas and full versions say which model they are of; one of another can't be put together with this one, however
+ * alike its tables and tensors are. */
+static bool is_of_the_model(const struct scorer *scorer, const struct delta *delta, struct cs_error *err)
+{
+    const char *served = checkpoint_meta_text(scorer_checkpoint(scorer), "fingerprint");
+    if (served && !strcmp(served, delta->fingerprint)) return true;
+    return cs_fail(err, CS_REFUSED,
+                   "it is of another model (%.32s) than the full version below (%.32s): is it the topic of the daemon "
+                   "that publishes here?",
+                   delta->fingerprint, served ? served : "says none");
+}
+
 /* -- telling ------------------------------------------------------------------------------------------------------ */
 
 static void tell(struct delta_follow *follow, enum coldstream_delta_result result, const struct delta *delta,
@@ -248,7 +260,8 @@ bool delta_follow_put(struct delta_follow *follow, const struct scorer *scorer, 
                  "no room for more rows over the checkpoint: deltas wait for the next");
         follow->full = full;
         if (full) break;
-        struct overlay_level *level = scorer_level(scorer, delta, err);
+        struct overlay_level *level =
+            is_of_the_model(scorer, delta, err) ? scorer_level(scorer, delta, err) : NULL;
         if (!level) {
             tell(follow, COLDSTREAM_DELTA_REFUSED, delta, err->message);
             run_clear(&follow->waiting);

@@ -47,6 +47,7 @@ void delta_drop(struct delta *delta)
     for (size_t i = 0; i < delta->tensors; i++) free(delta->tensor[i].data);
     free(delta->part);
     free(delta->tensor);
+    free(delta->fingerprint);
     free(delta->sample);
     free(delta);
 }
@@ -96,6 +97,7 @@ static void take_begin(struct delta_reader *reader, const struct delta_record *r
     delta->steps = begin->steps;
     delta->watermark = begin->watermark;
     delta->created = begin->created;
+    delta->fingerprint = copied(begin->fingerprint, strlen(begin->fingerprint) + 1);
     delta->samples = begin->samples;
     delta->sample = copied(begin->sample, begin->samples * sizeof *delta->sample);
     atomic_init(&delta->holders, 1);

@@ -15,6 +15,7 @@ struct delta {
     struct delta_place place;
     uint64_t base, steps;
     int64_t watermark, created;
+    char *fingerprint;              /* of the model that it was learned by */
     int64_t *sample;                /* [samples] event times of what was learned since base, or some of them */
     size_t samples, parts, tensors, bytes;
     struct delta_part *part;

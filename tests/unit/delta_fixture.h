@@ -47,6 +47,7 @@ static inline uint64_t state_publish(const struct fixture *fixture, const char *
     struct model *model = fixture_model(fixture, state->tensors);
     char *text = config_model_text(fixture->config);
     if (!writer || !checkpoint_meta(writer, "config", text, &err) ||
+        !checkpoint_meta(writer, "fingerprint", "model", &err) ||
         !model_tensors(model, fixture_tensor, writer, &err))
         fail_msg("%s", err.message);
     for (size_t t = 0; t < fixture->features->table_count; t++) {

@@ -502,15 +502,21 @@ static void another_models_delta_is_refused(void **unused)
     make_directory(directory);
     state_publish(&fixture, directory, &state[0], EPOCH, 0);
     struct coldstream *cs = open_with(&notes, directory, 0);
-    static const struct { const char *table, *tensor, *says; uint32_t dimension; uint64_t second; } wrong[] = {
-        { "no such table", NULL, "rows of table no such table, which the model does not read", 8, 2 },
-        { "item", NULL, "table item has rows of 7 numbers, the model reads 8", 7, 2 },
-        { "item", NULL, "has a key twice", 8, 1 },
-        { "item", "user.age", "is missing in delta 1", 8, 2 },
+    static const struct {
+        const char *table, *tensor, *says;
+        uint32_t dimension;
+        uint64_t second;
+        const char *model;
+    } wrong[] = {
+        { "no such table", NULL, "rows of table no such table, which the model does not read", 8, 2, NULL },
+        { "item", NULL, "table item has rows of 7 numbers, the model reads 8", 7, 2, NULL },
+        { "item", NULL, "has a key twice", 8, 1, NULL },
+        { "item", "user.age", "is missing in delta 1", 8, 2, NULL },
+        { "item", NULL, "it is of another model (modem) than the full version below (model)", 8, 2, "modem" },
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         struct delta_encoder encoder = { 0 };
-        struct delta_begin begin = { .rows = 2, .fingerprint = "" };
+        struct delta_begin begin = { .rows = 2, .fingerprint = wrong[i].model ? wrong[i].model : "model" };
         uint64_t key[2] = { 1, wrong[i].second };
         float row[16] = { 0 };
         struct records records = { 0 };
