@@ -87,6 +87,7 @@ $(BUILD)/demo: $(BUILD)/tools/demo.o $(BUILD)/tools/demo_serve.o $(archive) $(th
 	$(CC) $(LDFLAGS) $(program_flags) $^ $(LDLIBS) -o $@
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(archive) $(thrd_shim)
 	$(CC) $(LDFLAGS) $(program_flags) $(filter %.o,$^) $(archive) -lcmocka $(LDLIBS) -o $@
+$(BUILD)/tests/unit/test_delta_serving: program_flags += -Wl,--wrap=checkpoint_open
 $(flow) $(BUILD)/tests/crash/broker: $(BUILD)/tests/flow/mock_broker.o
 # Preloaded into the programs under test: it stands between them and libc, so nothing of libc may be checked or inlined in it.
 $(BUILD)/tests/crash/faults.so: tests/crash/faults.c $(BUILD)/.flags

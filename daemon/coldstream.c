@@ -33,11 +33,13 @@
 
 enum { SEATS = 256, NOBODY_WAITS_NANOSECONDS = 200000, DELTA_BYTES = 1 << 30, FOLLOW_NICE = 10 };
 
+#define HELD_BY_ITSELF UINT64_MAX
+
 struct version {
     struct scorer *scorer;
     uint64_t number, created;
     uint64_t checkpoint;                    /* the full version that it lies over, or is */
-    struct delta_state state;               /* the following thread's, but for `at` */
+    struct delta_state state;               /* the following thread's, but for `at` and `newest` */
     uint64_t rows, bytes;                   /* beyond the checkpoint's */
     uint64_t serial; /* of all versions ever opened: a freed address may come again */
     _Atomic unsigned handles;               /* that have it as their current one */
@@ -58,9 +60,22 @@ struct coldstream {
     bool following;
     pthread_mutex_t mutex;                  /* of `stop`, for sleeping alone: scoring never takes it */
     pthread_cond_t wake;
-    bool stop, fed;                         /* fed: deltas are there to be taken */
+    bool stop, fed, opened;                 /* fed: deltas are there to be taken; opened: so is a checkpoint */
     struct delta_follow *deltas;            /* NULL: follows nothing */
-    bool held;                              /* the following thread's: `current` was chosen over newer versions */
+    /* The following thread's: */
+    uint64_t held_by;                       /* the newer version that `current` was chosen over; 0: none */
+    struct opening *opening;                /* NULL: no checkpoint is being opened */
+    struct { uint64_t version; enum cs_code why; } refused;     /* last: told once. version 0: none was */
+};
+
+/* A checkpoint on its way to be served, in a thread of its own: millions of rows take a second to check and to warm,
+ * and deltas go on meanwhile. */
+struct opening {
+    struct coldstream *cs;
+    pthread_t thread;
+    uint64_t wanted;
+    struct version *version;
+    struct cs_error err;
 };
 
 static void say(char *error, size_t size, const struct cs_error *err)
@@ -142,6 +157,26 @@ static struct version *version_over(const struct version *under, const struct de
     return version_warm(version, err);
 }
 
+/* The checkpoint's manifest; what deltas made newer, as it is served. */
+static char *version_info(const struct version *version)
+{
+    const char *manifest = checkpoint_manifest(scorer_checkpoint(version->scorer));
+    const struct delta *newest = version->state.newest;
+    json_t *root = newest ? json_loads(manifest, 0, NULL) : NULL, *delta = json_object_get(root, "delta");
+    if (!root) return strdup(manifest);
+    json_object_set_new(root, "checkpoint", json_integer((json_int_t)version->checkpoint));
+    json_object_set_new(root, "version", json_integer((json_int_t)version->number));
+    json_object_set_new(root, "created", json_integer(newest->created));
+    json_object_set_new(root, "steps", json_integer((json_int_t)newest->steps));
+    json_object_set_new(root, "event_time_watermark",
+                        newest->watermark == INT64_MIN ? json_null() : json_integer(newest->watermark));
+    json_object_set_new(delta, "epoch", json_integer((json_int_t)version->state.at.epoch));
+    json_object_set_new(delta, "sequence", json_integer((json_int_t)version->state.at.sequence));
+    char *text = json_dumps(root, JSON_INDENT(2));
+    json_decref(root);
+    return text;
+}
+
 /* -- seats -------------------------------------------------------------------------------------------------------- */
 
 static struct seat *sit(struct coldstream *cs)
@@ -205,23 +240,25 @@ static void tell(struct coldstream *cs, uint64_t version, const char *error)
     if (cs->options.on_swap) cs->options.on_swap(cs->options.argument, version, error);
 }
 
-/* The version that was refused last: told once. */
-struct refusal { uint64_t version; enum cs_code why; };
-
-/* The version that `current` names, where it is another checkpoint than the one served and can be opened. */
-static struct version *look(struct coldstream *cs, const struct version *served, struct refusal *refusal)
+static void *open_aside(void *argument)
 {
-    struct cs_error err = { 0 };
-    uint64_t wanted = checkpoint_current(cs->directory);
-    if (!wanted || wanted == served->checkpoint) {
-        refusal->version = 0;
-        return NULL;
-    }
-    if (wanted == refusal->version && refusal->why != CS_FAILED) return NULL;   /* damage stays; a failure may pass */
-    struct version *version = version_open(cs->directory, cs->options.verify, &err);
-    if (!version && wanted != refusal->version) tell(cs, wanted, err.message);
-    *refusal = version ? (struct refusal){ 0 } : (struct refusal){ wanted, err.code };
-    return version;
+    struct opening *opening = argument;
+    struct coldstream *cs = opening->cs;
+    opening->version = version_open(cs->directory, cs->options.verify, &opening->err);
+    pthread_mutex_lock(&cs->mutex);
+    cs->opened = true;
+    pthread_cond_signal(&cs->wake);
+    pthread_mutex_unlock(&cs->mutex);
+    return NULL;
+}
+
+static void open_begin(struct coldstream *cs, uint64_t wanted)
+{
+    struct opening *opening = calloc(1, sizeof *opening);
+    if (!opening) abort();
+    *opening = (struct opening){ .cs = cs, .wanted = wanted };
+    if (pthread_create(&opening->thread, NULL, open_aside, opening) == 0) cs->opening = opening;
+    else free(opening);         /* tried again at the next look */
 }
 
 static bool is_frozen(const struct version *version)
@@ -229,16 +266,57 @@ static bool is_frozen(const struct version *version)
     return checkpoint_has_mark(scorer_checkpoint(version->scorer), CHECKPOINT_FROZEN);
 }
 
-/* Somebody went back to this checkpoint: deltas would undo it. It says so, or newer ones are there. */
-static bool is_held(const struct coldstream *cs, const struct version *version)
+/* Waits for it. The version, or NULL where it was refused. */
+static struct version *open_end(struct coldstream *cs)
 {
-    uint64_t *there = NULL;
+    struct opening *opening = cs->opening;
+    pthread_join(opening->thread, NULL);
+    struct version *version = opening->version;
+    if (!version && opening->wanted != cs->refused.version) tell(cs, opening->wanted, opening->err.message);
+    if (!version)               /* what is served stays, whatever else is there */
+        cs->held_by = is_frozen(atomic_load(&cs->current)) ? HELD_BY_ITSELF : 0;
+    cs->refused.version = version ? 0 : opening->wanted;
+    cs->refused.why = opening->err.code;
+    cs->opening = NULL;
+    free(opening);
+    return version;
+}
+
+/* Somebody went back to this checkpoint: deltas would undo it. It says so, or a newer one is there: that one's number.
+ * 0: nothing holds it. */
+static uint64_t holder_of(const struct coldstream *cs, uint64_t checkpoint)
+{
+    uint64_t *there = NULL, newest = 0;
     size_t count = 0;
-    bool held = is_frozen(version) ||
-                (checkpoint_list(cs->directory, &there, &count, NULL) && count &&
-                 there[count - 1] > version->checkpoint);
+    if (checkpoint_is_marked(cs->directory, checkpoint, CHECKPOINT_FROZEN)) return HELD_BY_ITSELF;
+    if (checkpoint_list(cs->directory, &there, &count, NULL) && count) newest = there[count - 1];
     free(there);
-    return held;
+    return newest > checkpoint ? newest : 0;
+}
+
+/* wanted: what `current` names, other than what is served, or 0. What was gone back to stays as it is until the next
+ * one is open; but a newer one that becomes `current` was only about to be named. */
+static uint64_t held_by(const struct coldstream *cs, uint64_t served, uint64_t wanted)
+{
+    uint64_t holder = holder_of(cs, wanted ? wanted : served);
+    if (holder == HELD_BY_ITSELF) return holder;
+    if (!wanted && !holder) return 0;
+    return cs->held_by && cs->held_by != wanted ? cs->held_by : holder;
+}
+
+/* `current` looked at, from what is or is about to be served. Another checkpoint is opened, and so is the same one
+ * again where it is to be served as it is and deltas lie over it. */
+static void look(struct coldstream *cs, const struct version *served)
+{
+    uint64_t wanted = checkpoint_current(cs->directory);
+    bool other = wanted && wanted != served->checkpoint;
+    bool back = wanted && !other && served->state.newest && is_frozen(served);
+    cs->held_by = held_by(cs, served->checkpoint, other ? wanted : 0);
+    if (cs->opening) return;
+    if (!other && !back) cs->refused.version = 0;
+    /* Damage stays, a failure may pass. */
+    bool refused = wanted == cs->refused.version && cs->refused.why != CS_FAILED;
+    if ((other || back) && !refused) open_begin(cs, wanted);
 }
 
 /* What is served has all that the checkpoint has, and more: the checkpoint only goes under it. */
@@ -271,7 +349,7 @@ static void advance(struct coldstream *cs, struct version *opened)
 
     delta_state_copy(&state, ahead ? &served->state : &under->state);
     if (ahead) overlay_drop_through(&state.overlay, opened->state.at.sequence);
-    if (!cs->held) delta_follow_put(cs->deltas, under->scorer, &state, &put, &err);
+    if (!cs->held_by) delta_follow_put(cs->deltas, under->scorer, &state, &put, &err);
     if (put || ahead) {
         struct version *over = version_over(under, &state, &err);
         if (!over) delta_follow_tell(cs->deltas, &err);
@@ -280,17 +358,6 @@ static void advance(struct coldstream *cs, struct version *opened)
     }
     delta_state_release(&state);
     if (next) swap(cs, next, opened != NULL);
-}
-
-/* `current` looked at; the checkpoint to go to, or NULL. */
-static struct version *poll_current(struct coldstream *cs, struct refusal *refusal)
-{
-    const struct version *served = atomic_load(&cs->current);
-    struct version *opened = look(cs, served, refusal);
-    bool back = !opened && served->state.newest && is_frozen(served);
-    if (back) opened = version_open(cs->directory, cs->options.verify, NULL);  /* as it was, without its deltas */
-    cs->held = is_held(cs, opened ? opened : served);
-    return opened;
 }
 
 static bool is_past(const struct timespec *until)
@@ -303,22 +370,24 @@ static bool is_past(const struct timespec *until)
 static void *follow(void *argument)
 {
     struct coldstream *cs = argument;
-    struct refusal refusal = { 0 };
-    bool stop = false, said = false;
+    bool said = false;
 
     setpriority(PRIO_PROCESS, (id_t)gettid(), FOLLOW_NICE);     /* of this thread alone, and of those that it makes */
-    for (struct timespec until = { 0 }; !stop;) {
+    for (struct timespec until = { 0 };;) {
         pthread_mutex_lock(&cs->mutex);
-        while (!cs->stop && !cs->fed && pthread_cond_timedwait(&cs->wake, &cs->mutex, &until) != ETIMEDOUT) continue;
-        stop = cs->stop;
-        cs->fed = false;
+        while (!cs->stop && !cs->fed && !cs->opened &&
+               pthread_cond_timedwait(&cs->wake, &cs->mutex, &until) != ETIMEDOUT)
+            continue;
+        bool stop = cs->stop, is_open = cs->opened;
+        cs->fed = cs->opened = false;
         pthread_mutex_unlock(&cs->mutex);
         if (stop) break;
-        bool polls = is_past(&until);       /* also where deltas never let it sleep */
-        struct version *opened = polls ? poll_current(cs, &refusal) : NULL;
+        struct version *opened = is_open ? open_end(cs) : NULL;
+        bool polls = opened || is_past(&until);     /* also where deltas never let it sleep */
+        if (polls) look(cs, opened ? opened : atomic_load(&cs->current));
         delta_follow_take(cs->deltas, &atomic_load(&cs->current)->state.at);
-        if (cs->held && !said && delta_follow_waits(cs->deltas)) delta_follow_hold(cs->deltas);
-        said = cs->held && (said || delta_follow_waits(cs->deltas));
+        if (cs->held_by && !said && delta_follow_waits(cs->deltas)) delta_follow_hold(cs->deltas);
+        said = cs->held_by && (said || delta_follow_waits(cs->deltas));
         advance(cs, opened);
         if (!polls) continue;
         clock_gettime(CLOCK_MONOTONIC, &until);
@@ -326,6 +395,7 @@ static void *follow(void *argument)
         until.tv_nsec += (long)(cs->options.poll_milliseconds % 1000) * 1000000;
         if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
     }
+    if (cs->opening) version_close(open_end(cs));
     return NULL;
 }
 
@@ -452,7 +522,7 @@ uint64_t coldstream_created(struct coldstream *cs)
 char *coldstream_info(struct coldstream *cs)
 {
     struct seat *seat = sit(cs);
-    char *text = strdup(checkpoint_manifest(scorer_checkpoint(seated(seat)->scorer)));
+    char *text = version_info(seated(seat));
     stand_up(seat);
     return text;
 }

@@ -5,7 +5,7 @@
  *     coldstream_close(cs);
  *
  * Thread-safe: any number of threads may score at once. Scoring takes no lock; a new version is opened, checked and
- * warmed in the library's own thread, then becomes current by one pointer; the old one goes when its last reader
+ * warmed in the library's own threads, then becomes current by one pointer; the old one goes when its last reader
  * leaves. The threads that score are the parallelism: a call is computed by its caller alone. */
 #ifndef COLDSTREAM_H
 #define COLDSTREAM_H
@@ -68,7 +68,9 @@ COLDSTREAM_API struct coldstream *coldstream_pin(struct coldstream *cs, uint64_t
                                                  size_t error_size);
 COLDSTREAM_API uint64_t coldstream_version(struct coldstream *cs);
 COLDSTREAM_API uint64_t coldstream_created(struct coldstream *cs);              /* ms since the epoch */
-/* The manifest's text; malloc'd, the caller frees. */
+/* What is served: the checkpoint's manifest; where deltas lie over it, with their version, created, steps,
+ * event_time_watermark, delta (topic, epoch, sequence) and "checkpoint", the full version that all else is of.
+ * malloc'd, the caller frees. */
 COLDSTREAM_API char *coldstream_info(struct coldstream *cs);
 
 /* Takes one record of the delta topic (docs/formats.md), as it came from the broker and in the topic's order. Once the

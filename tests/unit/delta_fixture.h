@@ -113,7 +113,9 @@ static inline void delta_make(const struct fixture *fixture, const struct state 
 {
     struct delta_making making = { .records = records, .counts = true };
     static const int64_t learned[2] = { 1700000000123, 1700000000456 };
-    struct delta_begin begin = { .base = base, .created = 1700000001000 + (int64_t)place.sequence, .samples = 2,
+    struct delta_begin begin = { .base = base, .watermark = 1700000000500 + (int64_t)place.sequence,
+                                 .steps = 40 + place.sequence, .created = 1700000001000 + (int64_t)place.sequence,
+                                 .samples = 2,
                                  .sample = (const unsigned char *)learned, .fingerprint = "model" };
     struct model *model = fixture_model(fixture, state->tensors);
     records->count = 0;

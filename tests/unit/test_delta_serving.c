@@ -172,6 +172,17 @@ static struct coldstream_delta_info info(struct coldstream *cs)
     return all;
 }
 
+static int64_t info_number(struct coldstream *cs, const char *name, const char *member)
+{
+    char *text = coldstream_info(cs);
+    json_t *root = json_loads(text, 0, NULL), *value = json_object_get(root, name);
+    int64_t number = json_integer_value(member ? json_object_get(value, member) : value);
+    assert_non_null(value);
+    json_decref(root);
+    free(text);
+    return number;
+}
+
 static void deltas_score_as_full_checkpoints_do(void **unused)
 {
     (void)unused;
@@ -190,6 +201,13 @@ static void deltas_score_as_full_checkpoints_do(void **unused)
         assert_int_equal(version, VERSION + i);
         assert_int_equal(coldstream_version(cs), VERSION + i);
         assert_int_equal(coldstream_created(cs), 1700000001000 + i);
+        assert_int_equal(info_number(cs, "version", NULL), VERSION + i);
+        assert_int_equal(info_number(cs, "checkpoint", NULL), checkpoint);
+        assert_int_equal(info_number(cs, "created", NULL), 1700000001000 + i);
+        assert_int_equal(info_number(cs, "event_time_watermark", NULL), 1700000000500 + i);
+        assert_int_equal(info_number(cs, "steps", NULL), 40 + i);
+        assert_int_equal(info_number(cs, "delta", "epoch"), EPOCH);
+        assert_int_equal(info_number(cs, "delta", "sequence"), i);
         free(text);
     }
     struct coldstream_delta_info all = info(cs);
@@ -494,6 +512,137 @@ static void memory_is_bounded(void **unused)
     remove_directory(directory);
 }
 
+/* Takes the place of storage's (the linker's --wrap): an opening takes as long as the test likes. */
+static struct { pthread_mutex_t mutex; pthread_cond_t changed; bool shut, inside; } gate = {
+    .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER
+};
+struct checkpoint *__real_checkpoint_open(const char *path, bool verify, struct cs_error *err);
+struct checkpoint *__wrap_checkpoint_open(const char *path, bool verify, struct cs_error *err);
+
+struct checkpoint *__wrap_checkpoint_open(const char *path, bool verify, struct cs_error *err)
+{
+    pthread_mutex_lock(&gate.mutex);
+    gate.inside = true;
+    pthread_cond_broadcast(&gate.changed);
+    while (gate.shut) pthread_cond_wait(&gate.changed, &gate.mutex);
+    pthread_mutex_unlock(&gate.mutex);
+    return __real_checkpoint_open(path, verify, err);
+}
+
+static void gate_shut(bool shut)
+{
+    pthread_mutex_lock(&gate.mutex);
+    gate.shut = shut;
+    if (shut) gate.inside = false;
+    pthread_cond_broadcast(&gate.changed);
+    pthread_mutex_unlock(&gate.mutex);
+}
+
+static void gate_await(void)
+{
+    pthread_mutex_lock(&gate.mutex);
+    while (!gate.inside) pthread_cond_wait(&gate.changed, &gate.mutex);
+    pthread_mutex_unlock(&gate.mutex);
+}
+
+static void deltas_go_on_while_a_checkpoint_opens(void **unused)
+{
+    (void)unused;
+    char directory[64];
+    struct notes notes = { 0 };
+    make_directory(directory);
+    state_publish(&fixture, directory, &state[0], EPOCH, 0);
+    struct coldstream *cs = open_with(&notes, directory, 0);
+    feed(cs, 1);
+    await_sequence(&notes, 1);
+    gate_shut(true);
+    uint64_t checkpoint = state_publish(&fixture, directory, &state[2], EPOCH, 2);
+    gate_await();
+    for (unsigned i = 2; i <= 5; i++) {
+        feed(cs, i);
+        await_sequence(&notes, i);
+        assert_serves(cs, i);
+    }
+    assert_int_equal(notes.swapped, 0);
+    gate_shut(false);
+    await_count(&notes, &notes.swapped, 1);         /* and then it goes under what is served by now */
+    assert_serves(cs, 5);
+    assert_int_equal(info(cs).checkpoint, checkpoint);
+    assert_int_equal(info(cs).sequence, 5);
+    feed(cs, 6);
+    await_sequence(&notes, 6);
+    assert_serves(cs, 6);
+    coldstream_close(cs);
+    remove_directory(directory);
+}
+
+/* Gone back while the newer one was being opened: the newer one does not stay. */
+static void going_back_overtakes_an_opening(void **unused)
+{
+    (void)unused;
+    char directory[64];
+    struct notes notes = { 0 };
+    make_directory(directory);
+    uint64_t old = state_publish(&fixture, directory, &state[0], EPOCH, 0);
+    state_publish(&fixture, directory, &state[1], EPOCH, 1);
+    struct coldstream *cs = open_with(&notes, directory, 0);
+    gate_shut(true);
+    state_publish(&fixture, directory, &state[2], EPOCH, 2);
+    gate_await();
+    assert_true(checkpoint_mark(directory, old, CHECKPOINT_FROZEN, "", NULL));
+    assert_true(checkpoint_repoint(directory, old, NULL));
+    gate_shut(false);
+    while (info(cs).checkpoint != old) sched_yield();
+    assert_serves(cs, 0);
+    feed(cs, 1);
+    await_count(&notes, &notes.result[COLDSTREAM_DELTA_HELD], 1);
+    assert_serves(cs, 0);
+    coldstream_close(cs);
+    remove_directory(directory);
+}
+
+static void closing_waits_for_an_opening(void **unused)
+{
+    (void)unused;
+    char directory[64];
+    struct notes notes = { 0 };
+    make_directory(directory);
+    state_publish(&fixture, directory, &state[0], EPOCH, 0);
+    struct coldstream *cs = open_with(&notes, directory, 0);
+    gate_shut(true);
+    state_publish(&fixture, directory, &state[1], EPOCH, 1);
+    gate_await();
+    gate_shut(false);
+    coldstream_close(cs);               /* ASan sees a version that nobody took */
+    remove_directory(directory);
+}
+
+/* A damaged checkpoint is no reason to stop: deltas lie over the one before. */
+static void deltas_go_on_over_a_refused_checkpoint(void **unused)
+{
+    (void)unused;
+    char directory[64], path[160];
+    struct notes notes = { 0 };
+    make_directory(directory);
+    state_publish(&fixture, directory, &state[0], EPOCH, 0);
+    struct coldstream *cs = open_with(&notes, directory, 0);
+    gate_shut(true);
+    uint64_t version = state_publish(&fixture, directory, &state[1], EPOCH, 1);
+    gate_await();
+    snprintf(path, sizeof path, "%s/%020" PRIu64 "/data.mdb", directory, version);
+    assert_int_equal(remove(path), 0);
+    gate_shut(false);
+    await_count(&notes, &notes.refused, 1);
+    for (unsigned i = 1; i <= 3; i++) {
+        feed(cs, i);
+        await_sequence(&notes, i);
+        assert_serves(cs, i);
+    }
+    assert_int_equal(notes.refused, 1);
+    coldstream_close(cs);
+    remove_directory(directory);
+}
+
 static void another_models_delta_is_refused(void **unused)
 {
     (void)unused;
@@ -633,6 +782,10 @@ int main(void)
         cmocka_unit_test(going_back_drops_what_lies_over_it),
         cmocka_unit_test(going_back_is_no_catching_up),
         cmocka_unit_test(memory_is_bounded),
+        cmocka_unit_test(deltas_go_on_while_a_checkpoint_opens),
+        cmocka_unit_test(going_back_overtakes_an_opening),
+        cmocka_unit_test(closing_waits_for_an_opening),
+        cmocka_unit_test(deltas_go_on_over_a_refused_checkpoint),
         cmocka_unit_test(another_models_delta_is_refused),
         cmocka_unit_test(handles_that_follow_nothing_say_so),
         cmocka_unit_test(deltas_under_load_mix_nothing),
