@@ -18,7 +18,9 @@ packages_cflags := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 packages_libs   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 CFLAGS  += -std=gnu11 -g $(OPTIMIZE) $(WARN) $(HARDEN) -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -fno-trapping-math \
            -I. -I$(BUILD) $(packages_cflags) -D_GNU_SOURCE $(SANITIZE)
-LDFLAGS += $(SANITIZE) -Wl,--as-needed -Wl,-z,relro,-z,now,-z,noexecstack
+, := ,
+# A processor without what -march asks for is told so by the dynamic linker; without the mark it would meet SIGILL.
+LDFLAGS += $(SANITIZE) -Wl,--as-needed -Wl,-z,relro,-z,now,-z,noexecstack $(if $(findstring x86-64-v3,$(OPTIMIZE)),-Wl$(,)-z$(,)x86-64-v3)
 LDLIBS  := $(packages_libs) -lpthread -lm
 
 sources  = $(wildcard core/*.c storage/*.c config/*.c) $(filter-out daemon/main.c daemon/serve.c,$(wildcard daemon/*.c)) \
@@ -47,7 +49,7 @@ build: all
 $(BUILD)/.flags: force
 	@mkdir -p $(@D); echo '$(CC) $(CFLAGS) | $(LDFLAGS) $(LDLIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) | $(LDFLAGS) $(LDLIBS)' > $@
 
-commit    = $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+commit    = $(or $(COLDSTREAM_COMMIT),$(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown))
 versioned = $(patsubst %.c,$(BUILD)/%.o,$(shell grep -lE 'COLDSTREAM_(VERSION|COMMIT)' $(wildcard daemon/*.c tools/*.c storage/*.c config/*.c) /dev/null))
 $(BUILD)/.version: force
 	@mkdir -p $(@D); echo '$(VERSION) $(commit)' | cmp -s - $@ || echo '$(VERSION) $(commit)' > $@
@@ -185,23 +187,45 @@ helpers: $(helpers)
 
 # ---- install
 
-install: all ## into $(DESTDIR)$(PREFIX)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/systemd/system \
-	    $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/doc/coldstream
+# A packager sets DESTDIR, PREFIX, and LIBDIR or UNITDIR where they are elsewhere.
+LIBDIR  ?= $(PREFIX)/lib
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+units: $(BUILD)/systemd/.made ## the services, from systemd/*.service.in, into build/systemd
+$(BUILD)/systemd/.made: $(wildcard systemd/*) Makefile
+	@systemd/units.sh $(@D) $(PREFIX)/bin && touch $@
+man: $(BUILD)/man/.made ## manual pages, from what the programs say with --help
+$(BUILD)/man/.made: $(programs) tools/man.sh tools/coldstream-fetch
+	@tools/man.sh $(BUILD) $(@D) && touch $@
+install: all units man ## into $(DESTDIR)$(PREFIX)
+	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(LIBDIR)/pkgconfig $(PREFIX)/include $(UNITDIR) $(PREFIX)/lib/sysusers.d $(PREFIX)/lib/tmpfiles.d \
+	    $(PREFIX)/share/doc/coldstream $(PREFIX)/share/coldstream $(PREFIX)/share/man/man1 $(PREFIX)/share/man/man5 $(PREFIX)/share/man/man8)
 	install -m 755 $(programs) tools/coldstream-fetch $(DESTDIR)$(PREFIX)/bin
-	install -m 644 $(BUILD)/libcoldstream.a $(DESTDIR)$(PREFIX)/lib
-	install -m 755 $(BUILD)/libcoldstream.so $(DESTDIR)$(PREFIX)/lib/libcoldstream.so.1
-	ln -sf libcoldstream.so.1 $(DESTDIR)$(PREFIX)/lib/libcoldstream.so
+	install -m 644 $(BUILD)/libcoldstream.a $(DESTDIR)$(LIBDIR)
+	install -m 644 $(BUILD)/libcoldstream.so $(DESTDIR)$(LIBDIR)/libcoldstream.so.1
+	ln -sf libcoldstream.so.1 $(DESTDIR)$(LIBDIR)/libcoldstream.so
 	install -m 644 daemon/coldstream.h $(DESTDIR)$(PREFIX)/include
-	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' daemon/coldstream.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/coldstream.pc
-	install -m 644 $(wildcard systemd/*.service systemd/*.socket systemd/*.timer systemd/*.path) $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' daemon/coldstream.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/coldstream.pc
+	install -m 644 $(addprefix $(BUILD)/systemd/,$(notdir $(wildcard systemd/*.socket systemd/*.timer systemd/*.path)) coldstream.service coldstream@.service \
+	    coldstream-serve.service coldstream-serve@.service coldstream-fetch.service) $(DESTDIR)$(UNITDIR)
 	install -m 644 systemd/coldstream.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/coldstream.conf
 	install -m 644 systemd/coldstream.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coldstream.conf
+	for section in 1 5 8; do install -m 644 $(BUILD)/man/*.$$section $(DESTDIR)$(PREFIX)/share/man/man$$section; done
+	$(BUILD)/coldstreamctl sample >$(DESTDIR)$(PREFIX)/share/coldstream/coldstream.yaml
 	install -m 644 README.md LICENSE ARCHITECTURE.md $(DESTDIR)$(PREFIX)/share/doc/coldstream
 	install -d $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs/alerts $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
 	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs
 	install -m 644 docs/alerts/*.md $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs/alerts
 	install -m 644 tools/monitoring/alerts.yaml tools/monitoring/dashboard.json $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
+
+# dpkg-buildpackage wants debian/ at the top of the tree: of a copy of what is tracked.
+debs = $(BUILD)/deb
+deb: ## Debian packages, into build/deb
+	@tools/setup.sh build package
+	rm -rf $(debs)
+	mkdir -p $(debs)/coldstream
+	git ls-files -z | xargs -0 cp --parents -t $(debs)/coldstream
+	mv $(debs)/coldstream/tools/debian $(debs)/coldstream/debian
+	cd $(debs)/coldstream && COLDSTREAM_COMMIT=$(commit) dpkg-buildpackage -b -us -uc -j$(shell nproc)
 
 clean: ## removes what was built
 	rm -rf build build-* $(BUILD)
@@ -210,7 +234,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 18
 
 .PHONY: all build setup test run-test test-programs unit torture run-torture sanitize sanitized run-asan run-tsan fuzz fuzzers run-fuzzers check-layers check-style wrap \
-    bench demo demo-movielens helpers install clean help force
+    bench demo demo-movielens helpers units man install deb clean help force
 .SECONDARY:
 .DELETE_ON_ERROR:
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) -path $(BUILD)/deb -prune -o -name '*.d' -type f -print 2>/dev/null)
