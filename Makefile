@@ -190,9 +190,8 @@ helpers: $(helpers)
 # A packager sets DESTDIR, PREFIX, and LIBDIR or UNITDIR where they are elsewhere.
 LIBDIR  ?= $(PREFIX)/lib
 UNITDIR ?= $(PREFIX)/lib/systemd/system
-units: $(BUILD)/systemd/.made ## the services, from systemd/*.service.in, into build/systemd
-$(BUILD)/systemd/.made: $(wildcard systemd/*) Makefile
-	@systemd/units.sh $(@D) $(PREFIX)/bin && touch $@
+units: ## the services, from systemd/*.service.in, into build/systemd
+	@systemd/units.sh $(BUILD)/systemd $(PREFIX)/bin
 man: $(BUILD)/man/.made ## manual pages, from what the programs say with --help
 $(BUILD)/man/.made: $(programs) tools/man.sh tools/coldstream-fetch
 	@tools/man.sh $(BUILD) $(@D) && touch $@

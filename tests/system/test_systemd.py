@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""The units under a real systemd: installed by `make install` into a machine of their own, started, reloaded, hung, refused, stopped.
+usage: test_systemd.py BUILD"""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path[:0] = [HERE, f"{ROOT}/tests/crash"]
+import machine          # noqa: E402
+import plant as fixture  # noqa: E402
+
+SERVICES = ("coldstream.service", "coldstream@.service", "coldstream-serve.service", "coldstream-serve@.service")
+place = {}
+
+
+def configuration(address, name="", extra=""):
+    """name: of the instance, "" for the single model."""
+    state, runtime = f"/var/lib/coldstream{'/' + name if name else ''}", f"/run/coldstream{'-' + name if name else ''}"
+    return f"""
+source:
+  kafka:
+    topics: {{impressions: impressions, clicks: clicks, conversions: ~}}
+    idle_after: 300ms
+    properties: {{bootstrap.servers: "{address}", reconnect.backoff.max.ms: 200{extra}}}
+join: {{window: 2s}}
+{fixture.harness.FEATURES}{fixture.harness.MODEL}
+batch: {{size: 64, max_delay: 1s}}
+snapshot: {{directory: {state}/snapshot, interval: 1s}}
+checkpoint: {{directory: {state}/checkpoints, interval: 1s, keep: 3}}
+control: {{socket: {runtime}/control.sock}}
+http: {{listen: ""}}
+compute: {{threads: 1, seed: 7}}
+"""
+
+
+def write(name, text):
+    """A file of the machine's."""
+    with open(f"{place['given']}/file", "w") as file:
+        file.write(text)
+    place["machine"].shell(f"install -D -m 640 -g coldstream /run/given/file {name}")
+
+
+def show(unit, *names):
+    return place["machine"].show(unit, *names)
+
+
+def wait_for(unit, what, **wanted):
+    def reached():
+        now = show(unit, *wanted)
+        return all(value(now[name]) if callable(value) else now[name] == value for name, value in wanted.items())
+    place["machine"].until(reached, f"{unit} {what}: {show(unit, *wanted)}")
+
+
+def status(socket="/run/coldstream/control.sock"):
+    done = place["machine"].run("coldstreamctl", "status", "--json", "--control", socket, check=False)
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def is_accepted_and_scored():
+    """systemd-analyze: no word against any unit, and a score of at most 1.2."""
+    on = place["machine"]
+    # Pages are installed too: systemd-analyze looks whether what Documentation= names is there.
+    units = on.shell("cd /usr/lib/systemd/system; for unit in coldstream*; do [ -L $unit ] || echo ${unit/@/@x}; done").stdout.split()
+    assert len(units) == 9, units
+    done = on.run("systemd-analyze", "verify", "--man=no", *units, check=False)
+    complaints = [line for line in (done.stdout + done.stderr).splitlines() if "coldstream" in line]
+    assert done.returncode == 0 and not complaints, complaints
+    for unit in SERVICES:
+        on.run("systemd-analyze", "security", "--offline=true", "--threshold=12", f"/usr/lib/systemd/system/{unit}")
+    on.run("systemd-analyze", "security", "--offline=true", "--threshold=13", "/usr/lib/systemd/system/coldstream-fetch.service")
+
+
+def starts_without_a_broker():
+    write("/etc/coldstream/coldstream.yaml", configuration("127.0.0.1:1"))
+    place["machine"].run("systemctl", "start", "coldstream")
+    now = show("coldstream", "ActiveState", "StatusText", "Result")
+    assert now["ActiveState"] == "active", now
+    wait_for("coldstream", "says what it waits for", StatusText=lambda text: "broker" in text.lower())
+
+
+def reloads_or_says_why_not():
+    on = place["machine"]
+    write("/etc/coldstream/coldstream.yaml", configuration("127.0.0.1:1").replace("interval: 1s", "intervall: 1s"))
+    done = on.run("systemctl", "reload", "coldstream", check=False)
+    assert done.returncode != 0, "a wrong configuration was reloaded"
+    said = on.run("journalctl", "--no-pager", "-o", "cat", "-u", "coldstream").stdout
+    assert "intervall" in said, said[-1500:]
+    assert show("coldstream", "ActiveState")["ActiveState"] == "active"
+    write("/etc/coldstream/coldstream.yaml", configuration("127.0.0.1:1").replace("interval: 1s", "interval: 2s"))
+    on.run("systemctl", "reload", "coldstream")
+    write("/etc/coldstream/coldstream.yaml", configuration(place["broker"].address))
+    done = on.run("systemctl", "reload", "coldstream", check=False)
+    assert done.returncode != 0, "another broker is no matter of a reload"
+    on.run("systemctl", "restart", "coldstream")
+
+
+def learns_and_publishes_in_its_sandbox():
+    on = place["machine"]
+    on.until(lambda: status() and status()["steps"], "steps")
+    on.until(lambda: on.shell("[ -e /var/lib/coldstream/checkpoints/current ]", check=False).returncode == 0, "a published version")
+    modes = on.shell("stat -c '%a %U %G %n' /var/lib/coldstream /var/lib/coldstream/* /run/coldstream /run/coldstream/*").stdout
+    for wanted in ("751 coldstream coldstream /var/lib/coldstream\n", "750 coldstream coldstream /var/lib/coldstream/snapshot",
+                   "2750 coldstream coldstream-readers /var/lib/coldstream/checkpoints", "660 coldstream coldstream /run/coldstream/control.sock"):
+        assert wanted in modes, f"{wanted} is not in\n{modes}"
+    wait_for("coldstream", "tells rate and version", StatusText=lambda text: "/s" in text)
+    # Its writing threads go behind its learning ones, as the exception in the unit allows.
+    pid = show("coldstream", "MainPID")["MainPID"]
+    nice = on.shell(f"cut -d' ' -f19 /proc/{pid}/task/*/stat").stdout.split()
+    assert "10" in nice, nice
+
+
+def is_in_the_journal_with_fields():
+    lines = place["machine"].run("journalctl", "--no-pager", "-o", "json", "-u", "coldstream").stdout.splitlines()
+    entries = [json.loads(line) for line in lines]
+    ours = [entry for entry in entries if entry.get("_COMM") == "coldstreamd" and "MESSAGE_ID" in entry]
+    assert ours and all("PRIORITY" in entry and "CODE_FILE" in entry for entry in ours), lines[-3:]
+
+
+def hung_it_is_ended_and_started_again():
+    on = place["machine"]
+    on.shell("mkdir -p /run/systemd/system/coldstream.service.d; printf '[Service]\\nWatchdogSec=2\\nRestartSec=0\\n' "
+             ">/run/systemd/system/coldstream.service.d/test.conf; systemctl daemon-reload; systemctl restart coldstream")
+    before = show("coldstream", "MainPID", "NRestarts")
+    on.run("kill", "-STOP", before["MainPID"])
+    wait_for("coldstream", "restarted by the watchdog", NRestarts=str(int(before["NRestarts"]) + 1), ActiveState="active",
+             MainPID=lambda pid: pid not in ("0", before["MainPID"]))
+    said = on.run("journalctl", "--no-pager", "-o", "cat", "-u", "coldstream").stdout
+    assert "Watchdog timeout" in said, said[-1500:]
+    on.until(lambda: status() and status()["steps"] is not None, "an answer after the restart")
+
+
+def a_secret_comes_as_a_credential():
+    on = place["machine"]
+    secret = "battery-horse-staple"
+    write("/etc/coldstream/secrets/kafka.sasl.password", secret)
+    write("/etc/coldstream/coldstream.yaml", configuration(
+        place["broker"].address, extra=', security.protocol: sasl_plaintext, sasl.mechanism: PLAIN, sasl.username: us, '
+        'sasl.password: "credential:kafka.sasl.password"'))
+    on.shell("printf '[Service]\\nLoadCredential=kafka.sasl.password:/etc/coldstream/secrets/kafka.sasl.password\\n' "
+             ">/run/systemd/system/coldstream.service.d/secret.conf; systemctl daemon-reload; systemctl restart coldstream")
+    assert show("coldstream", "ActiveState")["ActiveState"] == "active"
+    pid = show("coldstream", "MainPID")["MainPID"]
+    everything = on.shell(f"tr '\\0' '\\n' </proc/{pid}/cmdline; tr '\\0' '\\n' </proc/{pid}/environ; journalctl --no-pager -o verbose -u coldstream; "
+                          "coldstreamctl status --json").stdout
+    assert secret not in everything, "the secret was shown"
+    # Without the credential it does not start, and is not started again.
+    on.shell("rm /run/systemd/system/coldstream.service.d/secret.conf; systemctl daemon-reload")
+    done = on.run("systemctl", "restart", "coldstream", check=False)
+    assert done.returncode != 0
+    wait_for("coldstream", "failed for good", ActiveState="failed", ExecMainStatus="78", NRestarts="0")
+    assert "sasl.password: there are no credentials" in on.run("journalctl", "--no-pager", "-o", "cat", "-n", "30", "-u", "coldstream").stdout
+    write("/etc/coldstream/coldstream.yaml", configuration(place["broker"].address))
+
+
+def stops_in_order_and_goes_on_after_an_upgrade():
+    on = place["machine"]
+    on.run("systemctl", "start", "coldstream")
+    learned = on.until(lambda: status() and status()["steps"], "steps that it knows of")
+    on.run("systemctl", "stop", "coldstream")
+    now = show("coldstream", "Result", "ExecMainStatus", "ActiveState")
+    assert now == {"Result": "success", "ExecMainStatus": "0", "ActiveState": "inactive"}, now
+    on.run("coldstreamctl", "verify", "/var/lib/coldstream/snapshot")
+    install()               # the same files once more: what an upgrade does
+    on.run("systemctl", "daemon-reload")
+    on.run("systemctl", "start", "coldstream")
+    resumed = on.until(lambda: status() and status()["steps"], "the steps learned before")
+    assert resumed >= learned, (resumed, learned)
+
+
+def two_models_live_side_by_side():
+    on = place["machine"]
+    write("/etc/coldstream/second.yaml", configuration(place["broker"].address, "second"))
+    on.run("systemctl", "start", "coldstream@second")
+    assert show("coldstream@second", "ActiveState")["ActiveState"] == "active"
+    on.run("systemctl", "stop", "coldstream")
+    assert status("/run/coldstream-second/control.sock"), "the second went with the first"
+    on.run("systemctl", "reload", "coldstream@second")
+    on.run("systemctl", "stop", "coldstream@second")
+    assert "snapshot" in on.shell("ls /var/lib/coldstream/second").stdout
+
+
+TESTS = [is_accepted_and_scored, starts_without_a_broker, reloads_or_says_why_not, learns_and_publishes_in_its_sandbox,
+         is_in_the_journal_with_fields, hung_it_is_ended_and_started_again, a_secret_comes_as_a_credential,
+         stops_in_order_and_goes_on_after_an_upgrade, two_models_live_side_by_side]
+
+
+def install():
+    place["machine"].shell("cp -a /run/given/installed/. /; systemd-sysusers; systemd-tmpfiles --create /usr/lib/tmpfiles.d/coldstream.conf")
+
+
+def prepare(plant):
+    given = place["given"] = os.path.join(plant.folder, "given")
+    os.mkdir(given)
+    subprocess.run(["make", "-s", f"BUILD={os.environ.get('BUILD', 'build')}", f"DESTDIR={given}/installed", "PREFIX=/usr", "install"],
+                   cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    stream = fixture.Stream(plant.folder, 3000)
+    place["broker"] = plant.broker(stream).produce()
+    place["machine"] = machine.Machine(given)
+    install()
+
+
+def run():
+    failed = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    plant = fixture.Plant("systemd")
+    print(f"1..{len(TESTS)}", flush=True)
+    try:
+        try:
+            prepare(plant)
+        except machine.Missing as reason:
+            for i, test in enumerate(TESTS, 1):
+                print(f"ok {i} - under systemd, {test.__name__.replace('_', ' ')} # SKIP {reason}", flush=True)
+            return 0
+        for i, test in enumerate(TESTS, 1):
+            began, name = time.monotonic(), "under systemd, " + test.__name__.replace("_", " ")
+            try:
+                test()
+                print(f"ok {i} - {name} # {time.monotonic() - began:.1f} s", flush=True)
+            except Exception:       # a test may fail in any way; the others still run
+                failed += 1
+                journal = place["machine"].run("journalctl", "--no-pager", "-o", "cat", "-n", "25", check=False).stdout
+                print(f"not ok {i} - {name}", *traceback.format_exc().splitlines(), *journal.splitlines(), sep="\n# ", flush=True)
+    finally:
+        if "machine" in place:
+            place["machine"].stop()
+        plant.tidy()
+        shutil.rmtree(plant.folder, ignore_errors=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())
