@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 
 #include "config/value.h"
 
-enum { FILE_MAX = 1 << 20, GROUP_FEATURES_MAX = 250 };
+enum { FILE_MAX = 1 << 20, GROUP_FEATURES_MAX = 250, PIPE_WAIT = 5000 /* ms */ };
 
 /* ---- near misses ---- */
 
@@ -43,7 +44,7 @@ static size_t edit_distance(const char *a, const char *b)
 const char *near_miss(const char *text, const char *const *name, size_t count)
 {
     const char *best = NULL;
-    size_t best_distance = strlen(text) < 4 ? 1 : strlen(text) / 3 + 1;
+    size_t best_distance = strlen(text) < 5 ? 1 : (strlen(text) + 1) / 3;        /* further away is no typing error */
     for (size_t i = 0; i < count; i++) {
         size_t distance = edit_distance(text, name[i]);
         if (distance < best_distance || (distance == best_distance && !best)) best = name[i], best_distance = distance;
@@ -482,10 +483,16 @@ struct cs_config *config_load_checked(const char *file, enum config_use use, con
     struct stat status;
     size_t length = 0;
     char *text = NULL;
-    int handle = open(file, O_RDONLY | O_CLOEXEC);
-    if (handle < 0 || fstat(handle, &status) != 0 || S_ISDIR(status.st_mode)) {
+    /* Not blocking: a named pipe that nobody writes to would hold us for ever. */
+    int handle = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    const char *why = NULL;
+    if (handle < 0 || fstat(handle, &status) != 0) why = strerror(errno);
+    else if (S_ISDIR(status.st_mode)) why = strerror(EISDIR);
+    else if (!S_ISREG(status.st_mode) && !S_ISFIFO(status.st_mode))
+        why = "a device or a socket, allowed: a file or a pipe";
+    if (why) {
         problems_begin(problems, file);
-        problem_add(problems, 0, 0, "can't be read: %s", strerror(handle >= 0 ? EISDIR : errno));
+        problem_add(problems, 0, 0, "can't be read: %s", why);
         goto out;
     }
     if (S_ISREG(status.st_mode) && (status.st_mode & S_IWOTH)) {
@@ -495,8 +502,16 @@ struct cs_config *config_load_checked(const char *file, enum config_use use, con
     }
     text = malloc(FILE_MAX + 1);        /* read to its end rather than by its size: it may be a pipe */
     if (!text) abort();
-    for (ssize_t got = 1; got > 0 && length <= FILE_MAX; length += (size_t)got) {
-        do got = read(handle, text + length, FILE_MAX + 1 - length); while (got < 0 && errno == EINTR);
+    for (bool more = true; more && length <= FILE_MAX;) {
+        if (S_ISFIFO(status.st_mode) && poll(&(struct pollfd){ handle, POLLIN, 0 }, 1, PIPE_WAIT) == 0) {
+            problems_begin(problems, file);
+            problem_add(problems, 0, 0, "can't be read: a pipe that nobody writes to for %d s", PIPE_WAIT / 1000);
+            goto out;
+        }
+        ssize_t got = read(handle, text + length, FILE_MAX + 1 - length);
+        if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+        more = got > 0;
+        length += got > 0 ? (size_t)got : 0;
         if (got >= 0) continue;
         problems_begin(problems, file);
         problem_add(problems, 0, 0, "can't be read: %s", strerror(errno));
@@ -504,7 +519,8 @@ struct cs_config *config_load_checked(const char *file, enum config_use use, con
     }
     if (length > FILE_MAX) {
         problems_begin(problems, file);
-        problem_add(problems, 0, 0, "larger than %d bytes: this is no configuration", FILE_MAX);
+        problem_add(problems, 0, 0, "larger than %d bytes: this is no configuration; allowed: a YAML file of settings",
+                    FILE_MAX);
         goto out;
     }
     config = parse(file, text, length, use, check, problems);

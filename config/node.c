@@ -92,6 +92,42 @@ static void at(struct reader *reader, const yaml_mark_t *mark, const char *forma
     va_end(arguments);
 }
 
+/* What to do about libyaml's own words; "" where nothing is known. */
+static const char *syntax_remedy(const char *problem, const char *context)
+{
+    static const struct { const char *words, *remedy;
+    } row[] = {
+        { "cannot start any token",
+          "indent with blanks, not tabs; quote a text that begins with one of @ ` % & * ! | >" },
+        { "mapping values are not allowed",
+          "one `key: value` a line, the same indentation within a section; quote a text "
+          "that holds \": \"" },
+        { "expected ',' or '}'", "close the map with }, part its entries by commas" },
+        { "expected ',' or ']'", "close the list with ], part its elements by commas" },
+        { "expected <block end>",
+          "entries of one section begin in one column, and no bracket is closed that was not opened" },
+        { "expected key", "entries of one section begin in one column, and no bracket is closed that was not opened" },
+        { "could not find expected ':'", "write `key: value`, with a blank behind the colon" },
+        { "expected the node content", "a value is missing; ~ stands for none" },
+        { "block sequence entries are not allowed", "begin a list in a line of its own, or write [a, b]" },
+        { "unexpected end of stream", "close the quote" },
+        { "document indicator", "close the quote; --- begins another document" },
+        { "unknown escape", "in double quotes \\\\ stands for a backslash; or take single quotes" },
+        { "hexdecimal", "in double quotes \\\\ stands for a backslash; or take single quotes" },
+        { "document start", "a configuration is one document: one section below the other, nothing behind it" },
+        { "directive", "leave lines that begin with % out" },
+        { "indentation", "indent with blanks, not tabs" },
+        { "alphabetical or numeric", "quote a text that begins with & or *" },
+        { "nesting", "no setting needs so many levels" },
+        { "undefined tag", "leave tags out: quote a text that begins with !" },
+        { "tag", "leave tags out: quote a text that begins with !" },
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+        if ((problem && strstr(problem, row[i].words)) || (context && strstr(context, row[i].words)))
+            return row[i].remedy;
+    return "quote texts that hold : # { } [ ] , & * ! | > ' \" % @ `";
+}
+
 static bool next_event(struct reader *reader, yaml_event_t *event)
 {
     if (yaml_parser_parse(&reader->parser, event)) return true;
@@ -103,13 +139,15 @@ static bool next_event(struct reader *reader, yaml_event_t *event)
             mark.column = reader->text[i] == '\n' ? 0 : mark.column + 1;
             mark.line += reader->text[i] == '\n';
         }
-        at(reader, &mark, "not readable as UTF-8 text: %s", parser->problem ? parser->problem : "reading failed");
+        at(reader, &mark, "not readable as UTF-8 text: %s; allowed: UTF-8, without control characters",
+           parser->problem ? parser->problem : "reading failed");
         return false;
     }
+    const char *remedy = syntax_remedy(parser->problem, parser->context);
     if (parser->context)
-        at(reader, &mark, "YAML syntax: %s, %s that begins at line %zu", parser->problem ? parser->problem : "wrong",
-           parser->context, parser->context_mark.line + 1);
-    else at(reader, &mark, "YAML syntax: %s", parser->problem ? parser->problem : "wrong");
+        at(reader, &mark, "YAML syntax: %s, %s that begins at line %zu; %s",
+           parser->problem ? parser->problem : "wrong", parser->context, parser->context_mark.line + 1, remedy);
+    else at(reader, &mark, "YAML syntax: %s; %s", parser->problem ? parser->problem : "wrong", remedy);
     return false;
 }
 
@@ -128,7 +166,7 @@ static bool refuse_extras(struct reader *reader, const yaml_event_t *event, cons
     if (anchor)
         at(reader, &event->start_mark,
            "found the anchor \"&%s\": anchors and aliases are not supported, write the value out", anchor);
-    if (tag) at(reader, &event->start_mark, "found the tag \"%s\": tags are not supported", tag);
+    if (tag) at(reader, &event->start_mark, "found the tag \"%s\": tags are not supported, leave it out", tag);
     return !anchor && !tag;
 }
 
@@ -150,8 +188,8 @@ static bool read_value(struct reader *reader, struct node *map, struct node ***e
     }
     const struct node *earlier = node_member(map, key->text);
     if (earlier) {
-        problem_add(reader->problems, key->line, key->column, "\"%s\" is given twice, first in line %d", key->text,
-                    earlier->key->line);
+        problem_add(reader->problems, key->line, key->column,
+                    "\"%s\" is given twice, first in line %d; keep one of them", key->text, earlier->key->line);
         return true;
     }
     value->key = key;
@@ -198,7 +236,7 @@ static bool read_node(struct reader *reader, yaml_event_t *event, int depth, str
         *node = new_node(reader, NODE_SCALAR, event);
         (*node)->quoted = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
         if (memchr(event->data.scalar.value, 0, event->data.scalar.length)) {
-            at(reader, &event->start_mark, "found a NUL byte in a text");
+            at(reader, &event->start_mark, "found a NUL byte in a text; allowed: any other character");
             (*node)->broken = true;
         }
         (*node)->text = pool_copy(reader->pool, (const char *)event->data.scalar.value, event->data.scalar.length);
@@ -222,7 +260,7 @@ static bool read_node(struct reader *reader, yaml_event_t *event, int depth, str
         (*node)->broken = true;
         return true;
     default:
-        at(reader, &event->start_mark, "YAML syntax: a value was expected");
+        at(reader, &event->start_mark, "YAML syntax: a value was expected; write one, or ~ for none");
         return false;
     }
 }
@@ -249,7 +287,8 @@ struct node *node_parse(struct pool *pool, const char *text, size_t length, stru
             break;
         case YAML_DOCUMENT_START_EVENT:
             if (!root) break;
-            at(&reader, &event.start_mark, "a second document begins here: a configuration is one document");
+            at(&reader, &event.start_mark,
+               "a second document begins here: a configuration is one document; leave --- out");
             more = false;
             break;
         default:
