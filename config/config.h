@@ -125,7 +125,8 @@ void config_compare(const struct cs_config *running, const struct cs_config *wan
 
 /* From the table. Written to a file or a terminal by the caller; malloc'd. */
 char *config_sample(void);      /* commented YAML, valid as it stands */
-char *config_manual(void);      /* one entry a setting: type, bounds, default, reloadable, doc */
+char *config_manual(void);      /* one entry a setting: type, bounds, default, reloadable, doc; Markdown */
+char *config_man(const char *version);          /* the same as the man page coldstream.yaml(5) */
 
 const char *config_yaml_version(void);   /* of the libyaml that is linked */
 

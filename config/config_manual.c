@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "config/config_format.h"
+#include "config/roff.h"
 
 enum { COMMENT_WIDTH = 96 };
 
@@ -105,6 +106,81 @@ char *config_manual(void)
                 write_entry(pool, out, pool_format(pool, "%s%s%s", row->key, element, rows.row[of].key), &rows.row[of],
                             true);
     }
+    fclose(out);
+    pool_destroy(pool);
+    return text;
+}
+
+/* ---- the same as a man page ---- */
+
+static void man_entry(struct pool *pool, FILE *out, const char *key, const struct setting *row, bool in_record)
+{
+    fputs(".TP\n.B ", out);
+    roff_line(out, key);
+    roff_line(out, row->doc);
+    fputs(".br\n", out);
+    roff_text(out, pool_format(pool, "Allowed: %s.", setting_allowed(pool, row)));
+    if (!row->preset) roff_text(out, " Required.");
+    else if (*row->preset) roff_text(out, pool_format(pool, " Default: `%s`", row->preset));
+    if (row->paper) roff_text(out, pool_format(pool, "; with `model.preset: paper`: `%s`", row->paper));
+    roff_text(out, row->preset && *row->preset ? "." : "");
+    if (!in_record) roff_text(out, row->live ? " Changed by a reload." : " Changed by a restart.");
+    if (row->model) roff_text(out, " Part of the model: learned state is refused when it differs.");
+    fputc('\n', out);
+}
+
+char *config_man(const char *version)
+{
+    struct pool *pool = pool_create();
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out) abort();
+    roff_begin(out, "coldstream.yaml", 5, version, "configuration of coldstreamd");
+    fputs(".SH SYNOPSIS\n.I /etc/coldstream/coldstream.yaml\n.SH DESCRIPTION\n", out);
+    roff_line(out,
+              "One YAML document. What has to be written is the source and the features; everything else has a "
+              "default. The file is checked whole before anything starts: unknown keys, wrong types, values out of "
+              "range and contradictions are all told in one run, with line, column, what was found and what is "
+              "allowed. Keys are written here with their sections: `batch.size` is the key `size` in the section "
+              "`batch`. Anchors, aliases, tags and further documents are refused, as is a file that everyone may "
+              "write.");
+    fputs(".PP\n", out);
+    roff_line(out,
+              "Durations are written `500ms`, `10s`, `5m`, `1h`, `30d`, sizes `64MiB` or in bytes. `${VARIABLE}` "
+              "anywhere in a value is taken from the environment; `$${` stands for `${`. Under "
+              "`source.kafka.properties` a value `file:PATH` is that file's content, and `credential:NAME` that of "
+              "one of systemd's credentials.");
+    const char *previous = NULL;
+    for (size_t i = 0; i < setting_count; i++) {
+        const struct setting *row = &settings[i];
+        size_t top = strcspn(row->key, ".");
+        if (!previous || strncmp(previous, row->key, top + 1) != 0) {
+            fputs(".SH \"", out);
+            for (size_t at = 0; at < top; at++)
+                fputc(row->key[at] - ('a' <= row->key[at] && row->key[at] <= 'z') * 32, out);
+            fputs("\"\n", out);
+        }
+        previous = row->key;
+        man_entry(pool, out, row->key, row, false);
+        if (row->type != SETTING_FEATURES && row->type != SETTING_TABLES) continue;
+        struct setting_list rows = setting_record(row->type);
+        const char *element = row->type == SETTING_FEATURES ? "[]." : ".<table>.";
+        for (size_t of = 0; of < rows.count; of++)
+            if (row->type == SETTING_TABLES || row->group == GROUP_USER)
+                man_entry(pool, out, pool_format(pool, "%s%s%s", row->key, element, rows.row[of].key), &rows.row[of],
+                          true);
+    }
+    fputs(".SH EXAMPLES\n.nf\n", out);
+    roff_line(out, "source:\n"
+                   "  kafka:\n"
+                   "    topics: {impressions: impressions, clicks: clicks}\n"
+                   "    properties: {bootstrap.servers: \"kafka-1:9092,kafka-2:9092\"}\n"
+                   "features:\n"
+                   "  user:     [{name: age, bucketize: [18, 25, 35, 45, 55]}, {name: gender}]\n"
+                   "  item:     [{name: item_id, table: item}, {name: category}]\n"
+                   "  behavior: {table: item, max_length: 100}");
+    fputs(".fi\n.SH SEE ALSO\n.BR coldstreamd (8),\n.BR coldstreamctl (1)\n", out);
     fclose(out);
     pool_destroy(pool);
     return text;

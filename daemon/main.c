@@ -1,7 +1,6 @@
 /* coldstreamd: consumes, learns, snapshots, publishes. The boot order is read in run(), top to bottom; the way down is
  * the same in reverse. */
 #include <cblas.h>
-#include <getopt.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,6 +21,7 @@
 #include "daemon/operate.h"
 #include "daemon/pipeline.h"
 #include "daemon/positions.h"
+#include "daemon/program.h"
 #include "daemon/standby.h"
 #include "daemon/start_alone.h"
 #include "daemon/trend_feed.h"
@@ -31,49 +31,24 @@
 
 enum { DELTA_WAIT = 5000 };     /* ms that the last delta gets at the end */
 
-static const char usage[] =
-    "usage: coldstreamd [-c FILE] [-t] [-v|-q]\n"
-    "Learns from a stream of impressions and clicks, and publishes models to serve.\n\n"
-    "  -c, --config FILE     configuration (default /etc/coldstream/coldstream.yaml)\n"
-    "  -t, --check-config    check it, say every problem as file:line:column, and exit\n"
-    "  -v, --verbose         log debug messages\n"
-    "  -q, --quiet           log warnings and errors only\n"
-    "  -V, --version         versions of this program and of what it is linked to\n"
-    "  -h, --help            this text\n\n"
-    "Signals: TERM, INT stop after a last snapshot (a second one stops at once); HUP reloads; USR1 snapshots now.\n"
-    "Exit: 0 done, 1 failed, 2 wrong usage, 65 state or data refused, 76 state owned by another instance, 78 bad "
-    "configuration.\n";
-
 struct arguments { const char *config; bool check, verbose, quiet; };
 
 /* -1: go on; otherwise the exit code. */
 static int parse_arguments(int argc, char **argv, struct arguments *arguments)
 {
-    static const struct option option[] = {
-        { "config", required_argument, NULL, 'c' },
-        { "check-config", no_argument, NULL, 't' },
-        { "verbose", no_argument, NULL, 'v' },
-        { "quiet", no_argument, NULL, 'q' },
-        { "version", no_argument, NULL, 'V' },
-        { "help", no_argument, NULL, 'h' },
-        { 0 },
-    };
     *arguments = (struct arguments){ .config = "/etc/coldstream/coldstream.yaml" };
-    int letter;
-    while ((letter = getopt_long(argc, argv, "c:tvqVh", option, NULL)) != -1) {
-        switch (letter) {
-        case 'c': arguments->config = optarg; break;
-        case 't': arguments->check = true; break;
-        case 'v': arguments->verbose = true; break;
-        case 'q': arguments->quiet = true; break;
-        case 'V': version_print("coldstreamd", stdout); return 0;
-        case 'h': fputs(usage, stdout); return 0;
-        default: fputs("try coldstreamd --help\n", stderr); return cs_exit_code(CS_USAGE);
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "coldstreamd: unexpected argument \"%s\"; try coldstreamd --help\n", argv[optind]);
-        return cs_exit_code(CS_USAGE);
+    struct program_reader reader;
+    int found, code;
+    program_begin(&reader, &program_coldstreamd, argc - 1, argv + 1);
+    while ((found = program_next(&reader)) != PROGRAM_END) {
+        if (program_answers(&reader, found, &code)) return code;
+        if (found == PROGRAM_WORD)
+            found = program_wrong(&reader, "it takes no word besides its options, found \"%.100s\"", reader.value);
+        if (found == PROGRAM_WRONG) return program_refuse(&reader);
+        if (found == PROGRAM_QUIET) arguments->quiet = true;
+        else if (found == PROGRAM_VERBOSE) arguments->verbose = true;
+        else if (program_is(&reader, found, "config")) arguments->config = reader.value;
+        else if (program_is(&reader, found, "check-config")) arguments->check = true;
     }
     return -1;
 }
@@ -339,7 +314,7 @@ int main(int argc, char **argv)
     if (arguments.check) {
         printf("%s: fine\n", arguments.config);
         config_destroy(config);
-        return 0;
+        return program_flush("coldstreamd", 0);
     }
     umask(027);
     setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });   /* a core would hold the secrets, and the whole model */

@@ -1,9 +1,9 @@
 /* coldstream-serve: the reference scorer of the serving fleet: HTTP/JSON over libcoldstream. */
-#include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +15,7 @@
 #include "daemon/log.h"
 #include "daemon/log_remedy.h"
 #include "daemon/notify.h"
+#include "daemon/program.h"
 #include "daemon/serve_deltas.h"
 #include "daemon/serve_http.h"
 #include "daemon/serve_shadow.h"
@@ -22,35 +23,6 @@
 #include "daemon/start_alone.h"
 #include "daemon/version.h"
 #include "storage/checkpoint.h"
-
-static const char usage[] =
-    "usage: coldstream-serve --checkpoint DIR [--listen ADDRESS:PORT] [--poll 1s]\n"
-    "Scores with the current checkpoint of DIR, and moves to the next one without a pause. Where there is none yet, "
-    "it\n"
-    "waits for the first, alive but not ready.\n\n"
-    "  -C, --checkpoint DIR     directory of versions, or of one version\n"
-    "  -l, --listen ADDRESS     where to answer (default 127.0.0.1:9465; port 0 takes a free one and logs it)\n"
-    "  -p, --poll DURATION      how often `current` is looked at, 10ms to 1h (default 1s)\n"
-    "  -j, --threads N          that answer (default: one a processor)\n"
-    "  -m, --max-body BYTES     of a request (default 8388608)\n"
-    "      --max-requests N     of a call (default 1000)\n"
-    "      --max-candidates N   that a call may have in all (default 20000)\n"
-    "      --connections N      at once (default 1024); beyond, the one that is slow for longest makes room\n"
-    "      --timeout DURATION   that a request may take to come, and an answer to be read (default 30s)\n"
-    "      --keep N             versions that requests may still name after they were current, 0 to 100 (default 1)\n"
-    "      --with VERSION       another version that requests may name; may be given more than once\n"
-    "      --shadow DIR|VERSION scores along and is compared with what is answered (metrics), never answered\n"
-    "      --shadow-share P     of the requests that the shadow scores, above 0 to 1 (default 0.1)\n"
-    "      --drain DURATION     between saying that it stops being ready and taking no connections (default none)\n"
-    "      --delta-topic TOPIC  versions between the full ones, seconds apart, from this Kafka topic\n"
-    "      --kafka-property NAME=VALUE  librdkafka's, above all bootstrap.servers; may be given more than once\n"
-    "  -v, --verbose            log debug messages\n"
-    "  -q, --quiet              log warnings and errors only\n"
-    "  -V, --version            versions of this program and of what it is linked to\n"
-    "  -h, --help               this text\n\n"
-    "POST /v1/score {\"requests\":[...],\"version\":N}; GET /livez, /readyz, /metrics.\n"
-    "TERM and INT finish running requests, then end. A socket that systemd hands over is listened on instead.\n"
-    "Exit: 0 done, 1 failed, 2 wrong usage, 65 checkpoint refused.\n";
 
 enum { DRAIN_MILLISECONDS = 10000, WITH_MAX = 16 };
 
@@ -63,16 +35,6 @@ struct arguments {
     enum log_level level;
     struct serve_deltas *deltas;
 };
-
-enum { DELTA_TOPIC = 1000, KAFKA_PROPERTY };
-
-static int wrong(const char *format, const char *argument)
-{
-    fputs("coldstream-serve: ", stderr);
-    fprintf(stderr, format, argument);
-    fputs("; try coldstream-serve --help\n", stderr);
-    return cs_exit_code(CS_USAGE);
-}
 
 static bool read_number(const char *text, uint64_t least, uint64_t most, const char **rest, uint64_t *number)
 {
@@ -100,72 +62,68 @@ static bool read_duration(const char *text, uint64_t *milliseconds)
     return false;
 }
 
-enum { MAX_REQUESTS = 256, MAX_CANDIDATES, LISTENERS, REQUEST_TIME, KEEP, WITH, SHADOW, SHARE, DRAIN };
+#define NUMBER(name, member, least, most) { name, offsetof(struct arguments, member), least, most }
+static const struct {
+    const char *name;
+    size_t offset;
+    uint64_t least, most;
+} numbers[] = {
+    NUMBER("threads", threads, 1, 1024),
+    NUMBER("max-body", max_body, 1, UINT32_MAX),
+    NUMBER("max-requests", max_requests, 1, 1000000),
+    NUMBER("max-candidates", max_candidates, 1, 10000000),
+    NUMBER("connections", connections, 1, 100000),
+    NUMBER("keep", keep, 0, 100),
+};
+static const struct {
+    const char *name;
+    size_t offset;
+} durations[] = {
+    { "poll", offsetof(struct arguments, poll) },
+    { "timeout", offsetof(struct arguments, timeout) },
+    { "drain", offsetof(struct arguments, drain) },
+};
 
-/* An option that has no letter; as parse_arguments. */
-static int parse_long(struct arguments *arguments, int option)
+/* One option of the table; PROGRAM_WRONG where its value is. */
+static int set_option(struct program_reader *reader, int found, struct arguments *arguments)
 {
-    const char *rest = "";
-    char *end;
-    switch (option) {
-    case MAX_REQUESTS:
-        if (read_number(optarg, 1, 1000000, &rest, &arguments->max_requests) && !*rest) return -1;
-        return wrong("--max-requests: \"%s\" is not in 1 to 1000000", optarg);
-    case MAX_CANDIDATES:
-        if (read_number(optarg, 1, 10000000, &rest, &arguments->max_candidates) && !*rest) return -1;
-        return wrong("--max-candidates: \"%s\" is not in 1 to 10000000", optarg);
-    case LISTENERS:
-        if (read_number(optarg, 1, 100000, &rest, &arguments->connections) && !*rest) return -1;
-        return wrong("--connections: \"%s\" is not in 1 to 100000", optarg);
-    case REQUEST_TIME:
-        if (read_duration(optarg, &arguments->timeout)) return -1;
-        return wrong("--timeout: \"%s\" is no duration from 10ms to 1h", optarg);
-    case KEEP:
-        if (read_number(optarg, 0, 100, &rest, &arguments->keep) && !*rest) return -1;
-        return wrong("--keep: \"%s\" is not in 0 to 100", optarg);
-    case WITH:
-        if (arguments->with_count == WITH_MAX) return wrong("--with: %s is one more than 16 versions", optarg);
-        if (read_number(optarg, 1, UINT64_MAX, &rest, &arguments->with[arguments->with_count++]) && !*rest) return -1;
-        return wrong("--with: \"%s\" is no version", optarg);
-    case SHADOW: arguments->shadow = optarg; return -1;
-    case SHARE:
-        arguments->share = strtod(optarg, &end);
-        if (end != optarg && !*end && arguments->share > 0 && arguments->share <= 1) return -1;
-        return wrong("--shadow-share: \"%s\" is not above 0 to 1", optarg);
-    case DRAIN:
-        if (read_duration(optarg, &arguments->drain)) return -1;
-        return wrong("--drain: \"%s\" is no duration from 10ms to 1h", optarg);
-    default: return wrong("%s", "what is it to do?");
+    const char *name = reader->program->option[found].name, *value = reader->value, *rest = "";
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (strcmp(numbers[i].name, name) != 0) continue;
+        uint64_t *number = (uint64_t *)(void *)((char *)arguments + numbers[i].offset);
+        if (read_number(value, numbers[i].least, numbers[i].most, &rest, number) && !*rest) return found;
+        return program_wrong(reader, "--%s: found \"%.60s\", allowed is a whole number from %" PRIu64 " to %" PRIu64,
+                             name, value, numbers[i].least, numbers[i].most);
     }
+    for (size_t i = 0; i < sizeof durations / sizeof *durations; i++) {
+        if (strcmp(durations[i].name, name) != 0) continue;
+        if (read_duration(value, (uint64_t *)(void *)((char *)arguments + durations[i].offset))) return found;
+        return program_wrong(reader, "--%s: found \"%.60s\", allowed is a duration from 10ms to 1h", name, value);
+    }
+    if (strcmp(name, "checkpoint") == 0) arguments->checkpoint = value;
+    else if (strcmp(name, "listen") == 0) arguments->listen = value;
+    else if (strcmp(name, "shadow") == 0) arguments->shadow = value;
+    else if (strcmp(name, "delta-topic") == 0) serve_deltas_topic(arguments->deltas, value);
+    else if (strcmp(name, "kafka-property") == 0) {
+        struct cs_error err = { 0 };
+        if (!serve_deltas_property(arguments->deltas, value, &err)) return program_wrong(reader, "%.250s", err.message);
+    } else if (strcmp(name, "with") == 0) {
+        if (arguments->with_count == WITH_MAX)
+            return program_wrong(reader, "--with: %.60s is one more than 16 versions", value);
+        if (!read_number(value, 1, UINT64_MAX, &rest, &arguments->with[arguments->with_count++]) || *rest)
+            return program_wrong(reader, "--with: found \"%.60s\", allowed is a version: a whole number", value);
+    } else if (strcmp(name, "shadow-share") == 0) {
+        char *end;
+        arguments->share = strtod(value, &end);
+        if (end == value || *end || !(arguments->share > 0 && arguments->share <= 1))
+            return program_wrong(reader, "--shadow-share: found \"%.60s\", allowed is a number above 0 to 1", value);
+    }
+    return found;
 }
 
 /* -1: go on; otherwise the exit code. */
 static int parse_arguments(int argc, char **argv, struct arguments *arguments, struct serve_deltas *deltas)
 {
-    struct cs_error err = { 0 };
-    static const struct option option[] = {
-        { "checkpoint", required_argument, NULL, 'C' },
-        { "listen", required_argument, NULL, 'l' },
-        { "poll", required_argument, NULL, 'p' },
-        { "threads", required_argument, NULL, 'j' },
-        { "max-body", required_argument, NULL, 'm' },
-        { "max-requests", required_argument, NULL, MAX_REQUESTS },
-        { "max-candidates", required_argument, NULL, MAX_CANDIDATES },
-        { "connections", required_argument, NULL, LISTENERS },
-        { "timeout", required_argument, NULL, REQUEST_TIME },
-        { "keep", required_argument, NULL, KEEP },
-        { "with", required_argument, NULL, WITH },
-        { "shadow", required_argument, NULL, SHADOW },
-        { "shadow-share", required_argument, NULL, SHARE },
-        { "drain", required_argument, NULL, DRAIN },
-        { "delta-topic", required_argument, NULL, DELTA_TOPIC },
-        { "kafka-property", required_argument, NULL, KAFKA_PROPERTY },
-        { "verbose", no_argument, NULL, 'v' },
-        { "quiet", no_argument, NULL, 'q' },
-        { "version", no_argument, NULL, 'V' },
-        { "help", no_argument, NULL, 'h' },
-        { 0 },
-    };
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     *arguments = (struct arguments){ .listen = "127.0.0.1:9465",
                                      .poll = 1000,
@@ -179,39 +137,21 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments, s
                                      .share = 0.1,
                                      .level = LEVEL_INFO,
                                      .deltas = deltas };
-    int letter, code;
-    const char *rest = "";
-    while ((letter = getopt_long(argc, argv, "C:l:p:j:m:vqVh", option, NULL)) != -1) {
-        switch (letter) {
-        case 'C': arguments->checkpoint = optarg; break;
-        case 'l': arguments->listen = optarg; break;
-        case 'p':
-            if (!read_duration(optarg, &arguments->poll))
-                return wrong("--poll: \"%s\" is no duration from 10ms to 1h", optarg);
-            break;
-        case 'j':
-            if (!read_number(optarg, 1, 1024, &rest, &arguments->threads) || *rest)
-                return wrong("--threads: \"%s\" is not in 1 to 1024", optarg);
-            break;
-        case 'm':
-            if (!read_number(optarg, 1, UINT32_MAX, &rest, &arguments->max_body) || *rest)
-                return wrong("--max-body: \"%s\" is not a number of bytes", optarg);
-            break;
-        case DELTA_TOPIC: serve_deltas_topic(deltas, optarg); break;
-        case KAFKA_PROPERTY:
-            if (!serve_deltas_property(deltas, optarg, &err)) return wrong("%s", err.message);
-            break;
-        case 'v': arguments->level = LEVEL_DEBUG; break;
-        case 'q': arguments->level = LEVEL_WARNING; break;
-        case 'V': version_print("coldstream-serve", stdout); return 0;
-        case 'h': fputs(usage, stdout); return 0;
-        default:
-            if ((code = parse_long(arguments, letter)) >= 0) return code;
-        }
+    struct program_reader reader;
+    int found, code;
+    program_begin(&reader, &program_coldstream_serve, argc - 1, argv + 1);
+    while ((found = program_next(&reader)) != PROGRAM_END) {
+        if (program_answers(&reader, found, &code)) return code;
+        if (found == PROGRAM_WORD)
+            found = program_wrong(&reader, "it takes no word besides its options, found \"%.100s\"", reader.value);
+        if (found == PROGRAM_QUIET) arguments->level = LEVEL_WARNING;
+        else if (found == PROGRAM_VERBOSE) arguments->level = LEVEL_DEBUG;
+        else if (found >= 0) found = set_option(&reader, found, arguments);
+        if (found == PROGRAM_WRONG) return program_refuse(&reader);
     }
-    if (optind < argc) return wrong("unexpected argument \"%s\"", argv[optind]);
-    if (!arguments->checkpoint) return wrong("%s is missing", "--checkpoint DIR");
-    return -1;
+    if (arguments->checkpoint) return -1;
+    program_wrong(&reader, "--checkpoint DIR is needed");
+    return program_refuse(&reader);
 }
 
 struct serving {

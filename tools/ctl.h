@@ -8,27 +8,22 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "daemon/program.h"
 
 enum { CTL_OPTIONS_MAX = 48, CTL_POSITIONS_MAX = 2 };
-
-struct ctl_option {
-    const char *name;           /* without the dashes; NULL ends a table */
-    char letter;                /* 0: none */
-    const char *value;          /* what its value is called in the help; NULL: a flag; [N]: a number
-                                   that may be left out, "" then */
-    const char *doc;
-    bool required;
-};
 
 struct ctl_arguments;
 
 struct ctl_verb {
     const char *name;           /* NULL ends the table */
-    const char *group;          /* heading in the help */
+    const char *group;          /* heading in the help; NULL: not shown */
     const char *positions; /* "FILE", "[VERSION]": as many words as the verb takes, those in brackets may be left out */
+    const char *brief;          /* for the list of verbs: at most 24 columns */
     const char *doc;
-    const struct ctl_option *option;
+    const struct program_option *option;
     int (*run)(const struct ctl_arguments *arguments);     /* the exit code */
+    const char *example;        /* lines to type; NULL: none */
+    const char *note;           /* after the options; NULL: none */
 };
 
 struct ctl_arguments {
@@ -49,18 +44,19 @@ static inline bool ctl_flag(const struct ctl_arguments *arguments, const char *o
 /* The option as a whole number within bounds; fallback where it is not given. */
 bool ctl_count(const struct ctl_arguments *arguments, const char *option, uint64_t min, uint64_t max, uint64_t fallback,
                uint64_t *count, struct cs_error *err);
-/* Reads the words after the verb. False: usage was wrong, and said so on stderr. */
-bool ctl_parse(const struct ctl_verb *verb, int argc, char **argv, struct ctl_arguments *arguments);
-/* The name in the list (NULL-terminated) that was probably meant, or NULL. */
-const char *ctl_nearest(const char *word, const char *const *names);
-void ctl_help_verb(const struct ctl_verb *verb);
+/* What its help and its man page say. name: room for "coldstreamctl VERB"; borrowed by the answer. */
+struct program ctl_program(const struct ctl_verb *verb, char name[64]);
+const struct ctl_verb *ctl_find_verb(const char *name);     /* NULL: there is none */
+/* Reads the words after the verb. -1: to be run; otherwise the exit code: help was given, or usage was wrong. */
+int ctl_parse(const struct ctl_verb *verb, int argc, char **argv, struct ctl_arguments *arguments);
 
 /* "coldstreamctl VERB: [source:major:minor: ]message" on stderr; the exit code. */
 int ctl_fail(const struct ctl_arguments *arguments, const struct cs_error *err);
 /* A message for people on stderr, unless quiet. */
 void ctl_say(const struct ctl_arguments *arguments, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A line on stderr that is written anew as work goes on: rate, share, time left. Silent where stderr is no terminal. */
+/* A line on stderr that is written anew as work goes on: rate, share, time left. Silent where stderr is no terminal, or
+ * a dumb one. */
 struct ctl_progress { bool shown, active; double started, last; uint64_t total; const char *unit; };
 void ctl_progress_start(struct ctl_progress *progress, const struct ctl_arguments *arguments, uint64_t total,
                         const char *unit);

@@ -17,8 +17,8 @@
 #include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
-const struct ctl_option ctl_backup_options[] = { CTL_SNAPSHOT_CONFIG, { NULL, 0, NULL, NULL, false } };
-const struct ctl_option ctl_restore_options[] = {
+const struct program_option ctl_backup_options[] = { CTL_SNAPSHOT_CONFIG, { NULL, 0, NULL, NULL, false } };
+const struct program_option ctl_restore_options[] = {
     CTL_SNAPSHOT_CONFIG,
     { "force", 'f', NULL, "where a state is there already: move it aside, to SNAPSHOT.<time>", false },
     { NULL, 0, NULL, NULL, false },

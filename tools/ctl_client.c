@@ -12,9 +12,9 @@
 
 #define SOCKET { "control", 's', "SOCKET", "the daemon's control socket [/run/coldstream/control.sock]", false }
 #define JSON { "json", 'j', NULL, "the daemon's answer as it is, for programs", false }
-const struct ctl_option ctl_client_options[] = { SOCKET, JSON, { NULL, 0, NULL, NULL, false } };
+const struct program_option ctl_client_options[] = { SOCKET, JSON, { NULL, 0, NULL, NULL, false } };
 #define WATCH { "watch", 'w', "[SECONDS]", "again each so many seconds, until interrupted [2]", false }
-const struct ctl_option ctl_status_options[] = { SOCKET, JSON, WATCH, { NULL, 0, NULL, NULL, false } };
+const struct program_option ctl_status_options[] = { SOCKET, JSON, WATCH, { NULL, 0, NULL, NULL, false } };
 
 /* "key: value" lines; what stands in an object is indented under its name, short lists stay on their line. */
 static void print_value(const char *name, const json_t *value, int depth)
@@ -111,8 +111,8 @@ int ctl_status(const struct ctl_arguments *arguments)
 {
     uint64_t seconds = 2;
     struct cs_error err = { 0 };
-    bool watch = ctl_flag(arguments, "watch"), json = ctl_flag(arguments, "json"), terminal = isatty(STDOUT_FILENO);
-    bool colors = terminal && !getenv("NO_COLOR");
+    bool watch = ctl_flag(arguments, "watch"), json = ctl_flag(arguments, "json"), terminal = program_rewrites(stdout);
+    bool colors = program_colors(stdout);
 
     if (watch && *ctl_value(arguments, "watch") && !ctl_count(arguments, "watch", 1, 86400, 2, &seconds, &err))
         return ctl_fail(arguments, &err);

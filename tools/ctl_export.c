@@ -7,9 +7,9 @@
 #include "tools/ctl_source.h"
 #include "tools/ctl_verbs.h"
 
-const struct ctl_option ctl_export_options[] = {
+const struct program_option ctl_export_options[] = {
     { "from", 'f', "PATH", "a snapshot's or a checkpoint's directory", true },
-    { "format", 't', "FORMAT", "safetensors or npz [by the file's ending]", false },
+    { "format", 't', "safetensors|npz", "[by the file's ending]", false },
     { NULL, 0, NULL, NULL, false },
 };
 

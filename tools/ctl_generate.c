@@ -10,7 +10,7 @@
 #include "tools/generate.h"
 
 /* From "events" on, the settings of generate.h under the same names. */
-const struct ctl_option ctl_generate_options[] = {
+const struct program_option ctl_generate_options[] = {
     { "profile", 'p', "FILE|NAME", "day, bench, small, or a file of \"name: value\" lines [day]", false },
     { "output", 'o', "FILE", "write lines there [-: stdout]", false },
     { "kafka", 'b', "HOST:PORT,...", "produce to topics instead; records keyed by impression id", false },
@@ -20,6 +20,7 @@ const struct ctl_option ctl_generate_options[] = {
     { "split", 0, NULL, "with --output: FILE.impressions, FILE.clicks and so on, a file a topic", false },
     { "events", 'n', "N", "how many events in all, clicks included", false },
     { "seed", 's', "N", "one seed, one stream", false },
+    PROGRAM_MORE,
     { "users", 0, "N", "users", false },
     { "items", 0, "N", "items", false },
     { "categories", 0, "N", "categories of items", false },

@@ -12,7 +12,7 @@
 #include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
-const struct ctl_option ctl_import_options[] = {
+const struct program_option ctl_import_options[] = {
     { "config", 'c', "FILE", "the configuration that the tensors are of", true },
     { "to", 't', "DIR", "the snapshot's directory: new, or empty", true },
     { NULL, 0, NULL, NULL, false },

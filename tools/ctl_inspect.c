@@ -14,13 +14,13 @@
 #include "tools/ctl_source.h"
 #include "tools/ctl_verbs.h"
 
-const struct ctl_option ctl_inspect_options[] = {
+const struct program_option ctl_inspect_options[] = {
     { "table", 't', "NAME", "the rows of one embedding table, in short", false },
     { "key", 'k', "VALUE", "with --table: the row of this value (0x... takes a key as it is)", false },
     { "json", 'j', NULL, "for programs", false },
     { NULL, 0, NULL, NULL, false },
 };
-const struct ctl_option ctl_verify_options[] = {
+const struct program_option ctl_verify_options[] = {
     CTL_SNAPSHOT_CONFIG,
     { "json", 'j', NULL, "for programs", false },
     { NULL, 0, NULL, NULL, false },

@@ -13,7 +13,7 @@
 #include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
-const struct ctl_option ctl_migrate_options[] = {
+const struct program_option ctl_migrate_options[] = {
     { "config", 'c', "FILE", "the configuration to carry the state over to", true },
     { "from", 'f', "SNAPSHOT", "the state there is; it is only read", true },
     { "to", 't', "DIR", "the new snapshot's directory: new, or empty", true },

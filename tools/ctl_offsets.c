@@ -13,7 +13,7 @@
 #include "storage/snapshot.h"
 #include "tools/ctl_verbs.h"
 
-const struct ctl_option ctl_offsets_options[] = {
+const struct program_option ctl_offsets_options[] = {
     { "config", 'c', "FILE", "the daemon's configuration: brokers, and where the snapshot is", true },
     { "to", 't', "WHERE", "earliest, latest, a time as 2026-01-31T12:00:00Z; same: only forget what was there", true },
     { "topic", 0, "TOPIC", "of this topic alone", false },

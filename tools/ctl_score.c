@@ -10,7 +10,7 @@
 #include "daemon/coldstream.h"
 #include "tools/ctl_verbs.h"
 
-const struct ctl_option ctl_score_options[] = {
+const struct program_option ctl_score_options[] = {
     { "checkpoint", 'k', "DIR", "of checkpoints (then the current one), or of one version", true },
     { "events", 'e', "FILE|-", "impressions or examples, one a line [-]", false },
     { NULL, 0, NULL, NULL, false },

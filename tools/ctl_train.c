@@ -19,14 +19,14 @@
 #include "tools/ctl_exchange.h"
 #include "tools/ctl_verbs.h"
 
-const struct ctl_option ctl_train_options[] = {
+const struct program_option ctl_train_options[] = {
     { "config", 'c', "FILE", "features, model, optimizer, batch: as for the daemon; no source is needed", true },
     { "events", 'e', "FILE|-", "a JSON event a line", true },
     { "import", 'i', "P.safetensors", "start from these tensors", false },
     { "export", 'o', "Q.safetensors", "write all tensors at the end", false },
     { "predictions", 'p', "P.csv", "impression_id,new,clicked,score: each given before its example was learned",
       false },
-    { "losses", 'l', "L.csv", "step,examples,ranking,reconstruct_user,reconstruct_behavior,mmd", false },
+    { "losses", 'l', "L.csv", "step,examples,ranking, reconstruct_user, reconstruct_behavior,mmd", false },
     { "checkpoint", 'k', "DIR", "publish a checkpoint there at the end", false },
     { "seed", 's', "N", "instead of the configuration's compute.seed", false },
     { "strict", 0, NULL, "stop at the first line that can't be used (exit code 65)", false },
