@@ -112,6 +112,18 @@ $(BUILD)/libcoldstream.a: $(BUILD)/daemon/coldstream.o $(archive)
 	objcopy --localize-hidden $(BUILD)/libcoldstream.o
 	ar rcs $@ $(BUILD)/libcoldstream.o
 
+# ---- man pages: those with tables by coldstreamctl itself, the rest from docs/man
+
+written_pages = $(addprefix $(BUILD)/man/,coldstreamctl.1 coldstream.yaml.5 coldstreamd.8 coldstream-serve.8)
+pages = $(written_pages) $(patsubst docs/man/%,$(BUILD)/man/%,$(wildcard docs/man/*))
+$(written_pages): $(BUILD)/coldstreamctl
+	@mkdir -p $(@D)
+	$< manual --format man $(@F) >$@
+$(BUILD)/man/%: docs/man/% $(BUILD)/.version
+	@mkdir -p $(@D)
+	sed 's|@VERSION@|$(VERSION)|' $< >$@
+man: $(pages) ## the man pages, into build/man
+
 # ---- tests
 
 setup: ## installs the packages needed to build (Debian; by sudo when not root)
@@ -120,7 +132,7 @@ setup: ## installs the packages needed to build (Debian; by sudo when not root)
 test: ## sets up, builds, and runs every test; the last line is `N passed, N failed`
 	@tools/setup.sh build test library package monitor browser kafka data fuzz
 	$(again) run-test
-run-test: all test-programs
+run-test: all man test-programs
 	@tests/run.sh $(BUILD) layers style unit gradient golden library flow crash system fuzz kafka data
 test-programs: $(unit) $(flow) $(helpers) $(replays)
 
@@ -190,14 +202,12 @@ helpers: $(helpers)
 # A packager sets DESTDIR, PREFIX, and LIBDIR or UNITDIR where they are elsewhere.
 LIBDIR  ?= $(PREFIX)/lib
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+ZSHDIR  ?= $(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
 units: ## the services, from systemd/*.service.in, into build/systemd
 	@systemd/units.sh $(BUILD)/systemd $(PREFIX)/bin
-man: $(BUILD)/man/.made ## manual pages, from what the programs say with --help
-$(BUILD)/man/.made: $(programs) tools/man.sh tools/coldstream-fetch
-	@tools/man.sh $(BUILD) $(@D) && touch $@
 install: all units man ## into $(DESTDIR)$(PREFIX)
 	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(LIBDIR)/pkgconfig $(PREFIX)/include $(UNITDIR) $(PREFIX)/lib/sysusers.d $(PREFIX)/lib/tmpfiles.d \
-	    $(PREFIX)/share/doc/coldstream $(PREFIX)/share/coldstream $(PREFIX)/share/man/man1 $(PREFIX)/share/man/man5 $(PREFIX)/share/man/man8)
+	    $(PREFIX)/share/doc/coldstream $(PREFIX)/share/coldstream $(addprefix $(PREFIX)/share/man/man,1 3 5 8) $(PREFIX)/share/bash-completion/completions $(ZSHDIR))
 	install -m 755 $(programs) tools/coldstream-fetch $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(BUILD)/libcoldstream.a $(DESTDIR)$(LIBDIR)
 	install -m 644 $(BUILD)/libcoldstream.so $(DESTDIR)$(LIBDIR)/libcoldstream.so.1
@@ -208,7 +218,9 @@ install: all units man ## into $(DESTDIR)$(PREFIX)
 	    coldstream-serve.service coldstream-serve@.service coldstream-fetch.service) $(DESTDIR)$(UNITDIR)
 	install -m 644 systemd/coldstream.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/coldstream.conf
 	install -m 644 systemd/coldstream.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coldstream.conf
-	for section in 1 5 8; do install -m 644 $(BUILD)/man/*.$$section $(DESTDIR)$(PREFIX)/share/man/man$$section; done
+	for section in 1 3 5 8; do install -m 644 $(BUILD)/man/*.$$section $(DESTDIR)$(PREFIX)/share/man/man$$section || exit 1; done
+	install -m 644 tools/completion/bash/* $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 644 tools/completion/zsh/* $(DESTDIR)$(ZSHDIR)
 	$(BUILD)/coldstreamctl sample >$(DESTDIR)$(PREFIX)/share/coldstream/coldstream.yaml
 	install -m 644 README.md LICENSE ARCHITECTURE.md $(DESTDIR)$(PREFIX)/share/doc/coldstream
 	install -d $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs/alerts $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
