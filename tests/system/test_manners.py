@@ -1,0 +1,324 @@
+#!/usr/bin/env python3
+"""The programs at a terminal and in a pipe: help that fits a screen, suggestions, exit statuses, colors and progress on terminals
+alone, results apart from messages, man pages without a warning, completion by bash itself, doctor."""
+import fcntl, json, os, pty, re, select, shutil, subprocess, sys, tempfile, time, traceback, struct, termios
+
+BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BUILD", "build"))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CTL, DAEMON, SERVE, FETCH = f"{BUILD}/coldstreamctl", f"{BUILD}/coldstreamd", f"{BUILD}/coldstream-serve", f"{ROOT}/tools/coldstream-fetch"
+WAIT = 60
+CONFIG = """
+features:
+  user: [{name: a0}]
+  item: [{name: item_id, table: item}]
+  behavior: {table: item, max_length: 10}
+embedding: {dimension: 4}
+model: {ranking: {hidden: [8]}, zero_shot: {attention: 4, encoder: [8, 8, 8], decoder: [8, 8]}}
+"""
+ESCAPE = re.compile(rb"\x1b\[")
+PLAIN = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM")}
+
+
+def run(*words, **more):
+    more.setdefault("env", {**PLAIN, "PATH": f"{BUILD}:{os.environ['PATH']}"})
+    return subprocess.run(words, capture_output=True, text=True, timeout=WAIT, stdin=subprocess.DEVNULL, check=False, **more)
+
+
+def at_terminal(words, term="xterm", columns=80, stdout=True, env=None, **more):
+    """What a program writes to a terminal, by its stderr and, unless it is elsewhere, its stdout."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=slave if stdout else subprocess.DEVNULL, stderr=slave,
+                             env={**PLAIN, **({"TERM": term} if term is not None else {}), **(env or {})}, **more)
+    os.close(slave)
+    seen = b""
+    while True:
+        if not select.select([master], [], [], WAIT)[0]:
+            child.kill()
+            raise AssertionError(f"{words}: nothing came for {WAIT} s")
+        try:
+            piece = os.read(master, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(master)
+    return seen, child.wait(WAIT)
+
+
+def verbs():
+    listed = run(CTL, "complete", "coldstreamctl", "").stdout
+    found = [line.split("\t")[0] for line in listed.splitlines()]
+    assert {"status", "train", "doctor", "check-config", "generate"} <= set(found) and len(found) > 20, found
+    return [verb for verb in found if verb != "help"]
+
+
+def help_fits_a_screen(_):
+    texts = {"coldstreamctl": run(CTL, "--help"), "coldstreamd": run(DAEMON, "--help"), "coldstream-serve": run(SERVE, "-h"),
+             "coldstream-fetch": run(FETCH, "--help"), "no verb": run(CTL, "help")}
+    texts.update({verb: run(CTL, verb, "--help") for verb in verbs()})
+    texts["help train"] = run(CTL, "help", "train")
+    for name, done in texts.items():
+        lines = done.stdout.splitlines()
+        assert done.returncode == 0 and done.stderr == "", (name, done)
+        assert "usage: " in done.stdout and "xamples:" in done.stdout, (name, done.stdout)
+        assert len(lines) <= 24, (name, len(lines))
+        assert max(map(len, lines)) <= 80, (name, [line for line in lines if len(line) > 80])
+    assert all(verb in texts["coldstreamctl"].stdout for verb in verbs())
+    assert texts["help train"].stdout == texts["train"].stdout
+    # What a screen has no room for is a word away, and said to be.
+    for words, option in (([CTL, "generate"], "--zipf"), ([SERVE], "--shadow-share")):
+        short, whole = run(*words, "--help").stdout, run(*words, "--help-all").stdout
+        assert "--help-all" in short and option not in short and option in whole, short
+        assert max(map(len, whole.splitlines())) <= 80
+
+
+def versions(_):
+    for program in (CTL, DAEMON, SERVE):
+        name = os.path.basename(program)
+        short, whole = run(program, "-V").stdout, run(program, "--version").stdout
+        assert re.fullmatch(rf"{name} \d+\.\d+\.\d+ \(commit \S+\)\n", short), short
+        assert whole.startswith(short) and run(program, "-VV").stdout == whole == run(program, "-V", "-V").stdout
+        for library in ("librdkafka 2.", "OpenBLAS core ", "LMDB ", "libyaml "):
+            assert library in whole, whole
+    assert run(FETCH, "-V").stdout.startswith("coldstream-fetch ")
+
+
+def wrong_words_are_answered(_):
+    cases = [
+        ([CTL, "stauts"], 'no verb "stauts"; did you mean status?'),
+        ([CTL, "chekc-config", "x"], "did you mean check-config?"),
+        ([CTL, "frobnicate"], 'no verb "frobnicate"\n'),
+        ([CTL, "complet"], 'no verb "complet"\n'),
+        ([CTL, "--hlep"], "did you mean --help?"),
+        ([CTL, "-q"], "options come behind a verb"),
+        ([CTL, "train", "--evnts", "x"], 'no option "--evnts"; did you mean --events?'),
+        ([CTL, "train", "--wat"], 'no option "--wat"\n'),
+        ([CTL, "train", "-Z"], 'no option "-Z"\n'),
+        ([CTL, "train", "--config"], "--config wants a value: FILE"),
+        ([CTL, "train", "-c"], "--config wants a value: FILE"),
+        ([CTL, "train", "-c", "a"], "--events FILE|- is needed"),
+        ([CTL, "train", "-c", "a", "--config=b"], "--config is given twice"),
+        ([CTL, "train", "--json=yes"], '--json takes no value, found "yes"'),
+        ([CTL, "train", "--e", "x"], "--e could be --events or --export: write more of it"),
+        ([CTL, "generate", "--events", "many"], "allowed is a whole number from"),
+        ([CTL, "pause", "now"], 'takes no word besides its options, found "now"'),
+        ([CTL, "pin"], "it takes VERSION"),
+        ([CTL, "pin", "--", "-1", "2"], 'one word too many: "2"'),
+        ([CTL, "manual", "coldstramd.8"], "did you mean coldstreamd.8?"),
+        ([CTL, "manual", "--format", "pdf"], "allowed are markdown and man"),
+        ([DAEMON, "--conifg", "x"], 'no option "--conifg"; did you mean --config?'),
+        ([DAEMON, "--config"], "--config wants a value: FILE"),
+        ([DAEMON, "x.yaml"], 'it takes no word besides its options, found "x.yaml"'),
+        ([SERVE], "--checkpoint DIR is needed"),
+        ([SERVE, "--checkpiont=x"], "did you mean --checkpoint?"),
+        ([SERVE, "-C", "x", "--max", "1"], "--max could be --max-body or"),
+        ([SERVE, "-C", "x", "--threads", "0"], "allowed is a whole number from 1 to 1024"),
+        ([SERVE, "-C", "x", "--poll=1y"], "allowed is a duration from 10ms to 1h"),
+        ([FETCH, "--coppy", "x"], "did you mean --copy?"),
+        ([FETCH, "a"], "it takes FROM and TO"),
+    ]
+    for words, piece in cases:
+        done = run(*words)
+        assert done.returncode == 2 and done.stdout == "" and piece in done.stderr, (words, done)
+        assert "Try '" in done.stderr or "allowed" in done.stderr or "mean" in done.stderr, (words, done.stderr)
+    # An empty call says what there is, as an error; a long word does no harm.
+    assert run(CTL).returncode == 2 and "usage:" in run(CTL).stderr and run(CTL).stdout == ""
+    assert run(CTL, "x" * 100000).returncode == 2 and run(CTL, "train", "--" + "x" * 100000).returncode == 2
+    assert run(CTL, "").returncode == 2 and run(CTL, "train", "").returncode == 2
+    # Long names may be cut short, values follow by = or a blank, -- ends options.
+    missing = f"{BUILD}/nowhere.yaml"
+    for words in ([DAEMON, "-t", "--conf", missing], [DAEMON, "-t", f"--config={missing}"], [DAEMON, f"-tc{missing}"],
+                  [DAEMON, "--check-config", "-c", missing], [CTL, "check-config", "--", missing]):
+        done = run(*words)
+        assert done.returncode == 78 and f"{missing}: can't be read" in done.stderr and done.stdout == "", (words, done)
+
+
+def exit_statuses(folder):
+    assert run(CTL, "check-config", "--train", f"{folder}/c.yaml").returncode == 0
+    open(f"{folder}/bad.yaml", "w", encoding="utf-8").write("bacth: 1\n")
+    assert run(CTL, "check-config", f"{folder}/bad.yaml").returncode == 78
+    assert run(CTL, "verify", f"{folder}/nowhere").returncode in (1, 65)
+    assert run(CTL, "status", "--control", f"{folder}/no.sock").returncode == 1
+    os.mkdir(f"{folder}/broken")
+    open(f"{folder}/broken/data.mdb", "wb").write(b"x" * 8192)
+    done = run(CTL, "verify", f"{folder}/broken")
+    assert done.returncode == 65 and done.stderr, done
+
+
+def results_and_messages_apart(folder):
+    done = run(CTL, "check-config", "--json", f"{folder}/bad.yaml")
+    found = json.loads(done.stdout)
+    assert done.returncode == 78 and done.stderr == "" and found["valid"] is False and found["problems"][0]["line"] == 1, done
+    assert set(found["problems"][0]) == {"line", "column", "message"}
+    found = json.loads(run(CTL, "check-config", "--train", "--json", f"{folder}/c.yaml").stdout)
+    assert found == {"valid": True, "file": f"{folder}/c.yaml", "problems": []}
+    events = run(CTL, "generate", "-p", "small", "-n", "3000", "-o", f"{folder}/e.jsonl")
+    assert events.returncode == 0 and events.stdout == "", events
+    done = run(CTL, "train", "-c", f"{folder}/c.yaml", "-e", f"{folder}/e.jsonl", "-k", f"{folder}/checkpoints", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["examples"] > 100, done
+    for words in (["inspect", f"{folder}/checkpoints"], ["inspect", f"{folder}/checkpoints", "--table", "item"],
+                  ["verify", f"{folder}/checkpoints"]):
+        assert json.loads(run(CTL, *words, "--json").stdout), words
+
+
+def pipes_and_full_disks(folder):
+    environment = {**PLAIN, "FILE": f"{folder}/e.jsonl"}
+    for text in ("manual | head -n 1", "manual -f man | head -n 1", "sample | head -n 1", "--help | head -n 1",
+                 "generate -n 200000 | head -n 1"):
+        done = run("bash", "-o", "pipefail", "-c", f"{CTL} {text}", env=environment)
+        assert done.stderr == "" and done.returncode in (0, 141) and len(done.stdout.splitlines()) == 1, (text, done)
+        # Where the signal is ignored, as under systemd: quiet all the same, and no success.
+        done = run("bash", "-o", "pipefail", "-c", f"trap '' PIPE; {CTL} {text}", env=environment)
+        assert done.returncode in (0, 1) and (done.stderr == "" or text.startswith("generate")), (text, done)
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        for words in ([CTL, "manual"], [CTL, "sample"], [CTL, "--help"], [CTL, "--version"], [DAEMON, "--help"], [SERVE, "--version"],
+                      [CTL, "inspect", f"{folder}/checkpoints"], [CTL, "verify", f"{folder}/checkpoints", "--json"],
+                      [CTL, "check-config", "--json", "--train", f"{folder}/c.yaml"]):
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=WAIT, check=False)
+            assert done.returncode == 1 and re.search("No space left|disk full", done.stderr), (words, done)
+
+
+def colors_on_terminals_alone(folder):
+    assert ESCAPE.search(at_terminal([CTL, "--help"])[0])
+    for term, environment in (("dumb", {}), (None, {}), ("xterm", {"NO_COLOR": "1"})):
+        for words in ([CTL, "--help"], [CTL, "train", "--help"], [DAEMON, "--help"]):
+            assert not ESCAPE.search(at_terminal(words, term=term, env=environment)[0]), (words, term)
+    assert ESCAPE.search(at_terminal([CTL, "--help"], env={"NO_COLOR": ""})[0])     # empty is as if not set: no-color.org
+    assert "\x1b" not in run(CTL, "--help", env={**PLAIN, "TERM": "xterm"}).stdout
+    doctor = [CTL, "doctor", "-c", f"{folder}/d.yaml"]
+    assert ESCAPE.search(at_terminal(doctor)[0]) and not ESCAPE.search(at_terminal(doctor, env={"NO_COLOR": "1"})[0])
+
+
+def progress_on_terminals_alone(folder):
+    """A rate holds the generator up for long enough that there is a line to see; it is counted, not timed."""
+    words = [CTL, "generate", "-p", "small", "-n", "1500", "--rate", "1000", "-o", f"{folder}/p.jsonl"]
+    seen, code = at_terminal(words, columns=200)
+    assert code == 0 and re.search(rb"\r\x1b\[K\d+ events, \d+/s, \d+ %, \d+ s left", seen), seen
+    assert seen.rstrip(b"\r\n").count(b"\n") <= 1, seen         # one line, written over
+    narrow, code = at_terminal(words, columns=20)
+    lines = re.findall(rb"\r\x1b\[K(\d+ events,[^\r]*)", narrow)
+    assert lines and all(len(line) <= 19 for line in lines), lines
+    for more in ({"term": "dumb"}, {"term": None}):
+        seen, code = at_terminal(words, **more)
+        assert code == 0 and b" left" not in seen and not ESCAPE.search(seen), seen
+    seen, code = at_terminal(words + ["--quiet"])
+    assert code == 0 and seen == b"", seen
+    done = run(*words)
+    assert done.returncode == 0 and " left" not in done.stderr and "\x1b" not in done.stderr, done
+
+
+def doctor_looks(folder):
+    done = run(CTL, "doctor", "-c", f"{folder}/d.yaml", "--json")
+    found = json.loads(done.stdout)
+    rows = {row["check"]: row for row in found["checks"]}
+    assert done.returncode == 1 and found["fit"] is False and found["failed"] == 2 and done.stderr == "", done
+    assert rows["snapshot.directory"]["result"] == "ok" and rows["configuration"]["result"] == "ok", rows
+    assert rows["checkpoint.directory"]["result"] == "failed" and "install -d" in rows["checkpoint.directory"]["remedy"], rows
+    assert rows["brokers"]["result"] == "failed" and "bootstrap.servers" in rows["brokers"]["remedy"], rows
+    assert {"processor", "memory", "open files", "clock", "control.socket", "user"} <= set(rows)
+    assert all((row["result"] == "ok") == (row["remedy"] == "") and row["found"] for row in found["checks"]), rows
+    done = run(CTL, "doctor", "-c", f"{folder}/d.yaml")
+    assert done.returncode == 1 and re.search(r"(?m)^failed  checkpoint.directory .*\n(.*\n)*? +-> sudo install", done.stdout), done
+    assert max(map(len, done.stdout.splitlines())) <= 80 or folder in done.stdout
+    assert run(CTL, "doctor", "-c", f"{folder}/bad.yaml").returncode == 78
+
+
+def man_pages(folder):
+    if not shutil.which("man") or not shutil.which("groff"):
+        return "no man or groff here"
+    if not os.path.isdir(f"{BUILD}/man"):       # `make test` has made them
+        made = run("make", "--no-print-directory", f"BUILD={BUILD}", "man", cwd=ROOT)
+        assert made.returncode == 0, made
+    pages = sorted(os.listdir(f"{BUILD}/man"))
+    assert pages == sorted(["coldstreamctl.1", "coldstream-fetch.1", "libcoldstream.3", "coldstream.yaml.5", "coldstream-checkpoint.5",
+                            "coldstream-snapshot.5", "coldstreamd.8", "coldstream-serve.8"]), pages
+    text = {}
+    for page in pages:
+        check = run("man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", f"{BUILD}/man/{page}",
+                    env={**PLAIN, "LC_ALL": "C.UTF-8", "MANROFFSEQ": "", "MANWIDTH": "80"})
+        assert check.returncode == 0 and check.stderr == "", (page, check.stderr)
+        shown = run("groff", "-Kutf8", "-Tutf8", "-P-cbou", "-man", "-rLL=120n", f"{BUILD}/man/{page}")
+        text[page] = shown.stdout.replace("\u2010", "-").replace("\u2212", "-")
+        assert "@VERSION@" not in text[page] and re.search(r"(?m)^NAME\n +\S+ - ", text[page]), page
+    # Nothing is left out: verbs, options, settings, functions.
+    for verb in verbs():
+        assert re.search(rf"(?m)^   {verb}$", text["coldstreamctl.1"]), verb
+    for page, program in (("coldstreamd.8", DAEMON), ("coldstream-serve.8", SERVE)):
+        for option in re.findall(r"--[a-z-]+", run(program, "--help-all").stdout):
+            assert option in text[page], (page, option)
+    for key in re.findall(r"### `([^`]+)`", run(CTL, "manual").stdout):
+        assert re.search(rf"(?m)^ +{re.escape(key)}$", text["coldstream.yaml.5"]), key
+    header = open(f"{ROOT}/daemon/coldstream.h", encoding="utf-8").read()
+    for function in re.findall(r"COLDSTREAM_API[^;(]*?(coldstream_\w+)\(", header):
+        assert function + "(" in text["libcoldstream.3"], function
+    return None
+
+
+def completed(folder, *words):
+    """What bash offers behind these words, by its own completion."""
+    script = f"""
+        source {ROOT}/tools/completion/bash/{os.path.basename(words[0])}
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+        function=$(complete -p "$1"); function=${{function#*-F }}; function=${{function%% *}}
+        "$function" "$1" "${{@: -1}}" "${{@: -2:1}}"
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = run("bash", "--norc", "-c", script, "bash", *words, cwd=folder)
+    assert done.returncode == 0 and done.stderr == "", (words, done)
+    return [line for line in done.stdout.splitlines() if line]
+
+
+def bash_completes(folder):
+    assert "status" in completed(folder, "coldstreamctl", "") and "complete" not in completed(folder, "coldstreamctl", "")
+    assert completed(folder, "coldstreamctl", "che") == ["check-config"]
+    assert set(completed(folder, "coldstreamctl", "train", "--e")) == {"--events", "--export"}
+    assert "c.yaml" in completed(folder, "coldstreamctl", "train", "--config", "")
+    assert completed(folder, "coldstreamctl", "train", "--config", "c.") == ["c.yaml"]
+    assert completed(folder, "coldstreamctl", "train", "--config", "=", "c.") == ["c.yaml"]
+    assert completed(folder, "coldstreamctl", "check-config", "c.y") == ["c.yaml"]
+    assert completed(folder, "coldstreamctl", "log-level", "d") == ["debug"]
+    assert completed(folder, "coldstreamctl", "export", "--format", "") == ["safetensors", "npz"]
+    assert completed(folder, "coldstreamctl", "manual", "coldstreamd") == ["coldstreamd.8"]
+    assert completed(folder, "coldstreamctl", "help", "tra") == ["train"]
+    assert completed(folder, "coldstreamctl", "nonsense", "x") == []
+    assert completed(folder, "coldstreamd", "--ch") == ["--check-config"]
+    assert completed(folder, "coldstreamd", "-c", "c.") == ["c.yaml"]
+    assert completed(folder, "coldstream-serve", "--shadow-") == ["--shadow-share"]
+    if shutil.which("zsh"):
+        done = run("zsh", "-n", f"{ROOT}/tools/completion/zsh/_coldstream")
+        assert done.returncode == 0, done
+
+
+def main():
+    tests = [help_fits_a_screen, versions, wrong_words_are_answered, exit_statuses, results_and_messages_apart, pipes_and_full_disks,
+             colors_on_terminals_alone, progress_on_terminals_alone, doctor_looks, man_pages, bash_completes]
+    folder, failed = tempfile.mkdtemp(prefix="coldstream-manners-"), 0
+    open(f"{folder}/c.yaml", "w", encoding="utf-8").write(CONFIG)
+    os.mkdir(f"{folder}/snapshot", 0o700)
+    with open(f"{folder}/d.yaml", "w", encoding="utf-8") as file:
+        file.write(CONFIG + "source: {kafka: {properties: {bootstrap.servers: 127.0.0.1:1}}}\n"
+                   f"snapshot: {{directory: {folder}/snapshot}}\ncheckpoint: {{directory: {folder}/nowhere}}\n"
+                   f"control: {{socket: {folder}/control.sock}}\n")
+    for name in os.listdir(folder):
+        if name.endswith(".yaml"):
+            os.chmod(f"{folder}/{name}", 0o600)
+    os.umask(0o022)
+    try:
+        for number, test in enumerate(tests, 1):
+            begin = time.monotonic()
+            try:
+                skipped = test(folder)
+                print(f"ok {number} - {test.__name__} # " + (f"SKIP {skipped}" if skipped else f"{time.monotonic() - begin:.1f} s"), flush=True)
+            except Exception:
+                failed = 1
+                print(f"not ok {number} - {test.__name__}\n" + "".join("# " + line + "\n" for line in traceback.format_exc().splitlines()), flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"1..{len(tests)}")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
