@@ -219,7 +219,7 @@ void program_wrap(FILE *out, int at, int indent, const char *text)
         begun = true;
         text += length;
         if (*text == '\n') {
-            fprintf(out, text[1] ? "\n%*s" : "", indent, "");
+            if (text[1]) fprintf(out, "\n%*s", indent, "");
             at = indent;
             begun = false;
         }
