@@ -112,14 +112,14 @@ $(BUILD)/libcoldstream.a: $(BUILD)/daemon/coldstream.o $(archive)
 	objcopy --localize-hidden $(BUILD)/libcoldstream.o
 	ar rcs $@ $(BUILD)/libcoldstream.o
 
-# ---- man pages: those with tables by coldstreamctl itself, the rest from docs/man
+# ---- man pages: those with tables by coldstreamctl itself, the rest from tools/man
 
 written_pages = $(addprefix $(BUILD)/man/,coldstreamctl.1 coldstream.yaml.5 coldstreamd.8 coldstream-serve.8)
-pages = $(written_pages) $(patsubst docs/man/%,$(BUILD)/man/%,$(wildcard docs/man/*))
+pages = $(written_pages) $(patsubst tools/man/%,$(BUILD)/man/%,$(wildcard tools/man/*))
 $(written_pages): $(BUILD)/coldstreamctl
 	@mkdir -p $(@D)
 	$< manual --format man $(@F) >$@
-$(BUILD)/man/%: docs/man/% $(BUILD)/.version
+$(BUILD)/man/%: tools/man/% $(BUILD)/.version
 	@mkdir -p $(@D)
 	sed 's|@VERSION@|$(VERSION)|' $< >$@
 man: $(pages) ## the man pages, into build/man
