@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -218,6 +219,32 @@ static bool reserve(struct checkpoint_writer *writer, size_t bytes, struct cs_er
     return true;
 }
 
+/* By mkdir: mkdtemp's 0700 would have to be widened, and chmod takes the bit away by which what is in here goes to the
+ * directory's group, who read it. A unit with RestrictSUIDSGID can't set that bit again. False: errno says why. */
+static bool make_temporary(struct checkpoint_writer *writer)
+{
+    for (int tries = 0; tries < 100; tries++) {
+        uint32_t random;
+        if (getrandom(&random, sizeof random, 0) != sizeof random) return false;
+        if (asprintf(&writer->temporary, "%s/.new-%06x", writer->directory, random & 0xffffff) < 0) abort();
+        if (mkdir(writer->temporary, 0750) == 0) return true;
+        int number = errno;
+        free(writer->temporary);
+        writer->temporary = NULL;
+        errno = number;
+        if (number != EEXIST) return false;
+    }
+    return false;
+}
+
+/* A narrow umask is overruled. */
+static bool open_to_group(int directory)
+{
+    struct stat status;
+    if (fstat(directory, &status)) return false;
+    return (status.st_mode & 0777) == 0750 || fchmod(directory, (status.st_mode & S_ISGID) | 0750) == 0;
+}
+
 struct checkpoint_writer *checkpoint_begin(const char *directory, struct cs_error *err)
 {
     struct checkpoint_writer *writer = calloc(1, sizeof *writer);
@@ -232,15 +259,12 @@ struct checkpoint_writer *checkpoint_begin(const char *directory, struct cs_erro
         goto fail;
     }
     clean(directory);
-    if (asprintf(&writer->temporary, "%s/.new-XXXXXX", directory) < 0) abort();
-    if (!mkdtemp(writer->temporary)) {
+    if (!make_temporary(writer)) {
         environment_fail(err, errno, directory, 0, "making a directory");
-        free(writer->temporary);
-        writer->temporary = NULL;
         goto fail;
     }
     writer->lock = open(writer->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (writer->lock < 0 || flock(writer->lock, LOCK_EX | LOCK_NB) || fchmod(writer->lock, 0750)) {
+    if (writer->lock < 0 || flock(writer->lock, LOCK_EX | LOCK_NB) || !open_to_group(writer->lock)) {
         cs_fail_errno(err, errno, "holding %s", writer->temporary);
         goto fail;
     }

@@ -399,6 +399,34 @@ static int ascending(const void *left, const void *right)
     return a < b ? -1 : a > b;
 }
 
+/* As tmpfiles.d makes the directory: its group reads, and what is made in it is the group's. */
+static void a_version_belongs_to_its_directory_s_group(void **state)
+{
+    const char *directory = *state;
+    const mode_t masks[] = { 0027, 0022, 0077 };
+    char path[512];
+    struct stat status;
+    gid_t group = getgid() + (geteuid() == 0);      /* root may give away; others show it with their own group */
+    assert_int_equal(mkdir(directory, 0750), 0);
+    assert_int_equal(chown(directory, (uid_t)-1, group), 0);
+    assert_int_equal(chmod(directory, 02750), 0);
+    for (size_t i = 0; i < sizeof masks / sizeof *masks; i++) {
+        mode_t before = umask(masks[i]);
+        uint64_t version = publish(directory, 5);
+        umask(before);
+        snprintf(path, sizeof path, "%s/%020" PRIu64, directory, version);
+        assert_int_equal(stat(path, &status), 0);
+        assert_int_equal(status.st_gid, group);
+        assert_int_equal(status.st_mode & 0777, 0750);
+        for (int file = 0; file < 2; file++) {
+            const char *name = file ? "data.mdb" : "manifest.json";
+            snprintf(path, sizeof path, "%s/%020" PRIu64 "/%s", directory, version, name);
+            assert_int_equal(stat(path, &status), 0);
+            assert_int_equal(status.st_gid, group);
+        }
+    }
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fresh_directory, release)
@@ -415,6 +443,7 @@ int main(void)
         TEST(a_sealed_version_is_seen_by_its_judge_alone),
         TEST(refused_versions_are_kept_aside_and_bounded),
         TEST(a_pinned_version_stays),
+        TEST(a_version_belongs_to_its_directory_s_group),
     };
     if (!mkdtemp(root)) return 1;
     for (size_t i = 0; i < ROWS; i++) key[i] = random_bits(1, i) & ~1ull;
