@@ -46,6 +46,7 @@ int ctl_check_config(const struct ctl_arguments *arguments)
     }
     if (config) {
         config_destroy(config);
+        config_problems_release(&problems);
         ctl_say(arguments, "%s: no problems", arguments->position[0]);
         return 0;
     }

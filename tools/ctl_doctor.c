@@ -311,6 +311,7 @@ int ctl_doctor(const struct ctl_arguments *arguments)
         config_problems_release(&problems);
         return cs_exit_code(CS_CONFIG);
     }
+    config_problems_release(&problems);
     look.config = config;
     log_open(arguments->verbose ? LEVEL_DEBUG : LEVEL_ERROR, LOG_TEXT);     /* librdkafka's words: in the rows */
     if (ctl_flag(arguments, "json")) look.rows = json_array();

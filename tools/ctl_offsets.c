@@ -117,6 +117,7 @@ int ctl_offsets(const struct ctl_arguments *arguments)
         config_problems_release(&problems);
         return cs_exit_code(CS_CONFIG);
     }
+    config_problems_release(&problems);
     bool ok = move_offsets(arguments, config, &move, &err);
     config_destroy(config);
     return ok ? 0 : ctl_fail(arguments, &err);
