@@ -228,13 +228,13 @@ install: all units man ## into $(DESTDIR)$(PREFIX)
 	install -m 644 docs/alerts/*.md $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs/alerts
 	install -m 644 tools/monitoring/alerts.yaml tools/monitoring/dashboard.json $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
 
-# dpkg-buildpackage wants debian/ at the top of the tree: of a copy of what is tracked.
+# dpkg-buildpackage wants debian/ at the top of the tree: of a copy of what is tracked, or of all where git does not know the tree.
 debs = $(BUILD)/deb
 deb: ## Debian packages, into build/deb
 	@tools/setup.sh build package
 	rm -rf $(debs)
 	mkdir -p $(debs)/coldstream
-	git ls-files -z | xargs -0 cp --parents -t $(debs)/coldstream
+	{ git ls-files -z 2>/dev/null || find . -type f -not -path './build*' -not -path './.git*' -print0; } | xargs -0 cp --parents -t $(debs)/coldstream
 	mv $(debs)/coldstream/tools/debian $(debs)/coldstream/debian
 	cd $(debs)/coldstream && COLDSTREAM_COMMIT=$(commit) dpkg-buildpackage -b -us -uc -j$(shell nproc)
 

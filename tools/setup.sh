@@ -13,7 +13,7 @@ packages() {
     fuzz)  echo clang llvm libclang-rt-14-dev ;;
     kafka) echo openjdk-17-jre-headless maven kcat openssl ;;
     data)  echo python3 python3-pip python3-venv unzip ;;
-    package) echo dpkg-dev debhelper lintian fakeroot man-db libopenblas0 ;;
+    package) echo build-essential dpkg-dev debhelper lintian fakeroot man-db libopenblas0 ;;
     monitor) ;;      # tools/prometheus.sh unpacks what it needs: the package would start a server that listens on all interfaces
     browser) echo chromium ;;
     analyze) echo cppcheck clang-tidy ;;
