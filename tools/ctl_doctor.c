@@ -301,17 +301,9 @@ int ctl_doctor(const struct ctl_arguments *arguments)
 {
     struct look look = { .arguments = arguments };
     const char *given = ctl_value(arguments, "config"), *file = given ? given : "/etc/coldstream/coldstream.yaml";
-    struct config_problems problems = { 0 };
-    struct cs_config *config = config_load_checked(file, CONFIG_FOR_DAEMON, kafka_property_check, &problems);
+    struct cs_config *config = ctl_config_load(file, CONFIG_FOR_DAEMON);
 
-    if (!config) {
-        char *text = config_problems_text(&problems);
-        fputs(text, stderr);
-        free(text);
-        config_problems_release(&problems);
-        return cs_exit_code(CS_CONFIG);
-    }
-    config_problems_release(&problems);
+    if (!config) return cs_exit_code(CS_CONFIG);
     look.config = config;
     log_open(arguments->verbose ? LEVEL_DEBUG : LEVEL_ERROR, LOG_TEXT);     /* librdkafka's words: in the rows */
     if (ctl_flag(arguments, "json")) look.rows = json_array();

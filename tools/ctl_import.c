@@ -42,7 +42,7 @@ static bool write_snapshot(struct snapshot_store *store, const struct cs_config 
 int ctl_import(const struct ctl_arguments *arguments)
 {
     struct cs_error err = { 0 };
-    struct cs_config *config = ctl_config_load(ctl_value(arguments, "config"));
+    struct cs_config *config = ctl_config_load(ctl_value(arguments, "config"), CONFIG_FOR_TRAIN);
     struct features *features = NULL;
     struct learner *learner = NULL;
     struct ingest *ingest = NULL;

@@ -192,7 +192,7 @@ int ctl_migrate(const struct ctl_arguments *arguments)
     uint64_t rows = 0;
     bool ok = false;
 
-    if (!(x.config = ctl_config_load(ctl_value(arguments, "config")))) return cs_exit_code(CS_CONFIG);
+    if (!(x.config = ctl_config_load(ctl_value(arguments, "config"), CONFIG_FOR_TRAIN))) return cs_exit_code(CS_CONFIG);
     openblas_set_num_threads(1);
     if (!(x.view = snapshot_view_open_directory(from, &err))) goto out;
     if (!read_old_config(&x, &err) || !compare(&x, &err) || !load(&x, &err)) {

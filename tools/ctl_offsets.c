@@ -7,10 +7,10 @@
 
 #include "config/config.h"
 #include "config/value.h"
-#include "daemon/kafka_config.h"
 #include "daemon/kafka_offsets.h"
 #include "daemon/positions.h"
 #include "storage/snapshot.h"
+#include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
 const struct program_option ctl_offsets_options[] = {
@@ -106,18 +106,9 @@ int ctl_offsets(const struct ctl_arguments *arguments)
 {
     struct cs_error err = { 0 };
     struct kafka_offsets_move move;
-    struct config_problems problems = { 0 };
     if (!parse_move(arguments, &move, &err)) return ctl_fail(arguments, &err);
-    struct cs_config *config =
-        config_load_checked(ctl_value(arguments, "config"), CONFIG_FOR_DAEMON, kafka_property_check, &problems);
-    if (!config) {
-        char *text = config_problems_text(&problems);
-        fputs(text ? text : "out of memory\n", stderr);
-        free(text);
-        config_problems_release(&problems);
-        return cs_exit_code(CS_CONFIG);
-    }
-    config_problems_release(&problems);
+    struct cs_config *config = ctl_config_load(ctl_value(arguments, "config"), CONFIG_FOR_DAEMON);
+    if (!config) return cs_exit_code(CS_CONFIG);
     bool ok = move_offsets(arguments, config, &move, &err);
     config_destroy(config);
     return ok ? 0 : ctl_fail(arguments, &err);

@@ -9,10 +9,13 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-struct cs_config *ctl_config_load(const char *file)
+#include "daemon/kafka_config.h"
+
+struct cs_config *ctl_config_load(const char *file, enum config_use use)
 {
     struct config_problems problems = { 0 };
-    struct cs_config *config = config_load(file, CONFIG_FOR_TRAIN, &problems);
+    config_property_check *check = use == CONFIG_FOR_DAEMON ? kafka_property_check : NULL;
+    struct cs_config *config = config_load_checked(file, use, check, &problems);
 
     if (!config) {
         char *text = config_problems_text(&problems);
@@ -36,7 +39,8 @@ bool ctl_snapshot_directory(const struct ctl_arguments *arguments, const char *w
     if (word) {
         fits = snprintf(directory, PATH_MAX, "%s", word) < PATH_MAX;
     } else {
-        if (!(config = ctl_config_load(file))) return cs_fail(err, CS_CONFIG, "%s can't be used", file);
+        config = ctl_config_load(file, CONFIG_FOR_TRAIN);
+        if (!config) return cs_fail(err, CS_CONFIG, "%s can't be used", file);
         fits = snprintf(directory, PATH_MAX, "%s", config->snapshot.directory) < PATH_MAX;
         config_destroy(config);
     }

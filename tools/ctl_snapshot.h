@@ -10,8 +10,9 @@
 #define CTL_SNAPSHOT_CONFIG \
     { "config", 'c', "FILE", "a configuration: its snapshot.directory is meant", false }
 
-/* NULL: all that is wrong with the file stands on stderr already. */
-struct cs_config *ctl_config_load(const char *file);
+/* NULL: all that is wrong with the file stands on stderr already. CONFIG_FOR_DAEMON: librdkafka's properties are looked
+ * at too. */
+struct cs_config *ctl_config_load(const char *file, enum config_use use);
 /* The directory that was named: by a word, or by --config alone. */
 bool ctl_snapshot_directory(const struct ctl_arguments *arguments, const char *word, char directory[PATH_MAX],
                             struct cs_error *err);

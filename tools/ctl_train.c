@@ -17,6 +17,7 @@
 #include "daemon/worker_pool.h"
 #include "tools/ctl_checkpoint.h"
 #include "tools/ctl_exchange.h"
+#include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
 const struct program_option ctl_train_options[] = {
@@ -369,20 +370,12 @@ int ctl_train(const struct ctl_arguments *arguments)
 {
     struct cs_error err = { 0 };
     struct training t = { .arguments = arguments };
-    struct config_problems problems = { 0 };
     uint64_t version = 0;
     double seconds;
     bool ok = false;
 
-    t.config = config_load(ctl_value(arguments, "config"), CONFIG_FOR_TRAIN, &problems);
-    if (!t.config) {
-        char *text = config_problems_text(&problems);
-        fputs(text ? text : "out of memory\n", stderr);
-        free(text);
-        config_problems_release(&problems);
-        return cs_exit_code(CS_CONFIG);
-    }
-    config_problems_release(&problems);
+    t.config = ctl_config_load(ctl_value(arguments, "config"), CONFIG_FOR_TRAIN);
+    if (!t.config) return cs_exit_code(CS_CONFIG);
     if (!start(&t, &err)) goto out;
     t.started = ctl_seconds();
     ctl_progress_start(&t.progress, arguments, 0, "examples");
