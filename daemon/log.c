@@ -26,6 +26,7 @@ enum {
     LINE_SIZE = 8192,       /* a longer line is cut, still well formed */
     RESERVE = 16,           /* room that values leave for "..." and what closes the line */
     JOURNAL_FIELDS = 32,
+    HEADS = 6,              /* of them, that every line has */
     FIELDS = 24,            /* of a line, its remedy included; more are left out */
     KINDS = 128,            /* of lines that are watched for repeats; the one begun first gives way */
     PERIOD = 60000,         /* ms */
@@ -37,10 +38,13 @@ static _Atomic int current_level = LEVEL_INFO;
 static _Atomic int current_format = LOG_TEXT;
 static atomic_bool to_journal;
 
-/* Name and syslog priority of each level. */
-static const struct { const char *name; int priority; } levels[] = {
-    [LEVEL_ERROR] = { "error", 3 }, [LEVEL_WARNING] = { "warning", 4 }, [LEVEL_NOTICE] = { "notice", 5 },
-    [LEVEL_INFO] = { "info", 6 }, [LEVEL_DEBUG] = { "debug", 7 },
+const char *const log_level_name[] = {
+    [LEVEL_ERROR] = "error", [LEVEL_WARNING] = "warning", [LEVEL_NOTICE] = "notice", [LEVEL_INFO] = "info",
+    [LEVEL_DEBUG] = "debug", NULL,
+};
+/* syslog's */
+static const int priority[] = {
+    [LEVEL_ERROR] = 3, [LEVEL_WARNING] = 4, [LEVEL_NOTICE] = 5, [LEVEL_INFO] = 6, [LEVEL_DEBUG] = 7,
 };
 
 struct line { size_t length; char text[LINE_SIZE]; };
@@ -170,7 +174,7 @@ static void format_text(struct line *line, const char *when, enum log_level leve
 {
     add(line, when);
     add(line, " ");
-    add(line, levels[level].name);
+    add(line, log_level_name[level]);
     add(line, " ");
     add(line, message);
     add_text_fields(line, field);
@@ -182,7 +186,7 @@ static void format_json(struct line *line, const char *when, enum log_level leve
     add(line, "{\"time\":\"");
     add(line, when);
     add(line, "\",\"level\":\"");
-    add(line, levels[level].name);
+    add(line, log_level_name[level]);
     add(line, "\",\"message\":");
     add_quoted(line, message, LOG_JSON);
     for (; field->name && fits(line, field); field++) {
@@ -215,26 +219,18 @@ static void send_journal(enum log_level level, const char *file, int number, con
     add_text_fields(&readable, field);
     struct line packed = { 0 };
     size_t start[JOURNAL_FIELDS], count = 0;
-    char head[320];
     XXH128_hash_t id = XXH3_128bits(message, strlen(message));      /* the message names the event */
-    start[count++] = 0;
-    snprintf(head, sizeof head, "PRIORITY=%d", levels[level].priority);
-    add(&packed, head);
-    start[count++] = packed.length;
-    snprintf(head, sizeof head, "MESSAGE_ID=%016" PRIx64 "%016" PRIx64, (uint64_t)id.high64, (uint64_t)id.low64);
-    add(&packed, head);
-    start[count++] = packed.length;
-    snprintf(head, sizeof head, "CODE_FILE=%s", file);
-    add(&packed, head);
-    start[count++] = packed.length;
-    snprintf(head, sizeof head, "CODE_LINE=%d", number);
-    add(&packed, head);
-    start[count++] = packed.length;
-    snprintf(head, sizeof head, "CODE_FUNC=%s", function);
-    add(&packed, head);
-    start[count++] = packed.length;
-    snprintf(head, sizeof head, "SYSLOG_IDENTIFIER=%s", program_invocation_short_name);
-    add(&packed, head);
+    char head[HEADS][320];
+    snprintf(head[0], sizeof *head, "PRIORITY=%d", priority[level]);
+    snprintf(head[1], sizeof *head, "MESSAGE_ID=%016" PRIx64 "%016" PRIx64, (uint64_t)id.high64, (uint64_t)id.low64);
+    snprintf(head[2], sizeof *head, "CODE_FILE=%s", file);
+    snprintf(head[3], sizeof *head, "CODE_LINE=%d", number);
+    snprintf(head[4], sizeof *head, "CODE_FUNC=%s", function);
+    snprintf(head[5], sizeof *head, "SYSLOG_IDENTIFIER=%s", program_invocation_short_name);
+    for (; count < HEADS; count++) {
+        start[count] = packed.length;
+        add(&packed, head[count]);
+    }
     for (; field->name && fits(&packed, field) && count + 2 < JOURNAL_FIELDS; field++) {
         if (field->type == FIELD_TEXT &&
             (!field->value.text || packed.length + strlen(field->value.text) + 64 > LINE_SIZE))

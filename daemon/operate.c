@@ -25,7 +25,6 @@ struct sample { int64_t time; uint64_t examples, events; };    /* monotonic ms *
 /* Who decided the level of what is logged. */
 enum level_by { BY_FILE, BY_COMMAND_LINE, BY_VERB };
 static const char *const level_by_name[] = { "file", "command line", "log-level" };
-static const char *const level_name[] = { "error", "warning", "notice", "info", "debug" };
 
 struct operator {
     const char *file;
@@ -193,7 +192,7 @@ static json_t *logging_json(struct operator *operator)
     pthread_mutex_lock(&operator->lock);
     enum level_by by = operator->level_by;
     pthread_mutex_unlock(&operator->lock);
-    return json_pack("{s:s, s:s, s:s}", "level", level_name[log_current_level()], "by", level_by_name[by], "format",
+    return json_pack("{s:s, s:s, s:s}", "level", log_level_name[log_current_level()], "by", level_by_name[by], "format",
                      log_current_format() == LOG_JSON ? "json" : "text");
 }
 
@@ -476,8 +475,8 @@ static void take_level(struct operator *operator, const struct cs_config *config
     const json_t *one;
     json_array_foreach(live, i, one)
         if (strcmp(json_string_value(json_object_get(one, "key")), "logging.level") == 0) return;
-    json_array_append_new(live, json_pack("{s:s, s:s, s:s}", "key", "logging.level", "from", level_name[was], "to",
-                                          level_name[now]));
+    json_array_append_new(live, json_pack("{s:s, s:s, s:s}", "key", "logging.level", "from", log_level_name[was], "to",
+                                          log_level_name[now]));
 }
 
 static json_t *lines_of(const struct config_problems *problems)
@@ -658,15 +657,15 @@ static json_t *verb_resume(void *self, struct control_call *call, struct cs_erro
 static json_t *verb_log_level(void *self, struct control_call *call, struct cs_error *err)
 {
     struct operator *operator = self;
-    for (size_t i = 0; call->argument && i < sizeof level_name / sizeof level_name[0]; i++) {
-        if (strcmp(level_name[i], call->argument) != 0) continue;
-        const char *was = level_name[log_current_level()];
+    for (size_t i = 0; call->argument && log_level_name[i]; i++) {
+        if (strcmp(log_level_name[i], call->argument) != 0) continue;
+        const char *was = log_level_name[log_current_level()];
         pthread_mutex_lock(&operator->lock);
         operator->level_by = BY_VERB;
         pthread_mutex_unlock(&operator->lock);
         log_set((enum log_level)i, log_current_format());
-        log_notice("log level changed by an operator", LOG_S("from", was), LOG_S("to", level_name[i]));
-        return json_pack("{s:s, s:s, s:s}", "level", level_name[i], "was", was, "until", "a reload or a restart");
+        log_notice("log level changed by an operator", LOG_S("from", was), LOG_S("to", log_level_name[i]));
+        return json_pack("{s:s, s:s, s:s}", "level", log_level_name[i], "was", was, "until", "a reload or a restart");
     }
     cs_fail(err, CS_USAGE, "log-level wants error, warning, notice, info or debug, not \"%.40s\"",
             call->argument ? call->argument : "");

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/log.h"
 #include "tools/ctl_verbs.h"
 
 const struct program_option ctl_complete_options[] = {
@@ -22,7 +23,6 @@ static void offer_value(const char *called, const char *begun)
 {
     static const char *const files[] = { "FILE", "DIR", "PATH", "SNAPSHOT", "CHECKPOINT", "BACKUP", "TO", "SOCKET",
                                          "P.safetensors", "Q.safetensors", "P.csv", "L.csv" };
-    static const char *const levels[] = { "error", "warning", "notice", "info", "debug" };
     bool file = false;
 
     for (const char *at = called; *at;) {
@@ -31,8 +31,8 @@ static void offer_value(const char *called, const char *begun)
         for (size_t i = 0; i < sizeof files / sizeof *files; i++)
             file |= strlen(files[i]) == length && strncmp(files[i], at, length) == 0;
         if (length == 5 && strncmp(at, "LEVEL", 5) == 0)
-            for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
-                offer(begun, "", levels[i], strlen(levels[i]), "");
+            for (const char *const *level = log_level_name; *level; level++)
+                offer(begun, "", *level, strlen(*level), "");
         if (length == 4 && strncmp(at, "PAGE", 4) == 0)
             for (const char *const *page = ctl_manual_pages; *page; page++)
                 offer(begun, "", *page, strlen(*page), "");
