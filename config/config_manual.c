@@ -67,6 +67,36 @@ char *config_sample(void)
     return text;
 }
 
+/* What is written before a section and for a setting. key: in full, also of what lies in a list or map. */
+struct manual_style {
+    void (*section)(FILE *out, const char *key, size_t length);
+    void (*entry)(struct pool *pool, FILE *out, const char *key, const struct setting *row, bool in_record);
+};
+
+static void write_settings(struct pool *pool, FILE *out, const struct manual_style *style)
+{
+    const char *previous = NULL;
+    for (size_t i = 0; i < setting_count; i++) {
+        const struct setting *row = &settings[i];
+        size_t top = strcspn(row->key, ".");
+        if (!previous || strncmp(previous, row->key, top + 1) != 0) style->section(out, row->key, top);
+        previous = row->key;
+        style->entry(pool, out, row->key, row, false);
+        if (row->type != SETTING_FEATURES && row->type != SETTING_TABLES) continue;
+        struct setting_list rows = setting_record(row->type);
+        const char *element = row->type == SETTING_FEATURES ? "[]." : ".<table>.";
+        for (size_t of = 0; of < rows.count; of++)
+            if (row->type == SETTING_TABLES || row->group == GROUP_USER)
+                style->entry(pool, out, pool_format(pool, "%s%s%s", row->key, element, rows.row[of].key),
+                             &rows.row[of], true);
+    }
+}
+
+static void write_section(FILE *out, const char *key, size_t length)
+{
+    fprintf(out, "## %.*s\n\n", (int)length, key);
+}
+
 static void write_entry(struct pool *pool, FILE *out, const char *key, const struct setting *row, bool in_record)
 {
     fprintf(out, "### `%s`\n\n%s\n\n- allowed: %s\n", key, row->doc, setting_allowed(pool, row));
@@ -91,27 +121,20 @@ char *config_manual(void)
           "`source.kafka.properties`, a value `file:PATH` is that file's content and `credential:NAME` a systemd "
           "credential's.\n\n",
           out);
-    const char *previous = NULL;
-    for (size_t i = 0; i < setting_count; i++) {
-        const struct setting *row = &settings[i];
-        size_t top = strcspn(row->key, ".");
-        if (!previous || strncmp(previous, row->key, top + 1) != 0) fprintf(out, "## %.*s\n\n", (int)top, row->key);
-        previous = row->key;
-        write_entry(pool, out, row->key, row, false);
-        if (row->type != SETTING_FEATURES && row->type != SETTING_TABLES) continue;
-        struct setting_list rows = setting_record(row->type);
-        const char *element = row->type == SETTING_FEATURES ? "[]." : ".<table>.";
-        for (size_t of = 0; of < rows.count; of++)
-            if (row->type == SETTING_TABLES || row->group == GROUP_USER)
-                write_entry(pool, out, pool_format(pool, "%s%s%s", row->key, element, rows.row[of].key), &rows.row[of],
-                            true);
-    }
+    write_settings(pool, out, &(struct manual_style){ write_section, write_entry });
     fclose(out);
     pool_destroy(pool);
     return text;
 }
 
 /* ---- the same as a man page ---- */
+
+static void man_section(FILE *out, const char *key, size_t length)
+{
+    fputs(".SH \"", out);
+    for (size_t i = 0; i < length; i++) fputc(key[i] - ('a' <= key[i] && key[i] <= 'z') * 32, out);
+    fputs("\"\n", out);
+}
 
 static void man_entry(struct pool *pool, FILE *out, const char *key, const struct setting *row, bool in_record)
 {
@@ -151,26 +174,7 @@ char *config_man(const char *version)
               "anywhere in a value is taken from the environment; `$${` stands for `${`. Under "
               "`source.kafka.properties` a value `file:PATH` is that file's content, and `credential:NAME` that of "
               "one of systemd's credentials.");
-    const char *previous = NULL;
-    for (size_t i = 0; i < setting_count; i++) {
-        const struct setting *row = &settings[i];
-        size_t top = strcspn(row->key, ".");
-        if (!previous || strncmp(previous, row->key, top + 1) != 0) {
-            fputs(".SH \"", out);
-            for (size_t at = 0; at < top; at++)
-                fputc(row->key[at] - ('a' <= row->key[at] && row->key[at] <= 'z') * 32, out);
-            fputs("\"\n", out);
-        }
-        previous = row->key;
-        man_entry(pool, out, row->key, row, false);
-        if (row->type != SETTING_FEATURES && row->type != SETTING_TABLES) continue;
-        struct setting_list rows = setting_record(row->type);
-        const char *element = row->type == SETTING_FEATURES ? "[]." : ".<table>.";
-        for (size_t of = 0; of < rows.count; of++)
-            if (row->type == SETTING_TABLES || row->group == GROUP_USER)
-                man_entry(pool, out, pool_format(pool, "%s%s%s", row->key, element, rows.row[of].key), &rows.row[of],
-                          true);
-    }
+    write_settings(pool, out, &(struct manual_style){ man_section, man_entry });
     fputs(".SH EXAMPLES\n.nf\n", out);
     roff_line(out, "source:\n"
                    "  kafka:\n"

@@ -192,15 +192,12 @@ static void man_coldstream_yaml(FILE *out)
     free(text);
 }
 
-static const struct { const char *name; void (*write)(FILE *out); } pages[] = {
-    { "coldstreamctl.1", man_coldstreamctl },
-    { "coldstream.yaml.5", man_coldstream_yaml },
-    { "coldstreamd.8", man_coldstreamd },
-    { "coldstream-serve.8", man_coldstream_serve },
+const char *const ctl_manual_pages[] = { "coldstreamctl.1", "coldstream.yaml.5", "coldstreamd.8", "coldstream-serve.8",
+                                         NULL };
+enum { PAGES = sizeof ctl_manual_pages / sizeof *ctl_manual_pages - 1 };
+static void (*const writes[PAGES])(FILE *out) = {       /* in the same order */
+    man_coldstreamctl, man_coldstream_yaml, man_coldstreamd, man_coldstream_serve,
 };
-enum { PAGES = sizeof pages / sizeof *pages };
-const char *const ctl_manual_pages[PAGES + 1] = { "coldstreamctl.1", "coldstream.yaml.5", "coldstreamd.8",
-                                                  "coldstream-serve.8", NULL };
 
 int ctl_manual(const struct ctl_arguments *arguments)
 {
@@ -215,8 +212,8 @@ int ctl_manual(const struct ctl_arguments *arguments)
     if (!page) page = "coldstream.yaml.5";
     if (!man && strcmp(page, "coldstream.yaml.5") == 0) return print(config_manual());
     for (size_t i = 0; man && i < PAGES; i++) {
-        if (strcmp(pages[i].name, page) != 0) continue;
-        pages[i].write(stdout);
+        if (strcmp(ctl_manual_pages[i], page) != 0) continue;
+        writes[i](stdout);
         return 0;
     }
     const char *near = program_nearest(page, ctl_manual_pages);
