@@ -12,12 +12,10 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "kafka"))
 import harness                                                          # noqa: E402
-from harness import BUILD, PATIENCE, ctl, run, until                    # noqa: E402,F401
+from harness import BUILD, PATIENCE, Skip, ctl, run, until              # noqa: E402,F401
 
 FULL = os.environ.get("TORTURE") == "full"
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
@@ -257,10 +255,6 @@ class Reference:
 
 # ---- tests
 
-class Skip(Exception):
-    """With the reason."""
-
-
 class Plant:
     """Runs functions as tests, a TAP line each, and leaves nothing behind."""
 
@@ -332,20 +326,18 @@ class Plant:
         sys.exit(1 if self.failed else 0)
 
     def one(self, test):
+        def tallied():
+            try:
+                test(self)
+            except Skip as reason:
+                tally(test.__doc__, 0, f"SKIPPED: {reason}")
+                raise
+            except Exception:
+                tally(test.__doc__, "?", f"FAILED (seed {SEED})")
+                raise
+
         self.count += 1
-        began = time.monotonic()
-        try:
-            test(self)
-            print(f"ok {self.count} - {test.__doc__} ({time.monotonic() - began:.1f} s)", flush=True)
-        except Skip as reason:
-            print(f"ok {self.count} - {test.__doc__} # SKIP {reason}", flush=True)
-            tally(test.__doc__, 0, f"SKIPPED: {reason}")
-        except Exception:       # a test may fail in any way; the others still run
-            self.failed += 1
-            print(f"not ok {self.count} - {test.__doc__}", flush=True)
-            for line in traceback.format_exc().splitlines():
-                print(f"# {line}", flush=True)
-            tally(test.__doc__, "?", f"FAILED (seed {SEED})")
+        self.failed += not harness.judge(self.count, test.__doc__, tallied)
         self.tidy()
 
     def tidy(self):

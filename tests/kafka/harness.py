@@ -255,6 +255,24 @@ compute: {{threads: 1, seed: 7}}
             return tensors.read()
 
 
+class Skip(Exception):
+    """A test can't be done here: why."""
+
+
+def judge(number, name, test, more=lambda: ""):
+    """Runs one test and prints its TAP line; False where it failed, in whatever way: the others still run. more: what to show then."""
+    began = time.monotonic()
+    try:
+        test()
+        print(f"ok {number} - {name} ({time.monotonic() - began:.1f} s)", flush=True)
+    except Skip as reason:
+        print(f"ok {number} - {name} # SKIP {reason}", flush=True)
+    except Exception:
+        print(f"not ok {number} - {name}", *traceback.format_exc().splitlines(), *more().splitlines(), sep="\n# ", flush=True)
+        return False
+    return True
+
+
 class Tests:
     """Runs functions as tests, a TAP line each, and cleans up behind all of them."""
 
@@ -294,15 +312,7 @@ class Tests:
 
     def one(self, test):
         self.count += 1
-        began = time.monotonic()
-        try:
-            test(self)
-            print(f"ok {self.count} - {test.__doc__} ({time.monotonic() - began:.1f} s)", flush=True)
-        except Exception:       # a test may fail in any way; the others still run
-            self.failed += 1
-            print(f"not ok {self.count} - {test.__doc__}", flush=True)
-            for line in traceback.format_exc().splitlines():
-                print(f"# {line}", flush=True)
+        self.failed += not judge(self.count, test.__doc__, lambda: test(self))
         for daemon in self.daemons:
             if daemon.alive():
                 daemon.process.kill()

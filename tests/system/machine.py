@@ -107,6 +107,10 @@ class Machine:
         text = self.run("systemctl", "show", unit, *[f"-p{name}" for name in names]).stdout
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
+    def journal(self):
+        """Its last lines, for who looks why a test failed."""
+        return self.run("journalctl", "--no-pager", "-o", "cat", "-n", "25", check=False).stdout
+
     def until(self, condition, what, seconds=PATIENCE):
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """The programs at a terminal and in a pipe: help that fits a screen, suggestions, exit statuses, colors and progress on terminals
 alone, results apart from messages, man pages without a warning, completion by bash itself, doctor."""
-import fcntl, json, os, pty, re, select, shutil, subprocess, sys, tempfile, time, traceback, struct, termios
+import fcntl, json, os, pty, re, select, shutil, subprocess, sys, tempfile, struct, termios
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "kafka"))
+import harness  # noqa: E402
 
 BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BUILD", "build"))
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -307,13 +310,12 @@ def main():
     os.umask(0o022)
     try:
         for number, test in enumerate(tests, 1):
-            begin = time.monotonic()
-            try:
+            def one():
                 skipped = test(folder)
-                print(f"ok {number} - {test.__name__} # " + (f"SKIP {skipped}" if skipped else f"{time.monotonic() - begin:.1f} s"), flush=True)
-            except Exception:
-                failed = 1
-                print(f"not ok {number} - {test.__name__}\n" + "".join("# " + line + "\n" for line in traceback.format_exc().splitlines()), flush=True)
+                if skipped:
+                    raise harness.Skip(skipped)
+
+            failed |= not harness.judge(number, test.__name__, one)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"1..{len(tests)}")

@@ -3,7 +3,10 @@
 
 Both sockets are real ones that speak the protocols from outside: the daemon's libsystemd writes to what a mount namespace
 has put where journald listens. No broker is needed: a daemon that waits for one answers all the same."""
-import json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time, traceback
+import json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "kafka"))
+import harness  # noqa: E402
 
 BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BUILD", "build"))
 DAEMON, CTL = f"{BUILD}/coldstreamd", f"{BUILD}/coldstreamctl"
@@ -249,21 +252,18 @@ def main():
     private = os.environ.get("PRIVATE_RUN") == "yes"
     failed = 0
     for number, test in enumerate(tests, 1):
-        name = test.__name__
-        if test is journal_gets_fields and not private:
-            print(f"ok {number} - {name} # SKIP no mount namespace of our own: not root")
-            continue
-        world, begin = World(), time.monotonic()
-        try:
+        world = World()
+
+        def one():
+            if test is journal_gets_fields and not private:
+                raise harness.Skip("no mount namespace of our own: not root")
             test(world)
-            print(f"ok {number} - {name} # {time.monotonic() - begin:.1f} s", flush=True)
-        except Exception:
-            failed = 1
-            print(f"not ok {number} - {name}\n" + "".join("# " + line + "\n" for line in traceback.format_exc().splitlines()), flush=True)
-            if os.path.exists(f"{world.folder}/log"):
-                print("".join("# " + line + "\n" for line in world.log().splitlines()[-30:]))
-        finally:
-            world.close()
+
+        def last_lines():
+            return "\n".join(world.log().splitlines()[-30:]) if os.path.exists(f"{world.folder}/log") else ""
+
+        failed |= not harness.judge(number, test.__name__, one, last_lines)
+        world.close()
     print(f"1..{len(tests)}")
     return failed
 

@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -155,9 +153,24 @@ def start(plant):
     place["machine"] = machine.Machine(place["given"])
 
 
+def one(plant, test):
+    if test not in RUNS:
+        test()
+        return
+    assert not place.get("broken"), "not tried: one goes on where the one before ended"
+    place["broken"] = True
+    try:
+        if "machine" not in place:
+            start(plant)
+    except machine.Missing as reason:
+        place["broken"] = False
+        raise fixture.Skip(reason) from None
+    test()
+    place["broken"] = False
+
+
 def run():
-    failed = number = 0
-    skip = None
+    failed = 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     plant = fixture.Plant("package")
     place["given"] = os.path.join(plant.folder, "given")
@@ -165,26 +178,9 @@ def run():
     print(f"1..{len(LOOKS) + len(RUNS)}", flush=True)
     try:
         build()
-        for test in LOOKS + RUNS:
-            number += 1
-            began, name = time.monotonic(), "packages " + test.__name__.replace("_", " ")
-            try:
-                if test in RUNS and not skip and "machine" not in place:
-                    start(plant)
-                assert test not in RUNS or not place.get("broken"), "not tried: one goes on where the one before ended"
-                if skip and test in RUNS:
-                    print(f"ok {number} - {name} # SKIP {skip}", flush=True)
-                    continue
-                test()
-                print(f"ok {number} - {name} # {time.monotonic() - began:.1f} s", flush=True)
-            except machine.Missing as reason:
-                skip = reason
-                print(f"ok {number} - {name} # SKIP {skip}", flush=True)
-            except Exception:       # a test may fail in any way; the others still run
-                failed += 1
-                place["broken"] = test in RUNS
-                journal = place["machine"].run("journalctl", "--no-pager", "-o", "cat", "-n", "25", check=False).stdout if "machine" in place else ""
-                print(f"not ok {number} - {name}", *traceback.format_exc().splitlines(), *journal.splitlines(), sep="\n# ", flush=True)
+        for i, test in enumerate(LOOKS + RUNS, 1):
+            failed += not fixture.harness.judge(i, "packages " + test.__name__.replace("_", " "), lambda: one(plant, test),
+                                                lambda: place["machine"].journal() if "machine" in place else "")
     finally:
         if "machine" in place:
             place["machine"].stop()

@@ -10,8 +10,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
-import traceback
 import urllib.error
 import urllib.request
 
@@ -263,15 +261,7 @@ def run():
     print(f"1..{len(TESTS)}\n# seed {fixture.SEED}", flush=True)
     try:
         for i, test in enumerate(TESTS, 1):
-            began, name = time.monotonic(), "the page " + test.__name__.replace("_", " ")
-            try:
-                test()
-                print(f"ok {i} - {name} # {time.monotonic() - began:.1f} s", flush=True)
-            except fixture.Skip as reason:
-                print(f"ok {i} - {name} # SKIP {reason}", flush=True)
-            except Exception:       # a test may fail in any way; the others still run
-                failed += 1
-                print(f"not ok {i} - {name}", *traceback.format_exc().splitlines(), sep="\n# ", flush=True)
+            failed += not fixture.harness.judge(i, "the page " + test.__name__.replace("_", " "), test)
     finally:
         if "browser" in place:
             place["browser"].close()

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,7 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tests", "crash"))
 from plant import Daemon, MockBroker                                    # noqa: E402
-from harness import BUILD, free_port, until                             # noqa: E402
+from harness import BUILD, free_port, judge, until                         # noqa: E402
 
 MONITORING = os.path.join(ROOT, "tools", "monitoring")
 PAGES = os.path.join(ROOT, "docs", "alerts")
@@ -315,16 +314,10 @@ failed = 0
 print(f"1..{len(tests)}", flush=True)
 try:
     for number, test in enumerate(tests, 1):
-        try:
-            test()
-            print(f"ok {number} - {test.__doc__}", flush=True)
-        except Exception:       # a test may fail in any way; the others still run
-            failed += 1
-            print(f"not ok {number} - {test.__doc__}", flush=True)
-            for line in traceback.format_exc().splitlines():
-                print(f"# {line}", flush=True)
-            if test is it_starts:
-                break
+        right = judge(number, test.__doc__, test)
+        failed += not right
+        if test is it_starts and not right:
+            break
 finally:
     world.end()
 sys.exit(1 if failed else 0)

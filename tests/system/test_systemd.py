@@ -7,8 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -219,14 +217,7 @@ def run():
                 print(f"ok {i} - under systemd, {test.__name__.replace('_', ' ')} # SKIP {reason}", flush=True)
             return 0
         for i, test in enumerate(TESTS, 1):
-            began, name = time.monotonic(), "under systemd, " + test.__name__.replace("_", " ")
-            try:
-                test()
-                print(f"ok {i} - {name} # {time.monotonic() - began:.1f} s", flush=True)
-            except Exception:       # a test may fail in any way; the others still run
-                failed += 1
-                journal = place["machine"].run("journalctl", "--no-pager", "-o", "cat", "-n", "25", check=False).stdout
-                print(f"not ok {i} - {name}", *traceback.format_exc().splitlines(), *journal.splitlines(), sep="\n# ", flush=True)
+            failed += not fixture.harness.judge(i, "under systemd, " + test.__name__.replace("_", " "), test, place["machine"].journal)
     finally:
         if "machine" in place:
             place["machine"].stop()
