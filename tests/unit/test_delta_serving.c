@@ -121,6 +121,20 @@ static void remove_directory(const char *directory)
     assert_int_equal(system(command), 0);
 }
 
+/* A directory of its own with the state at the chain's beginning, and a reader that follows it. */
+static struct coldstream *follow_first(char directory[64], struct notes *notes)
+{
+    make_directory(directory);
+    state_publish(&fixture, directory, &state[0], EPOCH, 0);
+    return open_with(notes, directory, 0);
+}
+
+static void end(struct coldstream *cs, const char *directory)
+{
+    coldstream_close(cs);
+    remove_directory(directory);
+}
+
 static int set_up(void **unused)
 {
     (void)unused;
@@ -218,8 +232,7 @@ static void deltas_score_as_full_checkpoints_do(void **unused)
     assert_true(all.rows > 100 && all.bytes > all.rows * 8 * sizeof(float) / 2);
     assert_int_equal(all.count[COLDSTREAM_DELTA_APPLIED], DELTAS);
     assert_int_equal(notes.learned, (int64_t)DELTAS * (1700000000123 + 1700000000456));
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 /* Serves a checkpoint that the topic is far ahead of, and was far behind of. */
@@ -244,8 +257,7 @@ static void a_late_joiner_catches_up(void **unused)
     assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_DUPLICATE), 3);
     assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_GAP) + count_of(&notes, COLDSTREAM_DELTA_EPOCH), 0);
     records_release(&old);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 /* What waits may be broken, too: as far as it goes on, it is used. */
@@ -254,9 +266,7 @@ static void two_gaps_wait_in_order(void **unused)
     (void)unused;
     char directory[64];
     struct notes notes = { 0 };
-    make_directory(directory);
-    state_publish(&fixture, directory, &state[0], EPOCH, 0);
-    struct coldstream *cs = open_with(&notes, directory, 0);
+    struct coldstream *cs = follow_first(directory, &notes);
     feed(cs, 3);
     feed(cs, 4);
     feed(cs, 6);
@@ -268,8 +278,7 @@ static void two_gaps_wait_in_order(void **unused)
     state_publish(&fixture, directory, &state[6], EPOCH, 6);
     await_sequence(&notes, 7);
     assert_serves(cs, 7);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 static void a_gap_waits_for_the_next_checkpoint(void **unused)
@@ -277,9 +286,7 @@ static void a_gap_waits_for_the_next_checkpoint(void **unused)
     (void)unused;
     char directory[64];
     struct notes notes = { 0 };
-    make_directory(directory);
-    state_publish(&fixture, directory, &state[0], EPOCH, 0);
-    struct coldstream *cs = open_with(&notes, directory, 0);
+    struct coldstream *cs = follow_first(directory, &notes);
     feed(cs, 1);
     feed(cs, 2);
     await_sequence(&notes, 2);
@@ -299,8 +306,7 @@ static void a_gap_waits_for_the_next_checkpoint(void **unused)
     assert_serves(cs, 8);
     assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_GAP), 1);
     assert_int_equal(info(cs).waiting, 0);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 /* The usual case: by the time that a full checkpoint is there, deltas are ahead of it. */
@@ -309,9 +315,7 @@ static void a_checkpoint_goes_under_what_is_served(void **unused)
     (void)unused;
     char directory[64];
     struct notes notes = { 0 };
-    make_directory(directory);
-    state_publish(&fixture, directory, &state[0], EPOCH, 0);
-    struct coldstream *cs = open_with(&notes, directory, 0);
+    struct coldstream *cs = follow_first(directory, &notes);
     for (unsigned i = 1; i <= 6; i++) {
         feed(cs, i);
         await_sequence(&notes, i);
@@ -334,8 +338,7 @@ static void a_checkpoint_goes_under_what_is_served(void **unused)
     feed(cs, 8);
     await_sequence(&notes, 8);
     assert_serves(cs, 8);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 /* The daemon began anew: its deltas wait for its first checkpoint. */
@@ -345,9 +348,7 @@ static void another_epoch_waits_for_its_checkpoint(void **unused)
     char directory[64];
     struct notes notes = { 0 };
     struct records first = { 0 }, second = { 0 };
-    make_directory(directory);
-    state_publish(&fixture, directory, &state[0], EPOCH, 0);
-    struct coldstream *cs = open_with(&notes, directory, 0);
+    struct coldstream *cs = follow_first(directory, &notes);
     feed(cs, 1);
     await_sequence(&notes, 1);
     delta_make(&fixture, &state[3], &state[4], (struct delta_place){ EPOCH + 5, 1, VERSION + 90 }, 0, &first);
@@ -364,8 +365,7 @@ static void another_epoch_waits_for_its_checkpoint(void **unused)
     assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_EPOCH), 1);
     records_release(&first);
     records_release(&second);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 /* What could not be sent whole comes again under the next number, on the same base. */
@@ -375,9 +375,7 @@ static void a_delta_sent_again_leaves_no_gap(void **unused)
     char directory[64];
     struct notes notes = { 0 };
     struct records again = { 0 };
-    make_directory(directory);
-    state_publish(&fixture, directory, &state[0], EPOCH, 0);
-    struct coldstream *cs = open_with(&notes, directory, 0);
+    struct coldstream *cs = follow_first(directory, &notes);
     for (size_t i = 0; i + 1 < sent[1].count; i++)
         assert_int_equal(coldstream_delta(cs, sent[1].record[i].bytes, sent[1].record[i].size, NULL, 0), 0);
     delta_make(&fixture, &state[0], &state[2], (struct delta_place){ EPOCH, 2, VERSION + 2 }, 0, &again);
@@ -388,8 +386,7 @@ static void a_delta_sent_again_leaves_no_gap(void **unused)
     assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_UNFINISHED), 1);
     assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_GAP), 0);
     records_release(&again);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 /* Somebody went back to an older checkpoint: no delta undoes it, for a reader that was there or for one that comes. */
@@ -448,8 +445,7 @@ static void going_back_drops_what_lies_over_it(void **unused)
     state_publish(&fixture, directory, &state[1], EPOCH, 1);
     await_sequence(&notes, 2);
     assert_serves(cs, 2);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 /* Gone back to a checkpoint newer than the one below, but older than what is served: nothing newer stays over it. */
@@ -508,8 +504,7 @@ static void memory_is_bounded(void **unused)
     feed(cs, DELTAS);
     await_sequence(&notes, DELTAS);
     assert_serves(cs, DELTAS);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 /* Takes the place of storage's (the linker's --wrap): an opening takes as long as the test likes. */
@@ -550,9 +545,7 @@ static void deltas_go_on_while_a_checkpoint_opens(void **unused)
     (void)unused;
     char directory[64];
     struct notes notes = { 0 };
-    make_directory(directory);
-    state_publish(&fixture, directory, &state[0], EPOCH, 0);
-    struct coldstream *cs = open_with(&notes, directory, 0);
+    struct coldstream *cs = follow_first(directory, &notes);
     feed(cs, 1);
     await_sequence(&notes, 1);
     gate_shut(true);
@@ -572,8 +565,7 @@ static void deltas_go_on_while_a_checkpoint_opens(void **unused)
     feed(cs, 6);
     await_sequence(&notes, 6);
     assert_serves(cs, 6);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 /* Gone back while the newer one was being opened: the newer one does not stay. */
@@ -597,8 +589,7 @@ static void going_back_overtakes_an_opening(void **unused)
     feed(cs, 1);
     await_count(&notes, &notes.result[COLDSTREAM_DELTA_HELD], 1);
     assert_serves(cs, 0);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 static void closing_waits_for_an_opening(void **unused)
@@ -606,9 +597,7 @@ static void closing_waits_for_an_opening(void **unused)
     (void)unused;
     char directory[64];
     struct notes notes = { 0 };
-    make_directory(directory);
-    state_publish(&fixture, directory, &state[0], EPOCH, 0);
-    struct coldstream *cs = open_with(&notes, directory, 0);
+    struct coldstream *cs = follow_first(directory, &notes);
     gate_shut(true);
     state_publish(&fixture, directory, &state[1], EPOCH, 1);
     gate_await();
@@ -623,9 +612,7 @@ static void deltas_go_on_over_a_refused_checkpoint(void **unused)
     (void)unused;
     char directory[64], path[160];
     struct notes notes = { 0 };
-    make_directory(directory);
-    state_publish(&fixture, directory, &state[0], EPOCH, 0);
-    struct coldstream *cs = open_with(&notes, directory, 0);
+    struct coldstream *cs = follow_first(directory, &notes);
     gate_shut(true);
     uint64_t version = state_publish(&fixture, directory, &state[1], EPOCH, 1);
     gate_await();
@@ -639,8 +626,7 @@ static void deltas_go_on_over_a_refused_checkpoint(void **unused)
         assert_serves(cs, i);
     }
     assert_int_equal(notes.refused, 1);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 static void another_models_delta_is_refused(void **unused)
@@ -648,9 +634,7 @@ static void another_models_delta_is_refused(void **unused)
     (void)unused;
     char directory[64];
     struct notes notes = { 0 };
-    make_directory(directory);
-    state_publish(&fixture, directory, &state[0], EPOCH, 0);
-    struct coldstream *cs = open_with(&notes, directory, 0);
+    struct coldstream *cs = follow_first(directory, &notes);
     static const struct {
         const char *table, *tensor, *says;
         uint32_t dimension;
@@ -686,8 +670,7 @@ static void another_models_delta_is_refused(void **unused)
     feed(cs, 1);                        /* the right one is taken all the same */
     await_sequence(&notes, 1);
     assert_serves(cs, 1);
-    coldstream_close(cs);
-    remove_directory(directory);
+    end(cs, directory);
 }
 
 static void handles_that_follow_nothing_say_so(void **unused)
@@ -695,9 +678,7 @@ static void handles_that_follow_nothing_say_so(void **unused)
     (void)unused;
     char directory[64], error[256] = "";
     struct notes notes = { 0 };
-    make_directory(directory);
-    state_publish(&fixture, directory, &state[0], EPOCH, 0);
-    struct coldstream *cs = open_with(&notes, directory, 0);
+    struct coldstream *cs = follow_first(directory, &notes);
     feed(cs, 1);
     await_sequence(&notes, 1);
     struct coldstream *pinned = coldstream_pin(cs, 0, error, sizeof error);
