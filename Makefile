@@ -213,7 +213,7 @@ install: all units man ## into $(DESTDIR)$(PREFIX)
 	install -m 644 $(BUILD)/libcoldstream.so $(DESTDIR)$(LIBDIR)/libcoldstream.so.1
 	ln -sf libcoldstream.so.1 $(DESTDIR)$(LIBDIR)/libcoldstream.so
 	install -m 644 daemon/coldstream.h $(DESTDIR)$(PREFIX)/include
-	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' daemon/coldstream.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/coldstream.pc
+	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|; s|@VERSION@|$(VERSION)|' daemon/coldstream.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/coldstream.pc
 	install -m 644 $(addprefix $(BUILD)/systemd/,$(notdir $(wildcard systemd/*.socket systemd/*.timer systemd/*.path)) coldstream.service coldstream@.service \
 	    coldstream-serve.service coldstream-serve@.service coldstream-fetch.service) $(DESTDIR)$(UNITDIR)
 	install -m 644 systemd/coldstream.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/coldstream.conf
