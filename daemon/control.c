@@ -134,6 +134,8 @@ static char *run_verb(const struct control_verb *verb, void *self, struct contro
 {
     struct cs_error err = { 0 };
     json_t *result = verb->run(self, call, &err);
+    /* Each is told, and as the asker is: lines of what failed are counted where they repeat. */
+    if (!result) log_info("an operator's request failed", LOG_S("verb", verb->name), LOG_S("error", err.message));
     return line_of(result ? json_pack("{s:b, s:o}", "ok", 1, "result", result) : failure(&err, call->reasons), length);
 }
 
