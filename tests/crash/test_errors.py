@@ -156,7 +156,7 @@ def ready(daemon):
 
 def tmpfs_full(plant):
     """a tmpfs is full in mid-snapshot: learning goes on, the operator is told, the next one succeeds"""
-    disk = os.path.join(plant.folder, "tmpfs")
+    disk = os.path.join(plant.folder, "tmpfs.disk")        # not the daemon's own folder: its log has to have room
     os.makedirs(disk)
     plant.mount("-t", "tmpfs", "-o", "size=32m", "tmpfs", disk)
     disk_full(plant, disk, "tmpfs")
