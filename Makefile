@@ -130,7 +130,7 @@ setup: ## installs the packages needed to build (Debian; by sudo when not root)
 	@tools/setup.sh build
 
 test: ## sets up, builds, and runs every test; the last line is `N passed, N failed`
-	@tools/setup.sh build test library package monitor browser kafka data fuzz
+	@tools/setup.sh build test library package browser kafka data fuzz
 	$(again) run-test
 run-test: all man test-programs
 	@tests/run.sh $(BUILD) layers style unit gradient golden library flow crash system fuzz kafka data

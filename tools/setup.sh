@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that are missing for what is to be done; says nothing where nothing is missing.
-# usage: setup.sh GROUP...       groups: build test library fuzz kafka data package monitor browser analyze
+# usage: setup.sh GROUP...       groups: build test library fuzz kafka data package browser
 set -eu
 
 packages() {
@@ -14,10 +14,8 @@ packages() {
     kafka) echo openjdk-17-jre-headless maven kcat openssl ;;
     data)  echo python3 python3-pip python3-venv unzip ;;
     package) echo build-essential dpkg-dev debhelper lintian fakeroot man-db libopenblas0 ;;
-    monitor) ;;      # tools/prometheus.sh unpacks what it needs: the package would start a server that listens on all interfaces
     browser) echo chromium ;;
-    analyze) echo cppcheck clang-tidy ;;
-    *)     echo "setup.sh: unknown group $1: one of build test library fuzz kafka data package monitor browser analyze" >&2; exit 2 ;;
+    *)     echo "setup.sh: unknown group $1: one of build test library fuzz kafka data package browser" >&2; exit 2 ;;
     esac
 }
 
