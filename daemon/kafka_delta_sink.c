@@ -9,14 +9,16 @@
 
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
+#include "daemon/kafka_probe.h"
 #include "daemon/log.h"
 
-enum { LOOK = 50, DRAIN = 2000 };       /* ms */
+enum { LOOK = 50, ASK = 1000, DRAIN = 2000 };   /* ms */
 
 struct kafka_delta_sink {
     const struct cs_config *config;
     rd_kafka_t *rk;                     /* NULL: none could be made after a fatal error; tried again */
     rd_kafka_resp_err_t refused;        /* the first, since reset. The delta thread's: callbacks run in its polls */
+    bool fits;                          /* the topic was seen to have one partition, since reset */
     atomic_int_fast64_t until;          /* monotonic ms: nothing waits for longer; INT64_MAX: for ever */
 };
 
@@ -83,12 +85,33 @@ static bool told(const struct kafka_delta_sink *sink, struct cs_error *err)
                    "daemon stops", topic, rd_kafka_outq_len(sink->rk));
 }
 
+/* Readers take one partition's order for that of the deltas: a topic of more is none of theirs, and not written to. One
+ * that is not there yet is left to the brokers, which may make it; what they made is seen at the next delta. */
+static bool topic_fits(struct kafka_delta_sink *sink, struct cs_error *err)
+{
+    const char *topic = sink->config->checkpoint.delta_topic;
+    int32_t count = 0;
+    rd_kafka_resp_err_t error;
+    while (kafka_partitions(sink->rk, topic, ASK, &count, &error) == KAFKA_SILENT) {
+        rd_kafka_poll(sink->rk, LOOK);
+        if (over(sink))
+            return cs_fail(err, CS_FAILED, "topic %s: no broker answers (%s), and the daemon stops", topic,
+                           rd_kafka_err2str(error));
+    }
+    if (count > 1)
+        return cs_fail(err, CS_FAILED, "topic %s: it has %d partitions, allowed is 1: nothing is sent until it is made "
+                       "anew with one", topic, (int)count);
+    sink->fits = count == 1;
+    return true;
+}
+
 static bool send_record(void *self, const void *key, size_t key_size, const void *bytes, size_t size,
                         struct cs_error *err)
 {
     struct kafka_delta_sink *sink = self;
     const char *topic = sink->config->checkpoint.delta_topic;
     if (!sink->rk && !(sink->rk = open_producer(sink, err))) return false;
+    if (!sink->fits && !topic_fits(sink, err)) return false;
     for (;;) {
         if (sink->refused || over(sink)) return told(sink, err);
         rd_kafka_resp_err_t error = rd_kafka_producev(
@@ -120,6 +143,7 @@ static void reset(void *self)
     bool drained = rd_kafka_flush(sink->rk, DRAIN) == RD_KAFKA_RESP_ERR_NO_ERROR;
     if (!drained || rd_kafka_fatal_error(sink->rk, text, sizeof text)) close_producer(sink);
     sink->refused = RD_KAFKA_RESP_ERR_NO_ERROR;
+    sink->fits = false;
 }
 
 static void stop(void *self, int64_t milliseconds)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "daemon/kafka_config.h"
+#include "daemon/kafka_probe.h"
 #include "daemon/log.h"
 
 enum { POLL = 100, AGAIN = 1000 };      /* ms */
@@ -43,21 +44,58 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
     log_warning("Kafka consumer of deltas", LOG_S("error", rd_kafka_err2name(code)), LOG_S("text", reason));
 }
 
-/* The partition can't be read on: from where it was, or from its beginning where that is gone. */
-static void begin_again(struct kafka_deltas *deltas, rd_kafka_resp_err_t error)
+/* A second, or less where it ends; the client's errors are heard of meanwhile. */
+static void rest(struct kafka_deltas *deltas)
 {
-    if (error != deltas->said)
-        log_warning("deltas can't be read, tried again each second", LOG_S("topic", deltas->topic),
-                    LOG_S("error", rd_kafka_err2str(error)));
-    deltas->said = error;
-    if (error == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE || error == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET)
-        deltas->next = RD_KAFKA_OFFSET_BEGINNING;
-    rd_kafka_assign(deltas->rk, NULL);
     for (int waited = 0; waited < AGAIN && !atomic_load(&deltas->stop); waited += POLL) {
         rd_kafka_message_t *message = rd_kafka_consumer_poll(deltas->rk, POLL);
         if (message) rd_kafka_message_destroy(message);
     }
+}
+
+/* However often it is met in a row, an error is told once. */
+static bool is_new(struct kafka_deltas *deltas, rd_kafka_resp_err_t error)
+{
+    bool is = error != deltas->said;
+    deltas->said = error;
+    return is;
+}
+
+static void tell(struct kafka_deltas *deltas, rd_kafka_resp_err_t error)
+{
+    if (is_new(deltas, error))
+        log_warning("deltas can't be read, tried again each second", LOG_S("topic", deltas->topic),
+                    LOG_S("error", rd_kafka_err2str(error)));
+}
+
+/* Deltas lie in partition 0, their order is its; a topic of more is some other one, or was made by mistake. */
+static bool has_one_partition(struct kafka_deltas *deltas)
+{
+    int32_t count;
+    rd_kafka_resp_err_t error;
+    if (kafka_partitions(deltas->rk, deltas->topic, AGAIN, &count, &error) != KAFKA_ANSWERED)
+        tell(deltas, error ? error : RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE);
+    else if (count > 1 && is_new(deltas, RD_KAFKA_RESP_ERR_INVALID_PARTITIONS))
+        log_error("the delta topic has more than one partition, and is not read: full versions are followed alone",
+                  LOG_S("topic", deltas->topic), LOG_I("partitions", count), LOG_I("allowed", 1));
+    return count == 1;
+}
+
+static void begin(struct kafka_deltas *deltas)
+{
+    while (!atomic_load(&deltas->stop) && !has_one_partition(deltas)) rest(deltas);
     assign(deltas);
+}
+
+/* The partition can't be read on: from where it was, or from its beginning where that is gone. */
+static void begin_again(struct kafka_deltas *deltas, rd_kafka_resp_err_t error)
+{
+    tell(deltas, error);
+    if (error == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE || error == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET)
+        deltas->next = RD_KAFKA_OFFSET_BEGINNING;
+    rd_kafka_assign(deltas->rk, NULL);
+    rest(deltas);
+    begin(deltas);
 }
 
 static void note_lag(struct kafka_deltas *deltas)
@@ -70,13 +108,14 @@ static void note_lag(struct kafka_deltas *deltas)
 static void *run(void *argument)
 {
     struct kafka_deltas *deltas = argument;
-    assign(deltas);
+    begin(deltas);
     while (!atomic_load(&deltas->stop)) {
         rd_kafka_message_t *message = rd_kafka_consumer_poll(deltas->rk, POLL);
         if (!message) continue;
         rd_kafka_resp_err_t error = message->err;
         if (!error) {
-            deltas->said = RD_KAFKA_RESP_ERR_NO_ERROR;
+            if (is_new(deltas, RD_KAFKA_RESP_ERR_NO_ERROR))
+                log_notice("deltas are read again", LOG_S("topic", deltas->topic), LOG_I("offset", message->offset));
             deltas->next = message->offset + 1;
             deltas->take(deltas->self, message->payload, message->len);
         }

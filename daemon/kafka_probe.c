@@ -66,24 +66,30 @@ void kafka_probe_poll(struct kafka_probe *probe, int milliseconds)
     if (message) rd_kafka_message_destroy(message);
 }
 
-enum kafka_answer kafka_probe_partitions(struct kafka_probe *probe, const char *topic, int32_t *count, char *text,
-                                         size_t size)
+enum kafka_answer kafka_partitions(rd_kafka_t *rk, const char *topic, int timeout, int32_t *count,
+                                   rd_kafka_resp_err_t *error)
 {
     const struct rd_kafka_metadata *metadata;
     *count = 0;
-    rd_kafka_topic_t *handle = rd_kafka_topic_new(probe->rk, topic, NULL);
-    rd_kafka_resp_err_t error = handle ? rd_kafka_metadata(probe->rk, 0, handle, &metadata, KAFKA_PROBE_TIMEOUT)
-                                       : rd_kafka_last_error();
+    rd_kafka_topic_t *handle = rd_kafka_topic_new(rk, topic, NULL);
+    *error = handle ? rd_kafka_metadata(rk, 0, handle, &metadata, timeout) : rd_kafka_last_error();
     if (handle) rd_kafka_topic_destroy(handle);
-    snprintf(text, size, "%s", rd_kafka_err2str(error));
-    if (error) return KAFKA_SILENT;
-    error = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
-    if (!error) *count = metadata->topics[0].partition_cnt;
+    if (*error) return KAFKA_SILENT;
+    *error = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+    if (!*error) *count = metadata->topics[0].partition_cnt;
     rd_kafka_metadata_destroy(metadata);
-    snprintf(text, size, "%s", rd_kafka_err2str(error));
-    if (error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || error == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC)
+    if (*error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || *error == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC)
         return KAFKA_ABSENT;
     return *count > 0 ? KAFKA_ANSWERED : KAFKA_NOT_YET;
+}
+
+enum kafka_answer kafka_probe_partitions(struct kafka_probe *probe, const char *topic, int32_t *count, char *text,
+                                         size_t size)
+{
+    rd_kafka_resp_err_t error;
+    enum kafka_answer answer = kafka_partitions(probe->rk, topic, KAFKA_PROBE_TIMEOUT, count, &error);
+    snprintf(text, size, "%s", rd_kafka_err2str(error));
+    return answer;
 }
 
 bool kafka_probe_ends(struct kafka_probe *probe, const char *topic, int32_t partition, int64_t *low, int64_t *end)

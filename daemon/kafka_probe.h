@@ -28,6 +28,11 @@ enum kafka_answer {
 };
 enum kafka_answer kafka_probe_partitions(struct kafka_probe *probe, const char *topic, int32_t *count, char *text,
                                          size_t size);
+#ifdef RD_KAFKA_VERSION
+/* The same, asked by any client; it waits for so many milliseconds. */
+enum kafka_answer kafka_partitions(rd_kafka_t *rk, const char *topic, int timeout, int32_t *count,
+                                   rd_kafka_resp_err_t *error);
+#endif
 /* The first offset, and one past the last that can be read (the last stable offset). */
 bool kafka_probe_ends(struct kafka_probe *probe, const char *topic, int32_t partition, int64_t *low, int64_t *end);
 /* The first offset with a timestamp at or after time; end where there is none. */

@@ -77,11 +77,16 @@ const struct log_remedy log_remedies[] = {
 
     /* deltas */
     { "delta not sent: what it held goes with the next one",
-      "nothing where it passes; else check that checkpoint.delta_topic exists, and that our user may WRITE it" },
+      "nothing where it passes; else check that checkpoint.delta_topic exists, with one partition, and that our user "
+      "may WRITE it" },
     { "more rows went than are kept note of while no delta could be sent: readers go on with the next full checkpoint",
       "mend what kept deltas from being sent" },
     { "no new chain of deltas", "give the daemon more memory; readers follow full checkpoints meanwhile" },
-    { "deltas can't be read, tried again each second", "check the topic, and that our user may READ it" },
+    { "deltas can't be read, tried again each second",
+      "nothing where it passes; else see that --delta-topic is the daemon's checkpoint.delta_topic, that it exists, "
+      "and that our user may READ it" },
+    { "the delta topic has more than one partition, and is not read: full versions are followed alone",
+      "make the topic anew with one partition, or mend --delta-topic" },
     { "delta not applied, what is served stays",
       "none where the next full version mends it; else compare both sides' configuration and delta topic" },
 

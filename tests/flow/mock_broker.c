@@ -73,6 +73,12 @@ void mock_broker_topic(struct mock_broker *broker, const char *topic, int partit
     if (rd_kafka_mock_topic_create(broker->cluster, topic, partitions, 1)) die("topic not made");
 }
 
+void mock_broker_hide(struct mock_broker *broker, const char *topic, bool hidden)
+{
+    rd_kafka_mock_topic_set_error(broker->cluster, topic,
+                                  hidden ? RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART : RD_KAFKA_RESP_ERR_NO_ERROR);
+}
+
 void mock_broker_down(struct mock_broker *broker, bool down)
 {
     if (down) rd_kafka_mock_broker_set_down(broker->cluster, 1);
@@ -167,6 +173,13 @@ void mock_broker_cut_off(struct mock_broker *broker, int requests)
     answer_produce(broker, requests, RD_KAFKA_RESP_ERR__TRANSPORT);
 }
 
+void mock_broker_truncated(struct mock_broker *broker)
+{
+    enum { FETCH = 1 };
+    rd_kafka_resp_err_t error = RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
+    rd_kafka_mock_push_request_errors_array(broker->cluster, FETCH, 1, &error);
+}
+
 /* ---- the daemon */
 
 void daemon_prepare(struct daemon_run *run)
@@ -221,18 +234,29 @@ void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, 
     fclose(file);
 }
 
-void daemon_start(struct daemon_run *run)
+void daemon_start_as(struct daemon_run *run, const char *program, const char *const argument[])
 {
-    const char *build = getenv("BUILD");
-    char program[256];
-    snprintf(program, sizeof program, "%s/coldstreamd", build ? build : "build");
+    enum { ARGUMENTS = 32 };
+    const char *build = getenv("BUILD"), *all[ARGUMENTS + 2];
+    char path[256];
+    size_t count = 0;
+    snprintf(path, sizeof path, "%s/%s", build ? build : "build", program);
+    for (all[count++] = path; *argument && count <= ARGUMENTS; argument++) all[count++] = *argument;
+    all[count] = NULL;
     run->pid = fork();
     if (run->pid < 0) die("fork");
     if (run->pid > 0) return;
     if (!freopen(run->log, "a", stderr) || !freopen("/dev/null", "w", stdout)) _exit(126);
-    execl(program, program, "-c", run->config, (char *)NULL);
-    perror(program);
+    /* The mock broker's connections, which lie in this process: held by a child, they would outlive its going down. */
+    close_range(3, ~0U, 0);
+    execv(path, (char *const *)(uintptr_t)all);
+    perror(path);
     _exit(127);
+}
+
+void daemon_start(struct daemon_run *run)
+{
+    daemon_start_as(run, "coldstreamd", (const char *const[]){ "-c", run->config, NULL });
 }
 
 static int status_of(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status); }
@@ -249,7 +273,7 @@ bool daemon_logged(const struct daemon_run *run, const char *text)
     return found;
 }
 
-static void show_log(const struct daemon_run *run)
+void daemon_show_log(const struct daemon_run *run)
 {
     static char text[16384];
     FILE *file = fopen(run->log, "r");
@@ -266,7 +290,7 @@ int daemon_wait(struct daemon_run *run)
         pid_t pid = waitpid(run->pid, &status, WNOHANG);
         if (pid == run->pid) break;
         if (clock_monotonic() > end) {
-            show_log(run);
+            daemon_show_log(run);
             kill(run->pid, SIGKILL);
             waitpid(run->pid, &status, 0);
             break;
@@ -274,7 +298,7 @@ int daemon_wait(struct daemon_run *run)
         nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
     }
     run->pid = 0;
-    if (status_of(status) == 99) show_log(run);     /* a sanitizer's finding */
+    if (status_of(status) == 99) daemon_show_log(run);     /* a sanitizer's finding */
     return status_of(status);
 }
 
@@ -314,7 +338,7 @@ bool daemon_until(const struct daemon_run *run, bool (*test)(const json_t *statu
         if (!reached && kill(run->pid, 0)) break;
         if (!reached) nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
     }
-    if (!reached) show_log(run);
+    if (!reached) daemon_show_log(run);
     return reached;
 }
 

@@ -12,6 +12,7 @@ struct mock_broker *mock_broker_create(void);
 void mock_broker_destroy(struct mock_broker *broker);
 const char *mock_broker_address(const struct mock_broker *broker);
 void mock_broker_topic(struct mock_broker *broker, const char *topic, int partitions);
+void mock_broker_hide(struct mock_broker *broker, const char *topic, bool hidden);      /* as if it were not there */
 void mock_broker_down(struct mock_broker *broker, bool down);
 /* size -1: a tombstone. Waits until nothing is under way when value is NULL and size is 0. */
 void mock_broker_produce(struct mock_broker *broker, const char *topic, int partition, const char *value, int size);
@@ -27,6 +28,8 @@ int64_t mock_broker_each(struct mock_broker *broker, const char *topic, int64_t 
 /* The next requests to produce, whoever's: refused (not authorized for the topic), or the connection is cut. */
 void mock_broker_refuse(struct mock_broker *broker, int requests);
 void mock_broker_cut_off(struct mock_broker *broker, int requests);
+/* The next fetch, whoever's: its offset is said to be out of range, as after a truncation. */
+void mock_broker_truncated(struct mock_broker *broker);
 
 /* A directory of its own under /tmp with a configuration, a snapshot directory, checkpoints, a socket. */
 struct daemon_run {
@@ -46,6 +49,8 @@ struct daemon_settings {
 };
 void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, const struct daemon_settings *settings);
 void daemon_start(struct daemon_run *run);
+/* Another program of the build in its place; arguments end with NULL. */
+void daemon_start_as(struct daemon_run *run, const char *program, const char *const argument[]);
 int daemon_wait(struct daemon_run *run);                /* exit status; -signal */
 int daemon_stop(struct daemon_run *run, int signal);    /* signals, waits */
 json_t *daemon_ask(const struct daemon_run *run, const char *verb,
@@ -53,6 +58,7 @@ json_t *daemon_ask(const struct daemon_run *run, const char *verb,
 /* Asks for the status until test says yes; false after 60 s (the log is shown then). */
 bool daemon_until(const struct daemon_run *run, bool (*test)(const json_t *status, int64_t argument), int64_t argument);
 bool daemon_logged(const struct daemon_run *run, const char *text);     /* in a line of its log */
+void daemon_show_log(const struct daemon_run *run);     /* its end, on stderr */
 int64_t status_number(const json_t *status, const char *path);  /* "examples.all"; -1: none */
 /* One number over all learned tensors and rows of the snapshot: equal where the learned state is. */
 uint64_t daemon_digest(const struct daemon_run *run);
