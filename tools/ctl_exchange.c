@@ -192,6 +192,7 @@ struct import {
     struct complaints complaints;
     size_t known;               /* tensors of the file that were asked for */
     bool stateless;             /* the file has no optimizer state at all */
+    bool uncounted;             /* nor statistics of dense features, for which numerics.md has no names: they begin */
     bool copy;                  /* second visit: everything fits */
 };
 
@@ -225,8 +226,8 @@ static bool import_tensor(void *self, const struct tensor *tensor, struct cs_err
         else if (tensor->role == TENSOR_OPTIMIZER)
             memset(tensor->data, 0, tensor_bytes(tensor)); /* numerics.md, section 8 */
     } else {
-        take(in, tensor,
-             !(in->stateless && (tensor->role == TENSOR_OPTIMIZER || strncmp(tensor->name, "features.", 9) == 0)));
+        bool statistics = strncmp(tensor->name, "features.", 9) == 0;
+        take(in, tensor, statistics ? !in->uncounted : !(in->stateless && tensor->role == TENSOR_OPTIMIZER));
     }
     return true;
 }
@@ -285,9 +286,13 @@ static bool keeps_v(enum optimizer_kind kind) { return optimizer_state_count(kin
 
 static bool all_zero(const struct tensor *tensor)
 {
-    const unsigned char *bytes = tensor->data;
-    for (size_t i = 0; i < tensor_bytes(tensor); i++)
-        if (bytes[i]) return false;
+    const char *bytes = tensor->data;
+    bool floats = tensor->type == TENSOR_F32;
+    for (size_t i = 0; i < tensor_bytes(tensor); i += floats ? sizeof(float) : 1) {
+        float number = bytes[i];
+        if (floats) memcpy(&number, bytes + i, sizeof number);
+        if (number != 0.0f) return false;       /* -0 is zero */
+    }
     return true;
 }
 
@@ -326,7 +331,7 @@ bool exchange_into_learner(struct learner *learner, const struct features *featu
                            struct cs_error *err)
 {
     struct exchange_file *opened = exchange_open(file, err);
-    struct import in = { .file = opened, .stateless = true };
+    struct import in = { .file = opened, .stateless = true, .uncounted = true };
     bool ok = false, m = keeps_m(embedding_optimizer), v = keeps_v(embedding_optimizer);
 
     if (!opened) return false;
@@ -334,6 +339,7 @@ bool exchange_into_learner(struct learner *learner, const struct features *featu
         const char *name = exchange_tensor(opened, i)->name, *end = strrchr(name, '.');
         bool state = strncmp(name, "optimizer.", 10) == 0 || strncmp(name, "embedding.", 10) == 0;
         if (state && end && (strcmp(end, ".m") == 0 || strcmp(end, ".v") == 0)) in.stateless = false;
+        if (strncmp(name, "features.", 9) == 0) in.uncounted = false;
     }
     for (int visit = 0; visit < 2; visit++) {       /* first look at all, then copy */
         in.copy = visit == 1;

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Makes parity cases for what the given golden cases leave out: dense, bucketized and multi-valued features, shared tables,
-other optimizers, the linear kind, batches of one, batches with one old user or none.
+other optimizers and their options, moments to go on from, values without a row, events without behaviors, the linear kind, odd
+dimensions, batches of one, of 1,025, with one old user or none.
 
-usage: make_cases.py OUTPUT_DIR        needs what reference.py needs
+usage: make_cases.py OUTPUT_DIR [CASE...]        needs what reference.py needs
 """
 import json
 import os
@@ -23,6 +24,10 @@ MULTI = {"user": [{"name": "age", "bucketize": [18, 25, 35.5]}, {"name": "tags",
          "item": [ITEM[0], {"name": "category", "multi": 1, "table": "cat"}, {"name": "brand", "table": "cat"}]}
 DENSE = {"user": [{"name": "age", "kind": "dense"}, {"name": "gender"}, {"name": "income", "kind": "dense"}],
          "context": [{"name": "hour"}, {"name": "temperature", "kind": "dense"}], "item": [ITEM[0], {"name": "price", "kind": "dense"}]}
+# Shared tables in all directions: an attribute of the user in the table of the behaviors, two of the item in one of the context's.
+ODD = {"user": [{"name": "favourite", "number": 1, "table": "item"}, {"name": "city"}, {"name": "tags", "multi": 1}],
+       "context": [{"name": "hour", "table": "mixed"}, {"name": "load", "kind": "dense"}],
+       "item": [ITEM[0], {"name": "city"}, {"name": "size", "bucketize": [-1.5, 0, 2, 40], "table": "mixed"}]}
 WIDE = {"user": [{"name": f"a{i}"} for i in range(8)], "context": [{"name": "hour"}, {"name": "position"}], "item": ITEM}
 MAIL = {"kind": "mail", "losses": "full", "target": "pooled", "attention": 5, "encoder": [12, 10, 9], "decoder": [11, 13], "dropout": 0}
 DNN = {"tower": "base_dnn", "hidden": [14, 7], "dropout": 0}
@@ -49,6 +54,18 @@ CASES = [   # name, features, and what differs from the defaults of make_case
     ("wide", WIDE, {"dimension": 16, "batch": 64, "examples": 230, "behaviors": 12, "ranking": dict(DNN, hidden=[32, 24, 16]),
                     "zero_shot": dict(MAIL, attention=24, encoder=[32, 24, 20], decoder=[20, 32], target="sequence")}),
     ("no_context", {"user": USER, "item": [ITEM[0]]}, {"zero_shot": MAIL}),
+    ("ftrl", ODD, {"dimension": 5, "batch": 7, "behaviors": 4, "zero_shot": dict(MAIL, losses="dual"), "warm": True, "optimizer": {
+        "ranking": {"kind": "ftrl", "learning_rate": 0.05, "beta": 0.5, "l1": 0.002, "l2": 0.1},
+        "zero_shot": {"kind": "ftrl", "learning_rate": 0.02}, "embedding": {"kind": "ftrl", "learning_rate": 0.1, "l1": 0.001}}}),
+    ("adam_options", ODD, {"dimension": 3, "batch": 7, "ranking": dict(DNN, hidden=[9]), "zero_shot": MAIL, "warm": True, "new_users": 0, "optimizer": {
+        "ranking": {"kind": "adam", "learning_rate": 0.003, "beta1": 0.8, "beta2": 0.99, "epsilon": 0.001},
+        "zero_shot": {"kind": "adam", "learning_rate": 0.001, "beta1": 0, "beta2": 0.9, "epsilon": 0.01},
+        "embedding": {"kind": "adam", "learning_rate": 0.002, "beta1": 0.5, "epsilon": 0.0001}}}),
+    ("rows_begin", ODD, {"dimension": 5, "batch": 11, "zero_shot": dict(MAIL, target="sequence"), "unknown": 0.6, "history": 0.5, "optimizer": {
+        "ranking": {"kind": "adagrad", "learning_rate": 0.02, "epsilon": 0.01}, "zero_shot": {"kind": "sgd", "learning_rate": 0.01},
+        "embedding": {"kind": "adagrad", "learning_rate": 0.05, "initial_accumulator": 0.3}}}),
+    ("thousand", BASE, {"dimension": 1, "batch": 1025, "examples": 1100, "zero_shot": dict(MAIL, attention=1, encoder=[2, 1, 3], decoder=[1, 2]),
+                        "ranking": dict(DNN, hidden=[3, 1, 4, 2])}),
 ]
 
 
@@ -67,7 +84,7 @@ def draw_value(rng, feature):
     return f"{name}-{rng.randint(0, 7)}-é"
 
 
-def draw_events(rng, name, features, examples, batch, behaviors, new_users):
+def draw_events(rng, name, features, examples, batch, behaviors, new_users, history):
     events = []
     for i in range(examples):
         count = 0 if rng.random() < new_users else rng.randint(1, behaviors + 3)
@@ -80,14 +97,16 @@ def draw_events(rng, name, features, examples, batch, behaviors, new_users):
             values = {feature["name"]: draw_value(rng, feature) for feature in listed if feature["name"] != "item_id"}
             event[group] = {key: value for key, value in values.items() if rng.random() > 0.05}
         event["behaviors"] = [f"i{rng.randint(0, 39)}" for _ in range(count)]
+        if history and rng.random() < history:
+            del event["behaviors"]
         event["item_id"] = f"i{rng.randint(0, 39)}"
         event["clicked"] = rng.random() < 0.4
         events.append(event)
     return events
 
 
-def draw_initial(rng, events, features, dimension, behaviors, ranking, zero_shot):
-    tables = {"item": {reference.key(item) for event in events for item in event["behaviors"]}}
+def draw_initial(rng, events, features, dimension, behaviors, ranking, zero_shot, unknown):
+    tables = {"item": {reference.key(item) for event in events for item in event.get("behaviors", [])}}
     for group, listed in features.items():
         for feature in listed:
             if feature.get("kind") != "dense":
@@ -96,7 +115,8 @@ def draw_initial(rng, events, features, dimension, behaviors, ranking, zero_shot
                     keys.update(reference.feature_keys(feature, event, group))
     tensors = {}
     for table, keys in sorted(tables.items()):
-        tensors[f"embedding.{table}.keys"] = np.array(sorted(keys), np.uint64)
+        keys = [key for key in sorted(keys) if not unknown or rng.random() > unknown]
+        tensors[f"embedding.{table}.keys"] = np.array(keys, np.uint64)
         tensors[f"embedding.{table}.rows"] = rng.normal(0, 0.3, (len(keys), dimension)).astype(np.float32)
 
     def weight(name, outputs, inputs):
@@ -142,17 +162,41 @@ def draw_initial(rng, events, features, dimension, behaviors, ranking, zero_shot
     return tensors
 
 
+def add_moments(rng, tensors, optimizer):
+    """As if it had been learned for a while: the moments that each optimizer keeps, and counts of steps."""
+    for name, tensor in list(tensors.items()):
+        learned = name.startswith(("ranking.", "zero_shot.")) and not name.endswith((".mean", ".variance"))
+        if learned or name.endswith(".rows"):
+            prefix = f"optimizer.{name}" if learned else name[:-len(".rows")]
+            zero_shot = name.startswith("zero_shot.") and name != "zero_shot.linear.weight"
+            kind = optimizer["embedding" if not learned else "zero_shot" if zero_shot else "ranking"]["kind"]
+            m, v = rng.normal(0, 0.01, tensor.shape), rng.uniform(1e-5, 1e-3, tensor.shape)
+            tensors[f"{prefix}.m"] = (m if kind in ("adam", "ftrl") else 0 * m).astype(np.float32)
+            tensors[f"{prefix}.v"] = (v if kind != "sgd" else 0 * v).astype(np.float32)
+        if name.endswith(".rows"):
+            tensors[f"{prefix}.step"] = rng.integers(0, 9, len(tensor)).astype(np.uint32)
+        if name.endswith(".step"):
+            tensors[name][...] = 70
+
+
 def make_case(output, seed, name, features, dimension=8, batch=16, examples=93, behaviors=6, new_users=0.35, ranking=None,
-              zero_shot=None, optimizer=None):
+              zero_shot=None, optimizer=None, warm=False, unknown=0, history=0):
+    """warm: begins with moments.  unknown: that share of the values has no row.  history: that share of events has no behaviors."""
     directory = os.path.join(output, name)
     os.makedirs(directory, exist_ok=True)
     ranking, zero_shot = ranking or DNN, zero_shot or {"kind": "none"}
-    events = draw_events(random.Random(seed), name, features, examples, batch, behaviors, new_users)
-    tensors = draw_initial(np.random.default_rng(seed), events, features, dimension, behaviors, ranking, zero_shot)
+    events = draw_events(random.Random(seed), name, features, examples, batch, behaviors, new_users, history)
+    tensors = draw_initial(np.random.default_rng(seed), events, features, dimension, behaviors, ranking, zero_shot, unknown)
+    if warm:
+        add_moments(np.random.default_rng(seed + 1), tensors, optimizer or ADAM)
     written = {group: [{k: v for k, v in feature.items() if k not in ("multi", "number")} for feature in listed]
                for group, listed in features.items()}
     config = {"features": dict(written, behavior={"table": "item", "max_length": behaviors}), "embedding": {"dimension": dimension},
               "batch": {"size": batch}, "model": {"ranking": ranking, "zero_shot": zero_shot}, "optimizer": optimizer or ADAM}
+    if unknown:
+        config["embedding"]["init_std"] = 0
+    if history:
+        config["history"] = {"max_length": 3}
     with open(f"{directory}/config.yaml", "w") as file:
         file.write("# Made by tests/reference/make_cases.py.\n")
         yaml.safe_dump(config, file, sort_keys=False, allow_unicode=True)
@@ -163,7 +207,9 @@ def make_case(output, seed, name, features, dimension=8, batch=16, examples=93, 
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
     for number, (case_name, case_features, options) in enumerate(CASES, 1):
+        if len(sys.argv) > 2 and case_name not in sys.argv[2:]:
+            continue
         make_case(sys.argv[1], number, case_name, case_features, **options)

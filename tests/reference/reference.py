@@ -58,7 +58,7 @@ def key(text):
 
 
 def present(values):
-    return [value for value in values if value is not None and value != ""]
+    return [value for value in values if value is not None and value != "" and value != []]
 
 
 def feature_keys(feature, event, group):
@@ -106,13 +106,23 @@ def mean_kernel(x, y, bandwidth):
 
 def update(options, parameter, gradient, m, v, step):
     kind, rate = options.get("kind", "adam"), options.get("learning_rate", 1e-3)
+    epsilon = float(options.get("epsilon", 1e-8))
     if kind == "adam":
-        m[...] = 0.9 * m + 0.1 * gradient
-        v[...] = 0.999 * v + 0.001 * gradient * gradient
-        parameter[...] -= rate * (m / (1 - 0.9 ** step)) / (plain.sqrt(v / (1 - 0.999 ** step)) + 1e-8)
+        keep, keep_square = options.get("beta1", 0.9), options.get("beta2", 0.999)
+        m[...] = keep * m + (1 - keep) * gradient
+        v[...] = keep_square * v + (1 - keep_square) * gradient * gradient
+        parameter[...] -= rate * (m / (1 - keep ** step)) / (plain.sqrt(v / (1 - keep_square ** step)) + epsilon)
     elif kind == "adagrad":
         v[...] += gradient * gradient
-        parameter[...] -= rate * gradient / (plain.sqrt(v) + 1e-8)
+        parameter[...] -= rate * gradient / (plain.sqrt(v) + epsilon)
+    elif kind == "ftrl":        # McMahan et al. 2013, algorithm 1, an element at a time: z is m, n is v
+        beta, l1, l2 = options.get("beta", 1.0), options.get("l1", 0.0), options.get("l2", 0.0)
+        for i in plain.ndindex(parameter.shape):
+            sigma = (math.sqrt(v[i] + gradient[i] ** 2) - math.sqrt(v[i])) / rate
+            m[i] += gradient[i] - sigma * parameter[i]
+            v[i] += gradient[i] ** 2
+            slope = (beta + math.sqrt(v[i])) / rate + l2
+            parameter[i] = 0.0 if abs(m[i]) <= l1 else -(m[i] - math.copysign(l1, m[i])) / slope
     elif kind == "sgd":
         parameter[...] -= rate * gradient
     else:
@@ -124,20 +134,21 @@ class Reference:
         self.dimension = config["embedding"]["dimension"]
         features = config["features"]
         self.features = {group: features.get(group) or [] for group in ("user", "context", "item")}
-        self.behavior_table = features["behavior"]["table"]
-        self.behavior_length = features["behavior"]["max_length"]
+        self.behavior_table = features.get("behavior", {}).get("table", "item")
+        self.behavior_length = features.get("behavior", {}).get("max_length", 100)
         self.tensors = {name: array.astype(plain.float64) if array.dtype == plain.float32 else array for name, array in tensors.items()}
         self.row = {}
         for name, array in tensors.items():
             if name.startswith("embedding.") and name.endswith(".keys"):
                 self.row[name[len("embedding."):-len(".keys")]] = {int(value): index for index, value in enumerate(array)}
         self.ranking = config["model"]["ranking"]
-        self.hidden = len(self.ranking.get("hidden", [512, 256])) if self.ranking["tower"] == "base_dnn" else 0
+        self.hidden = len(self.ranking.get("hidden", [512, 256])) if self.ranking.get("tower", "base_dnn") == "base_dnn" else 0
         self.zero_shot = config["model"]["zero_shot"]
-        self.sequence = self.zero_shot.get("target", "pooled") == "sequence"
+        self.sequence = self.zero_shot.get("target", "sequence" if config["model"].get("preset") == "paper" else "pooled") == "sequence"
         self.losses = self.zero_shot.get("losses", "full")
         self.optimizer = config.get("optimizer", {})
         self.running = {}       # (group, dense feature) -> count, mean, m2
+        self.seen = {table: set(rows.values()) for table, rows in self.row.items()}     # rows that there are when a batch is scored
 
     # ---- a batch's values ----
 
@@ -149,6 +160,39 @@ class Reference:
                 table = feature.get("table", feature["name"])
                 found.append((table, [[self.row[table][k] for k in feature_keys(feature, event, group)] for event in batch]))
         return found
+
+    def behaviors(self, batch):
+        return [[self.row[self.behavior_table][key(value_text(item))] for item in present(event["behaviors"])[-self.behavior_length:]]
+                for event in batch]
+
+    def add_rows(self, events):
+        """Values without a row get one of zeros, where embedding.init_std is 0; until then (`seen`) they contribute nothing."""
+        keys = {self.behavior_table: {key(value_text(item)) for event in events
+                                      for item in present(event["behaviors"])[-self.behavior_length:]}}
+        for group, listed in self.features.items():
+            for feature in listed:
+                if feature.get("kind") != "dense":
+                    keys.setdefault(feature.get("table", feature["name"]), set()).update(
+                        k for event in events for k in feature_keys(feature, event, group))
+        start = self.optimizer.get("embedding", {})
+        accumulates = start.get("kind") in ("adagrad", "ftrl")
+        for table, wanted in keys.items():
+            prefix = f"embedding.{table}."
+            before = self.row.get(table, {})
+            after = sorted(wanted | set(before))
+            for name in ("rows", "m", "v", "step"):
+                if name == "rows" or prefix + name in self.tensors or accumulates and name == "v":
+                    fill = start.get("initial_accumulator", 0.1) if name == "v" and accumulates else 0
+                    old = self.tensors.get(prefix + name, plain.zeros((len(before), self.dimension)))
+                    shape = (len(after),) + ((self.dimension,) if name != "step" else ())
+                    grown = plain.full(shape, fill, old.dtype)
+                    for place, k in enumerate(after):
+                        if k in before:
+                            grown[place] = old[before[k]]
+                    self.tensors[prefix + name] = grown
+            self.tensors[prefix + "keys"] = plain.array(after, plain.uint64)
+            self.row[table] = {k: place for place, k in enumerate(after)}
+            self.seen[table] = {self.row[table][k] for k in before}
 
     def dense(self, group, batch):
         """[(name, raw values with NaN, standardised values)] of a group's dense features."""
@@ -171,6 +215,59 @@ class Reference:
                 matrix[example, index] += 1 / len(indexes)
         return matrix
 
+    # ---- forward ----
+
+    def attributes(self, rows, categorical):
+        return [np.dot(self.mean_matrix(indexes, len(rows[table])), rows[table]) for table, indexes in categorical["user"]]
+
+    def attribute_arrays(self, rows, categorical):
+        each = self.attributes(rows, categorical)
+        return plain.stack(each, 1), plain.concatenate(each, 1)
+
+    def user_code(self, p, subset, attribute, categorical, dense):
+        mask = plain.stack([plain.array([bool(i) for i in indexes]) for _, indexes in categorical["user"]], 1)
+        user_dense = plain.array([scaled for _, _, scaled in dense["user"]]).reshape(-1, len(attribute)).T
+        pooled = attention_pool(p, "zero_shot.attention_user.", attribute[subset], mask[subset])
+        return residual_block(p, "zero_shot.encoder_user.", np.concatenate([pooled, user_dense[subset]], 1), True)
+
+    def generated(self, p, rows, categorical, dense):
+        """z_v of new users, as far as the ranking loss is concerned a constant but for the linear kind's."""
+        if self.zero_shot["kind"] == "linear":
+            return np.dot(np.concatenate(self.attributes(rows, categorical), 1), p["zero_shot.linear.weight"].T)
+        size = len(categorical["item"][0][1])
+        if self.zero_shot["kind"] == "none":
+            return plain.zeros((size, self.dimension))
+        p = {name: getattr(value, "_value", value) for name, value in p.items()}
+        rows = {table: getattr(value, "_value", value) for table, value in rows.items()}
+        attribute, _ = self.attribute_arrays(rows, categorical)
+        output = residual_block(p, "zero_shot.decoder_behavior.", self.user_code(p, plain.arange(size), attribute, categorical, dense), False)
+        return output.reshape(size, self.behavior_length, self.dimension).sum(1) if self.sequence else output
+
+    def tower_input(self, p, rows, categorical, behaviors, is_new, dense):
+        def group_input(group):
+            pooled = plain.zeros((len(behaviors), self.dimension))
+            for table, indexes in categorical[group]:
+                pooled = pooled + np.dot(self.mean_matrix(indexes, len(rows[table])), rows[table])
+            return [pooled] + [scaled[:, None] for _, _, scaled in dense[group]]
+        counts = plain.zeros((len(behaviors), len(rows[self.behavior_table])))
+        for example, items in enumerate(behaviors):
+            for item in items:
+                counts[example, item] += 1
+        z_v = np.where(is_new[:, None], self.generated(p, rows, categorical, dense), np.dot(counts, rows[self.behavior_table]))
+        return np.concatenate(group_input("user") + [z_v] + group_input("context") + group_input("item"), 1)
+
+    def logit(self, p, z, training, statistics):
+        for layer in range(self.hidden):
+            z = np.dot(z, p[f"ranking.hidden.{layer}.weight"].T)
+            mean, variance = p[f"ranking.norm.{layer}.mean"], p[f"ranking.norm.{layer}.variance"]
+            if training:
+                mean = np.mean(z, 0)
+                variance = np.mean((z - mean) ** 2, 0)
+                statistics[layer] = mean, variance
+            z = (z - mean) / np.sqrt(variance + 1e-3)
+            z = leaky_relu(z * p[f"ranking.norm.{layer}.gamma"] + p[f"ranking.norm.{layer}.beta"])
+        return (np.dot(z, p["ranking.output.weight"].T) + p["ranking.output.bias"])[:, 0]
+
     # ---- one step (section 6) ----
 
     def step(self, batch):
@@ -179,68 +276,26 @@ class Reference:
         tables = {table: self.tensors[f"embedding.{table}.rows"] for table in self.row}
         categorical = {group: self.lookup(group, batch) for group in self.features}
         dense = {group: self.dense(group, batch) for group in self.features}
-        behaviors = [[self.row[self.behavior_table][key(value_text(item))] for item in present(event["behaviors"])[-self.behavior_length:]]
-                     for event in batch]
+        behaviors = self.behaviors(batch)
         is_new = plain.array([not items for items in behaviors])
         label = plain.array([1.0 if event["clicked"] else 0.0 for event in batch])
 
-        def attributes(rows):
-            return [np.dot(self.mean_matrix(indexes, len(rows[table])), rows[table]) for table, indexes in categorical["user"]]
+        def forward(p, rows, categorical, behaviors, training, statistics):
+            return self.logit(p, self.tower_input(p, rows, categorical, behaviors, is_new, dense), training, statistics)
 
-        constant = attributes(tables)
-        attribute = plain.stack(constant, 1)
-        attribute_mask = plain.stack([plain.array([bool(i) for i in indexes]) for _, indexes in categorical["user"]], 1)
-        user_dense = plain.stack([scaled for _, _, scaled in dense["user"]], 1) if dense["user"] else plain.zeros((size, 0))
-
-        def user_code(p, subset):
-            pooled = attention_pool(p, "zero_shot.attention_user.", attribute[subset], attribute_mask[subset])
-            return residual_block(p, "zero_shot.encoder_user.", np.concatenate([pooled, user_dense[subset]], 1), True)
-
-        everyone = plain.arange(size)
-        generated = plain.zeros((size, self.dimension))
-        if self.zero_shot["kind"] == "mail":
-            output = residual_block(parameters, "zero_shot.decoder_behavior.", user_code(parameters, everyone), False)
-            generated = output.reshape(size, self.behavior_length, self.dimension).sum(1) if self.sequence else output
-
-        def tower_input(p, rows):
-            def group_input(group):
-                pooled = plain.zeros((size, self.dimension))
-                for table, indexes in categorical[group]:
-                    pooled = pooled + np.dot(self.mean_matrix(indexes, len(rows[table])), rows[table])
-                return [pooled] + [scaled[:, None] for _, _, scaled in dense[group]]
-            counts = plain.zeros((size, len(rows[self.behavior_table])))
-            for example, items in enumerate(behaviors):
-                for item in items:
-                    counts[example, item] += 1
-            z_new = generated
-            if self.zero_shot["kind"] == "linear":
-                z_new = np.dot(np.concatenate(attributes(rows), 1), p["zero_shot.linear.weight"].T)
-            z_v = np.where(is_new[:, None], z_new, np.dot(counts, rows[self.behavior_table]))
-            return np.concatenate(group_input("user") + [z_v] + group_input("context") + group_input("item"), 1)
-
+        known = {group: [(table, [[i for i in indexes if i in self.seen[table]] for indexes in rows]) for table, rows in columns]
+                 for group, columns in categorical.items()}
+        known_behaviors = [[i for i in items if i in self.seen[self.behavior_table]] for items in behaviors]
+        prediction = 1 / (1 + np.exp(-forward(parameters, tables, known, known_behaviors, False, {})))
         statistics = {}
-
-        def logit(p, z, training):
-            for layer in range(self.hidden):
-                z = np.dot(z, p[f"ranking.hidden.{layer}.weight"].T)
-                mean, variance = p[f"ranking.norm.{layer}.mean"], p[f"ranking.norm.{layer}.variance"]
-                if training:
-                    mean = np.mean(z, 0)
-                    variance = np.mean((z - mean) ** 2, 0)
-                    statistics[layer] = mean, variance
-                z = (z - mean) / np.sqrt(variance + 1e-3)
-                z = leaky_relu(z * p[f"ranking.norm.{layer}.gamma"] + p[f"ranking.norm.{layer}.beta"])
-            return (np.dot(z, p["ranking.output.weight"].T) + p["ranking.output.bias"])[:, 0]
-
-        prediction = 1 / (1 + np.exp(-logit(parameters, tower_input(parameters, tables), False)))
         ranking_loss, (row_gradient, gradient) = value_and_grad(
-            lambda both: cross_entropy(logit(both[1], tower_input(both[1], both[0]), True), label))((tables, parameters))
+            lambda both: cross_entropy(forward(both[1], both[0], categorical, behaviors, True, statistics), label))((tables, parameters))
 
         reported, zero_shot_gradient = [0.0, 0.0, 0.0], None
         old = plain.nonzero(~is_new)[0]
         if self.zero_shot["kind"] == "mail" and len(old) >= 2:
             value, zero_shot_gradient, reported = self.zero_shot_loss(
-                parameters, old, behaviors, tables[self.behavior_table], plain.concatenate(constant, 1), user_code)
+                parameters, old, behaviors, tables, categorical, dense)
 
         self.apply(parameters, gradient, row_gradient, zero_shot_gradient, statistics, categorical, behaviors)
         for group in dense:
@@ -252,9 +307,15 @@ class Reference:
                     mean += delta / count
                     m2 += delta * (value - mean)
                 self.running[group, name] = count, mean, m2
+        for columns in categorical.values():
+            for table, rows in columns:
+                self.seen[table].update(index for indexes in rows for index in indexes)
+        self.seen[self.behavior_table].update(item for items in behaviors for item in items)
         return prediction, is_new, label, [size, float(ranking_loss)] + reported
 
-    def zero_shot_loss(self, parameters, old, behaviors, item_rows, flat_attributes, user_code):
+    def zero_shot_loss(self, parameters, old, behaviors, tables, categorical, dense):
+        item_rows = tables[self.behavior_table]
+        attribute, flat_attributes = self.attribute_arrays(tables, categorical)
         longest = max(len(items) for items in behaviors)
         padded = plain.zeros((len(old), self.behavior_length, self.dimension))
         mask = plain.zeros((len(old), self.behavior_length), bool)
@@ -267,7 +328,7 @@ class Reference:
 
         def loss(p):
             pooled = attention_pool(p, "zero_shot.attention_behavior.", padded[:, :longest], mask[:, :longest])
-            codes = user_code(p, old), residual_block(p, "zero_shot.encoder_behavior.", pooled, True)
+            codes = self.user_code(p, old, attribute, categorical, dense), residual_block(p, "zero_shot.encoder_behavior.", pooled, True)
 
             def reconstruction(code):
                 to_user = residual_block(p, "zero_shot.decoder_user.", code, False) - flat_attributes[old]
@@ -317,11 +378,25 @@ class Reference:
                 update(self.optimizer.get("embedding", {}), rows[index], row_gradient[table][index], m[index], v[index], int(step[index]))
 
 
+def with_history(events, length):
+    """Behaviors that an event leaves out are the items that its user clicked so far, in events that left them out too."""
+    history = {}
+    for event in events:
+        if event.get("behaviors") is None:
+            clicked = history.setdefault(event["user_id"], [])
+            event["behaviors"] = clicked[-length:]
+            if event["clicked"]:
+                clicked.append(event["item_id"])
+    return events
+
+
 def run(case, output):
     config = yaml.safe_load(open(case + "/config.yaml"))
     reference = Reference(config, load_safetensors(case + "/initial.safetensors"))
-    events = [json.loads(line) for line in open(case + "/events.jsonl")]
-    size = config["batch"]["size"]
+    events = with_history([json.loads(line) for line in open(case + "/events.jsonl")], config.get("history", {}).get("max_length", 100))
+    if config["embedding"].get("init_std") == 0:
+        reference.add_rows(events)
+    size = config.get("batch", {}).get("size", 1024)
     with open(output + "/predictions.csv", "w") as predictions, open(output + "/losses.csv", "w") as losses:
         predictions.write("impression_id,new,clicked,score\n")
         losses.write("step,examples,ranking,reconstruct_user,reconstruct_behavior,mmd\n")
