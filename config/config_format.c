@@ -2,6 +2,7 @@
 #include "config/config_format.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "config/value.h"
@@ -46,12 +47,17 @@ static char *map_text(struct pool *pool, const struct setting *row, const char *
     const void *first = *(void *const *)(const void *)(base + row->offset);
     char *text = pool_copy(pool, "", 0);
     for (size_t i = 0; i < count; i++) {
-        const struct config_pair *pair = row->type == SETTING_PAIRS ? (const struct config_pair *)first + i : NULL;
-        const struct table_options *table =
-            row->type == SETTING_TABLES ? (const struct table_options *)first + i : NULL;
-        text = pool_format(
-            pool, "%s%s%s: %s", text, i ? ", " : "", value_text_text(pool, pair ? pair->name : table->name),
-            pair ? value_text_text(pool, pair->value) : record_text(pool, setting_record(SETTING_TABLES), table));
+        const char *name, *value;
+        if (row->type == SETTING_PAIRS) {
+            const struct config_pair *pair = (const struct config_pair *)first + i;
+            name = pair->name;
+            value = value_text_text(pool, pair->value);
+        } else {
+            const struct table_options *table = (const struct table_options *)first + i;
+            name = table->name;
+            value = record_text(pool, setting_record(SETTING_TABLES), table);
+        }
+        text = pool_format(pool, "%s%s%s: %s", text, i ? ", " : "", value_text_text(pool, name), value);
     }
     return pool_format(pool, "{%s}", text);
 }
@@ -91,7 +97,7 @@ char *setting_text(struct pool *pool, const struct setting *row, const void *bas
     case SETTING_FEATURES: return features_text(pool, row, value);
     case SETTING_LATER: return pool_copy(pool, row->preset, strlen(row->preset));
     }
-    return NULL;
+    abort();        /* the table has no other type */
 }
 
 const char *open_sections(FILE *out, const char *previous, const char *key, int *depth)

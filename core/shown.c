@@ -106,7 +106,8 @@ static struct block *add_block(struct shown *shown, size_t place, uint64_t first
         shown->capacity = shown->capacity ? 2 * shown->capacity : 16;
         shown->block = grow(shown->block, shown->capacity * sizeof *shown->block);
     }
-    struct block *block = grow(NULL, sizeof *block);
+    struct block *block = malloc(sizeof *block);
+    if (!block) abort();
     *block = (struct block){ .scores.first = first, .slot = (uint32_t)slot, .is_dirty = true };
     for (size_t i = 0; i < BLOCK; i++) block->scores.score[i] = NAN;
     memmove(&shown->block[place + 1], &shown->block[place], (shown->blocks - place) * sizeof *shown->block);

@@ -272,7 +272,8 @@ bool delta_follow_put(struct delta_follow *follow, const struct scorer *scorer, 
         state->at.sequence = delta->place.sequence;
         delta_drop(state->newest);
         state->newest = delta_hold(delta);
-        run_add(&follow->put, run_take(&follow->waiting));
+        run_take(&follow->waiting);
+        run_add(&follow->put, delta);
         ++*put;
     }
     atomic_store(&follow->waits, (uint32_t)follow->waiting.count);

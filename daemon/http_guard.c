@@ -46,7 +46,8 @@ struct http_guard {
 static struct place *place_of(struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    return info ? info->socket_context : NULL;
+    if (!info || !info->socket_context) abort();    /* come() gave every connection its place */
+    return info->socket_context;
 }
 
 /* say: what is answered, where nothing of an answer is under way. */

@@ -66,9 +66,8 @@ static double freshness(const struct pipeline_view *view, const struct publisher
 static void take_numbers(struct trend_feed *feed, const struct pipeline_view *view,
                          const struct publisher_view *publisher, struct trend_sample *sample)
 {
-    struct deltas_view deltas = { 0 };
-    bool sends = pipeline_deltas(feed->with.pipeline) != NULL;
-    if (sends) deltas = deltas_view(pipeline_deltas(feed->with.pipeline));
+    struct deltas *sends = pipeline_deltas(feed->with.pipeline);
+    struct deltas_view deltas = sends ? deltas_view(sends) : (struct deltas_view){ 0 };
 
     struct counts now = { .time = clock_monotonic() };
     for (int i = 0; i < DECODE_RESULTS; i++)

@@ -209,10 +209,11 @@ static bool reserve(struct checkpoint_writer *writer, size_t bytes, struct cs_er
     if (!commit(writer, err)) return false;
     int code = mdb_env_info(writer->env, &info);
     if (!code) code = mdb_env_stat(writer->env, &stat_);
+    if (code) return failed(writer, code, err);
     /* Rows fill more than half of each page when appended; a large value fills its pages. */
     size_t wanted = ((info.me_last_pgno + 1) * stat_.ms_psize) +
                     3 * (transaction_bytes > bytes ? transaction_bytes : bytes) + (1 << 20);
-    if (!code && wanted > info.me_mapsize) code = mdb_env_set_mapsize(writer->env, wanted);
+    if (wanted > info.me_mapsize) code = mdb_env_set_mapsize(writer->env, wanted);
     if (!code) code = mdb_txn_begin(writer->env, NULL, 0, &writer->txn);
     if (code) return failed(writer, code, err);
     writer->pending = bytes;

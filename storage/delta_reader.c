@@ -190,7 +190,7 @@ static bool check_commit(const struct delta_reader *reader, const struct delta_r
 static bool take(struct delta_reader *reader, const struct delta_record *record, struct cs_error *err)
 {
     switch (record->type) {
-    case DELTA_BEGIN: take_begin(reader, record); return true;
+    case DELTA_BEGIN: break;        /* it opened the delta */
     case DELTA_ROWS:
     case DELTA_GONE: return take_keys(reader, record, err);
     case DELTA_DENSE: return take_piece(reader, record, err);
@@ -213,6 +213,7 @@ enum delta_fed delta_reader_feed(struct delta_reader *reader, const void *bytes,
     if (record.type == DELTA_BEGIN) {
         if (reader->open) fed = DELTA_FED_UNFINISHED;
         give_up(reader);
+        take_begin(reader, &record);
     } else if (!reader->open || !here) {
         return DELTA_FED_PASSED;
     } else if (record.index != reader->records) {
@@ -220,8 +221,7 @@ enum delta_fed delta_reader_feed(struct delta_reader *reader, const void *bytes,
         broken(&record, err, ahead ? "records before it are missing" : "it came before, with other bytes");
         give_up(reader);
         return DELTA_FED_BROKEN;
-    }
-    if (!take(reader, &record, err)) {
+    } else if (!take(reader, &record, err)) {
         give_up(reader);
         return DELTA_FED_BROKEN;
     }

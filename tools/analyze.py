@@ -8,7 +8,7 @@ any more. An exception is a line `TOOL CHECK FILE reason`; FILE may be a pattern
 """
 import concurrent.futures, fnmatch, glob, os, re, shutil, subprocess, sys, tempfile
 
-FOLDERS = ["core", "storage", "config", "daemon", "tools"]
+FOLDERS = ["core", "storage", "config", "daemon", "tools", "tests"]
 PACKAGES = "rdkafka lmdb yaml-0.1 jansson libmicrohttpd libsystemd libcurl yajl libprotobuf-c openblas".split()
 
 # What cppcheck would need the libraries' headers, or the compiler, for.
@@ -74,7 +74,7 @@ def main():
     if len(sys.argv) < 2 or not set(sys.argv[2:]) <= set(TOOLS):
         sys.exit(__doc__)
     build, chosen = sys.argv[1], sys.argv[2:] or list(TOOLS)
-    files = sorted(file for folder in FOLDERS for file in glob.glob(folder + "/*.c"))
+    files = sorted(file for folder in FOLDERS for file in glob.glob(folder + "/**/*.c", recursive=True))
     exceptions = []
     with open("tools/analyze_exceptions.txt") as file:
         for line in file:

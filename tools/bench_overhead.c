@@ -153,6 +153,7 @@ static bool watch(struct bench *bench, const struct bench_daemon *daemon, struct
         if (on) watched += bench_seconds() - begin;
         ok = ok && at_step(watchers->port, answer, &now, &count);
         watchers->on = false;
+        if (!ok) break;
         steps[on] += count - before;
         seconds[on] += now - then;
         pair[on] = (count - before) / (now - then);

@@ -69,7 +69,8 @@ static bool publish(const char *directory, uint64_t seed, uint64_t *version, str
     struct checkpoint_writer *writer = model ? checkpoint_begin(directory, err) : NULL;
     char *text = config ? config_model_text(config) : NULL;
     float *row = calloc(dimension + 1, sizeof *row);
-    bool ok = writer && checkpoint_meta(writer, "config", text, err) && model_tensors(model, put_tensor, writer, err);
+    bool ok = writer && row && checkpoint_meta(writer, "config", text, err) &&
+              model_tensors(model, put_tensor, writer, err);
     for (size_t i = 0; i < ITEMS; i++) {
         char name[32];
         key[i] = key_of_text(name, (size_t)snprintf(name, sizeof name, "i%zu", i));

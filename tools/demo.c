@@ -161,9 +161,8 @@ static bool next_line(struct stream *stream, int i)
     while (line->length > 0 && isspace((unsigned char)line->text[line->length - 1])) line->length--;
     event = json_loadb(line->text, (size_t)line->length, 0, NULL);
     free(line->key);
-    line->key = strdup(json_string_value(json_object_get(event, "impression_id"))
-                           ? json_string_value(json_object_get(event, "impression_id"))
-                           : "");
+    const char *key = json_string_value(json_object_get(event, "impression_id"));
+    if (!(line->key = strdup(key ? key : ""))) abort();
     line->key_length = strlen(line->key);
     line->time = json_integer_value(json_object_get(event, "ts"));
     json_decref(event);
