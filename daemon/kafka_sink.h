@@ -1,5 +1,5 @@
 /* What the daemon writes to Kafka: records that it could not use, and announcements of checkpoints. Idempotent
- * producer. */
+ * producer. Safe for several threads. */
 #ifndef DAEMON_KAFKA_SINK_H
 #define DAEMON_KAFKA_SINK_H
 
@@ -8,19 +8,21 @@
 
 #include "config/config.h"
 #include "core/error.h"
+#include "daemon/letters.h"
 
 struct kafka_sink;
 struct kafka_sink *kafka_sink_create(const struct cs_config *config, struct cs_error *err);
 void kafka_sink_destroy(struct kafka_sink *sink);
 /* The record (kafka_record.message, stays the caller's) unchanged to "<topic>.dlq", with headers that say whence and
- * why. Waits while the producer's queue is full; false: it was told to stop (kafka_sink_stop), or the producer is
- * broken. */
-bool kafka_sink_dead_letter(struct kafka_sink *sink, void *message, const char *reason, const char *text);
+ * why. Copied, and kept until a broker has acknowledged it (daemon/letters.h): never waits. */
+void kafka_sink_dead_letter(struct kafka_sink *sink, void *message, const char *reason, const char *text);
+/* False: not sent. What a broker refuses later is logged. */
 bool kafka_sink_announce(struct kafka_sink *sink, const char *topic, const char *key, const char *text,
                          struct cs_error *err);
-/* All that was sent is acknowledged, or counted as lost for good (unknown topic, not authorized, too large). */
-bool kafka_sink_flush(struct kafka_sink *sink, int milliseconds, struct cs_error *err);
-uint64_t kafka_sink_lost(const struct kafka_sink *sink);       /* refused by the broker for good; each was logged */
-void kafka_sink_stop(struct kafka_sink *sink);                 /* lets a waiting dead letter give up */
+/* Now and then: sends what is due, hears what came of what was sent, replaces a producer that is broken. */
+void kafka_sink_turn(struct kafka_sink *sink);
+/* Waits for the brokers' word on what is under way, at most so long; what they refuse or leave open is kept. */
+void kafka_sink_flush(struct kafka_sink *sink, int milliseconds);
+struct letters *kafka_sink_letters(struct kafka_sink *sink);        /* to save, to load, and to look at */
 
 #endif

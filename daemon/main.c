@@ -212,11 +212,13 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     enum standby_end waited = standby_open(config, telemetry, &store, &err);
     ok = waited == STANDBY_STOPPED;
     if (waited != STANDBY_OWNER) goto out;
-    if (!publish_resume(config, store, parallel->width, learner, ingest, metrics, shown, &positions, &err)) goto out;
+    if (!(sink = kafka_sink_create(config, &err))) goto out;
+    if (!publish_resume(config, store, parallel->width, learner, ingest, metrics, shown, kafka_sink_letters(sink),
+                        &positions, &err))
+        goto out;
     reserve(store, learner);
 
     /* 3. Snapshots before events, so that the first cut finds its thread. */
-    if (!(sink = kafka_sink_create(config, &err))) goto out;
     if (!(publisher = publisher_create(config, store, sink, telemetry, parallel->width, &err))) goto out;
     if (!(aside = aside_create(config->snapshot.directory, config->snapshot.keep_aside, &err))) goto out;
     config_fingerprint(config, fingerprint);

@@ -280,9 +280,9 @@ static json_t *problems(struct operator *operator, const struct pipeline_view *v
             json_array_append_new(array, json_sprintf("%d deltas in a row were not sent: %s", (int)sent.failures_in_row,
                                                       sent.error));
     }
-    if (publisher->lost_letters)
-        json_array_append_new(array, json_sprintf("%llu dead letters were lost: do the topics <topic>.dlq exist?",
-                                                  (unsigned long long)publisher->lost_letters));
+    if (view->letters.kept && view->state != STATE_HELD)
+        json_array_append_new(array, json_sprintf("%llu dead letters are kept, as the brokers refuse them: %s",
+                                                  (unsigned long long)view->letters.kept, view->letters.why));
     if (!join_counts_add_up(&view->join, &view->undecided))
         json_array_append_new(array, json_string("the join's counts do not add up: a defect, please report it"));
     return array;
@@ -326,7 +326,7 @@ void operator_line(struct operator *operator, char *text, size_t size)
     if (view.clock != INT64_MIN && !view.all_idle)
         snprintf(behind, sizeof behind, ", %.1f s behind", (double)(clock_wall() - view.clock) / SECOND);
     snprintf(text, size, "%.160s: %.0f examples/s%s, lag %s, version %llu%s",
-             first ? first : pipeline_state_name[view.state], rate_of(operator).examples, behind, lags,
+             first ? first : pipeline_state_name[view.state].text, rate_of(operator).examples, behind, lags,
              (unsigned long long)publisher.version, publisher.version ? "" : " (none yet)");
     json_decref(wrong);
     pipeline_view_release(&view);
@@ -355,10 +355,10 @@ json_t *operator_status(struct operator *operator)
     json_object_set_new(join, "pending", json_integer((json_int_t)view.pending));
     json_object_set_new(join, "open_batch", json_integer((json_int_t)view.open));
 
-    json_t *status = json_pack("{s:s, s:b, s:s, s:s, s:s, s:s, s:I, s:f}", "state", pipeline_state_name[view.state],
-                               "connected", view.connected, "waiting", view.waiting, "held", view.held, "version",
-                               version_number, "commit", version_commit, "started", (json_int_t) operator->started,
-                               "uptime", (double)(clock_wall() - operator->started) / 1000);
+    json_t *status = json_pack(
+        "{s:s, s:b, s:s, s:s, s:s, s:s, s:I, s:f}", "state", pipeline_state_name[view.state].text, "connected",
+        view.connected, "waiting", view.waiting, "held", view.held, "version", version_number, "commit", version_commit,
+        "started", (json_int_t) operator->started, "uptime", (double)(clock_wall() - operator->started) / 1000);
     json_object_set_new(status, "problems", problems(operator, &view, &publisher));
     struct rate rate = rate_of(operator);
     json_object_set_new(status, "rate",
@@ -369,7 +369,10 @@ json_t *operator_status(struct operator *operator)
     json_object_set_new(status, "logging", logging_json(operator));
     json_object_set_new(status, "sources", sources_json(&view));
     json_object_set_new(status, "events", events);
-    json_object_set_new(status, "dead_letters_lost", json_integer((json_int_t)publisher.lost_letters));
+    json_object_set_new(status, "dead_letters",
+                        json_pack("{s:I, s:I, s:I, s:s}", "waiting", (json_int_t)view.letters.count, "kept",
+                                  (json_int_t)view.letters.kept, "bytes", (json_int_t)view.letters.bytes, "why",
+                                  view.letters.why));
     json_object_set_new(status, "join", join);
     json_object_set_new(status, "event_clock", view.clock == INT64_MIN ? json_null() : json_integer(view.clock));
     json_object_set_new(status, "event_lag_seconds",

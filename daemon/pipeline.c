@@ -30,8 +30,6 @@ enum {
     MINUTE = 60000,
 };
 
-const char *const pipeline_state_name[] = { "waiting for brokers", "running", "paused", "held", "stopping" };
-
 struct work {
     enum { WORK_BATCH, WORK_CUT, WORK_RATES, WORK_END } kind;
     struct arena *arena;            /* WORK_BATCH: its own for life */
@@ -217,15 +215,7 @@ static void dead_letter(struct pipeline *pipeline, const struct source *source, 
     log_debug("record can't be used", LOG_S("topic", topic),
               LOG_I("partition", kafka_partition_number(source->partition)), LOG_I("offset", entry->offset),
               LOG_S("reason", reason), LOG_S("text", bad->text));
-    atomic_store(&pipeline->join_moved, INT64_MAX);
-    if (!kafka_sink_dead_letter(pipeline->parts.sink, bad->message, reason, bad->text)) {
-        pthread_mutex_lock(&pipeline->lock);
-        if (!pipeline->failed && !atomic_load(&pipeline->stopping))
-            cs_fail(&pipeline->error, CS_FAILED, "dead letters can't be sent: the Kafka producer is broken");
-        pipeline->failed |= !atomic_load(&pipeline->stopping);
-        pthread_mutex_unlock(&pipeline->lock);
-    }
-    atomic_store(&pipeline->join_moved, clock_monotonic());
+    kafka_sink_dead_letter(pipeline->parts.sink, bad->message, reason, bad->text);
     bad_record_release(bad);
 }
 
@@ -247,14 +237,21 @@ static void apply(struct pipeline *pipeline, size_t index, struct merge_entry *e
     pipeline->changed = true;
 }
 
+static struct letters *letters(const struct pipeline *pipeline)
+{
+    return kafka_sink_letters(pipeline->parts.sink);
+}
+
 /* Up to TURN events in merged order. */
 static bool drain(struct pipeline *pipeline)
 {
     struct merge_entry entry;
     size_t source, waiting_for;
     int done = 0;
-    for (; done < TURN && merge_pop(pipeline->merge, &entry, &source, &waiting_for); done++)
+    for (; done < TURN && !letters_full(letters(pipeline)); done++) {
+        if (!merge_pop(pipeline->merge, &entry, &source, &waiting_for)) break;
         apply(pipeline, source, &entry);
+    }
     return done > 0;
 }
 
@@ -280,10 +277,14 @@ static void advance_idle(struct pipeline *pipeline)
     send_batches(pipeline);
 }
 
-/* Why reading is held up; "" where it is not. */
-static const char *held_by(struct pipeline *pipeline)
+/* Why reading is held up, into text where it is not NULL. */
+static bool held(struct pipeline *pipeline, char *text, size_t size)
 {
-    return publisher_stuck(pipeline->parts.publisher) ? "snapshots fail: nothing is read until one succeeds" : "";
+    bool stuck = publisher_stuck(pipeline->parts.publisher), full = letters_full(letters(pipeline));
+    if (text && size) *text = '\0';
+    if (text && stuck) snprintf(text, size, "snapshots fail: nothing is read until one succeeds");
+    else if (text && full) report_full(letters(pipeline), text, size);
+    return stuck || full;
 }
 
 /* The wall clock moves on, and with it what counts as the future. */
@@ -296,7 +297,7 @@ static void bound_time(struct pipeline *pipeline)
 /* True where something moved. */
 static bool join_step(struct pipeline *pipeline)
 {
-    if (atomic_load(&pipeline->paused) || publisher_stuck(pipeline->parts.publisher)) {
+    if (atomic_load(&pipeline->paused) || held(pipeline, NULL, 0)) {
         pipeline->all_idle = false;
         return false;
     }
@@ -370,7 +371,8 @@ static void take_requests(struct pipeline *pipeline)
         ingest_set_join_window(pipeline->parts.ingest, work->live.join_window);
         queue_push(pipeline->batches, work);
     }
-    struct cut *cut = publisher_begin_if_due(pipeline->parts.publisher, pipeline->changed);
+    bool changed = pipeline->changed || letters_changed(letters(pipeline));
+    struct cut *cut = publisher_begin_if_due(pipeline->parts.publisher, changed);
     if (cut) send_cut(pipeline, cut);
 }
 
@@ -381,44 +383,22 @@ static enum pipeline_state state_of(struct pipeline *pipeline)
     if (atomic_load(&pipeline->stopping)) return STATE_STOPPING;
     if (atomic_load(&pipeline->paused)) return STATE_PAUSED;
     if (!pipeline->source_count) return STATE_WAITING;
-    return *held_by(pipeline) ? STATE_HELD : STATE_RUNNING;
+    return held(pipeline, NULL, 0) ? STATE_HELD : STATE_RUNNING;
 }
 
 static void tell_telemetry(struct pipeline *pipeline, const struct join_counts *join)
 {
     struct telemetry *telemetry = pipeline->parts.telemetry;
-    report_state(telemetry, (int)state_of(pipeline), kafka_source_connected(pipeline->kafka));
+    report_state(telemetry, state_of(pipeline), kafka_source_connected(pipeline->kafka));
     for (size_t i = 0; i < pipeline->source_count; i++) {
         struct source *source = &pipeline->source[i];
-        const char *topic = kafka_partition_topic(source->partition);
-        for (int result = 0; result < DECODE_RESULTS; result++) {
-            if (!source->counted[result]) continue;
-            telemetry_add(telemetry, METRIC_EVENTS, TELEMETRY_LABELS(topic, decode_result_name[result]),
-                          (double)source->counted[result]);
-            pipeline->events[result] += source->counted[result];
-            source->counted[result] = 0;
-        }
-        int64_t end = kafka_partition_end(source->partition);
-        char number[16];
-        snprintf(number, sizeof number, "%d", (int)kafka_partition_number(source->partition));
-        if (end >= 0)
-            telemetry_set(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS(topic, number),
-                          (double)(end - kafka_partition_commit_offset(source->partition, source->next)));
-        telemetry_set(telemetry, METRIC_TRANSACTION_HELD, TELEMETRY_LABELS(topic, number),
-                      (double)kafka_partition_held(source->partition));
+        report_partition(telemetry, source->partition, source->next, source->counted);
+        for (int result = 0; result < DECODE_RESULTS; result++) pipeline->events[result] += source->counted[result];
+        memset(source->counted, 0, sizeof source->counted);
     }
-    for (int result = 0; result < JOIN_RESULTS; result++)
-        telemetry_set(telemetry, METRIC_JOIN, TELEMETRY_LABELS(join_result_name[result]), (double)join->result[result]);
-    struct join_held undecided = ingest_held(pipeline->parts.ingest);
-    telemetry_set(telemetry, METRIC_JOIN_EVENTS, TELEMETRY_LABELS("impression"), (double)join->impressions);
-    telemetry_set(telemetry, METRIC_JOIN_EVENTS, TELEMETRY_LABELS("click"), (double)join->clicks);
-    telemetry_set(telemetry, METRIC_JOIN_EVENTS, TELEMETRY_LABELS("conversion"), (double)join->conversions);
-    telemetry_set(telemetry, METRIC_JOIN_UNDECIDED, TELEMETRY_LABELS("impression"), (double)undecided.impressions);
-    telemetry_set(telemetry, METRIC_JOIN_UNDECIDED, TELEMETRY_LABELS("click"), (double)undecided.clicks);
-    telemetry_set(telemetry, METRIC_JOIN_FORCED, NULL, (double)join->forced);
-    telemetry_set(telemetry, METRIC_JOIN_PENDING, NULL, (double)ingest_pending(pipeline->parts.ingest));
-    int64_t clock = ingest_clock(pipeline->parts.ingest);
-    if (clock != INT64_MIN) telemetry_set(telemetry, METRIC_EVENT_LAG, NULL, (double)(clock_wall() - clock) / 1000);
+    report_join(telemetry, join, ingest_held(pipeline->parts.ingest), ingest_pending(pipeline->parts.ingest),
+                ingest_clock(pipeline->parts.ingest));
+    telemetry_set(telemetry, METRIC_DEAD_LETTERS_KEPT, NULL, (double)letters_view(letters(pipeline)).kept);
 }
 
 /* Labels are wrong where an impression did not wait its window: worth a line, once a minute at most. */
@@ -458,7 +438,8 @@ static void tell(struct pipeline *pipeline, bool now)
     view->state = state_of(pipeline);
     view->connected = kafka_source_connected(pipeline->kafka);
     kafka_source_waiting(pipeline->kafka, view->waiting, sizeof view->waiting);
-    snprintf(view->held, sizeof view->held, "%s", held_by(pipeline));
+    held(pipeline, view->held, sizeof view->held);
+    view->letters = letters_view(letters(pipeline));
     memcpy(view->events, pipeline->events, sizeof view->events);
     view->join = join;
     view->undecided = ingest_held(pipeline->parts.ingest);
@@ -488,6 +469,7 @@ static void *join_loop(void *argument)
     while (!atomic_load(&pipeline->stopping) && !failed(pipeline)) {
         add_partitions(pipeline);
         take_requests(pipeline);
+        kafka_sink_turn(pipeline->parts.sink);
         bool moved = join_step(pipeline);
         tell(pipeline, false);
         if (!moved) nap(pipeline);
@@ -495,7 +477,7 @@ static void *join_loop(void *argument)
     atomic_store(&pipeline->stopping, true);
     tell(pipeline, true);
     atomic_store(&pipeline->join_moved, INT64_MAX);
-    if (pipeline->changed || publisher_stuck(pipeline->parts.publisher))
+    if (pipeline->changed || letters_changed(letters(pipeline)) || publisher_stuck(pipeline->parts.publisher))
         send_cut(pipeline, publisher_begin_final(pipeline->parts.publisher));
     queue_push(pipeline->batches, &pipeline->end);
     return NULL;
@@ -703,7 +685,6 @@ fail:
 void pipeline_stop(struct pipeline *pipeline)
 {
     atomic_store(&pipeline->stopping, true);
-    if (pipeline->parts.sink) kafka_sink_stop(pipeline->parts.sink);
     wake(pipeline);
 }
 

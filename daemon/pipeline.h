@@ -52,7 +52,10 @@ struct deltas *pipeline_deltas(const struct pipeline *pipeline);   /* NULL: none
 bool pipeline_alive(struct pipeline *pipeline);     /* both threads moved within the last minute */
 
 enum pipeline_state { STATE_WAITING, STATE_RUNNING, STATE_PAUSED, STATE_HELD, STATE_STOPPING };
-extern const char *const pipeline_state_name[];
+/* For the label of a metric, and for people; in the enum's order. */
+struct pipeline_state_name { const char *label, *text; };
+enum { PIPELINE_STATES = STATE_STOPPING + 1 };
+extern const struct pipeline_state_name pipeline_state_name[PIPELINE_STATES];
 
 struct source_view { char topic[256]; int32_t partition; int64_t next, end; bool idle; };
 struct table_view { const char *name; uint64_t rows, admitted, evicted; size_t bytes; };
@@ -63,7 +66,8 @@ struct pipeline_view {
     enum pipeline_state state;
     bool connected;
     char waiting[200];              /* for what, before reading has started */
-    char held[200];                 /* why reading is held up by ourselves */
+    char held[500];                 /* why reading is held up by ourselves */
+    struct letters_view letters;
     struct source_view *source;     /* malloc'd; pipeline_view_release */
     size_t source_count;
     uint64_t events[DECODE_RESULTS];

@@ -23,7 +23,7 @@
 #include "storage/checkpoint.h"
 
 enum {
-    FLUSH_WAIT = 10000, COMMIT_WAIT = 5000,     /* ms */
+    LETTERS_WAIT = 500, LAST_LETTERS_WAIT = 10000, COMMIT_WAIT = 5000,     /* ms */
     STUCK_AFTER = 3,            /* failures in a row */
     STUCK_RETRY = 10000,        /* ms, where the interval is longer: nothing is read until one succeeds */
 };
@@ -71,8 +71,11 @@ static bool commit_snapshot(struct publisher *publisher, struct cut *cut, struct
         goto abandon;
     }
     snapshot_take_tensors(cut->snapshot);       /* while the learner is at its next batch */
-    /* Before the snapshot that covers them, so that no dead letter can be lost. */
-    if (publisher->sink && !kafka_sink_flush(publisher->sink, FLUSH_WAIT, err)) goto abandon;
+    /* What the brokers have not acknowledged goes with the positions that have passed it: none can be lost. */
+    if (publisher->sink) {
+        kafka_sink_flush(publisher->sink, cut->final ? LAST_LETTERS_WAIT : LETTERS_WAIT);
+        if (!letters_save(kafka_sink_letters(publisher->sink), snapshot_writer(cut->snapshot), err)) goto abandon;
+    }
     struct snapshot_cut *snapshot = cut->snapshot;
     cut->snapshot = NULL;
     return snapshot_commit(snapshot, err);
@@ -301,8 +304,6 @@ static void end_cut(struct publisher *publisher, struct cut *cut)
     pthread_mutex_lock(&publisher->lock);
     publisher->finished = cut->ticket;
     publisher->under_way = false;
-    if (publisher->sink) publisher->view.lost_letters = kafka_sink_lost(publisher->sink);
-    telemetry_set(publisher->telemetry, METRIC_DEAD_LETTERS_LOST, NULL, (double)publisher->view.lost_letters);
     pthread_cond_broadcast(&publisher->done);
     pthread_mutex_unlock(&publisher->lock);
     cut_destroy(cut);
@@ -521,7 +522,6 @@ struct publisher *publisher_create(const struct cs_config *config, struct snapsh
     publisher->view.stats = snapshot_stats(store);
     tell_sizes(publisher, &publisher->view.stats);
     telemetry_add(telemetry, METRIC_SNAPSHOT_FAILURES, NULL, 0);
-    telemetry_set(telemetry, METRIC_DEAD_LETTERS_LOST, NULL, 0);
     for (int outcome = PUBLISH_OK; outcome <= PUBLISH_FAILED; outcome++)
         telemetry_add(telemetry, METRIC_PUBLISH, TELEMETRY_LABELS(outcome_name[outcome]), 0);
     if (!(publisher->versions = versions_open(config, sink, telemetry, err))) {
@@ -588,7 +588,8 @@ static void compare_arithmetic(const struct cs_config *config, struct snapshot_v
 
 bool publish_resume(const struct cs_config *config, struct snapshot_store *store, size_t threads,
                     struct learner *learner, struct ingest *ingest, struct metrics *metrics,
-                    struct shown *shown, struct kafka_positions *positions, struct cs_error *err)
+                    struct shown *shown, struct letters *letters, struct kafka_positions *positions,
+                    struct cs_error *err)
 {
     *positions = (struct kafka_positions){ 0 };
     if (!snapshot_exists(store)) {
@@ -606,11 +607,13 @@ bool publish_resume(const struct cs_config *config, struct snapshot_store *store
     notify_extend(60000);
     if (!ingest_load(ingest, reader, err)) goto out;
     if (!metrics_load(metrics, reader, err) || !shown_load(shown, reader, err)) goto out;
+    if (!letters_load(letters, reader, err)) goto out;
     const char *text = snapshot_view_meta(view, "positions");
     if (text && !positions_parse(text, positions, err)) goto out;
     log_notice("resumed from snapshot", LOG_S("directory", snapshot_directory(store)),
                LOG_U("steps", learner_steps(learner)), LOG_U("pending", ingest_pending(ingest)),
-               LOG_U("partitions", positions->count), LOG_F("seconds", clock_seconds() - begin_time));
+               LOG_U("partitions", positions->count),
+               LOG_U("dead_letters", letters_view(letters).count), LOG_F("seconds", clock_seconds() - begin_time));
     ok = true;
 out:
     snapshot_view_close(view);

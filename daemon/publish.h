@@ -58,7 +58,6 @@ struct publisher_view {
     uint64_t refused, refused_version;  /* by the gate, in this run; the last one */
     int64_t refused_time;
     char refusal[1024];                 /* why */
-    uint64_t lost_letters;
 };
 
 struct publisher;
@@ -96,6 +95,7 @@ bool publisher_stuck(struct publisher *publisher); /* three snapshots in a row h
  * (CS_REFUSED). The positions are malloc'd, topics too. */
 bool publish_resume(const struct cs_config *config, struct snapshot_store *store, size_t threads,
                     struct learner *learner, struct ingest *ingest, struct metrics *metrics,
-                    struct shown *shown, struct kafka_positions *positions, struct cs_error *err);
+                    struct shown *shown, struct letters *letters, struct kafka_positions *positions,
+                    struct cs_error *err);
 
 #endif

@@ -1,9 +1,10 @@
 /* Figures of steps and validations, under the names of telemetry_table.c. */
 #include "daemon/report.h"
 
-#include "core/decode.h"
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "core/decode.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
 
@@ -30,11 +31,18 @@ void report_step(struct telemetry *telemetry, const struct batch *batch, const s
     telemetry_add(telemetry, METRIC_NONFINITE, NULL, losses->skipped);
 }
 
-void report_state(struct telemetry *telemetry, int state, bool connected)
+const struct pipeline_state_name pipeline_state_name[PIPELINE_STATES] = {
+    [STATE_WAITING] = { "waiting", "waiting for brokers" },
+    [STATE_RUNNING] = { "running", "running" },
+    [STATE_PAUSED] = { "paused", "paused" },
+    [STATE_HELD] = { "held", "held" },
+    [STATE_STOPPING] = { "stopping", "stopping" },
+};
+
+void report_state(struct telemetry *telemetry, enum pipeline_state state, bool connected)
 {
-    static const char *const name[] = { "waiting", "running", "paused", "held", "stopping" };
-    for (int i = 0; i < (int)(sizeof name / sizeof *name); i++)
-        telemetry_set(telemetry, METRIC_STATE, &name[i], i == state);
+    for (int i = 0; i < PIPELINE_STATES; i++)
+        telemetry_set(telemetry, METRIC_STATE, &pipeline_state_name[i].label, i == (int)state);
     telemetry_set(telemetry, METRIC_CONNECTED, NULL, connected);
     telemetry_add(telemetry, METRIC_STEPS, NULL, 0);        /* an alert must see also that there was never one */
     telemetry_add(telemetry, METRIC_NONFINITE, NULL, 0);
@@ -48,6 +56,47 @@ void report_topic(struct telemetry *telemetry, const char *topic)
         if (result != DECODE_OK && result != DECODE_EMPTY)
             telemetry_add(telemetry, METRIC_DEAD_LETTERS, TELEMETRY_LABELS(topic, name), 0);
     }
+}
+
+void report_partition(struct telemetry *telemetry, const struct kafka_partition *partition, int64_t next,
+                      const uint64_t counted[DECODE_RESULTS])
+{
+    const char *topic = kafka_partition_topic(partition);
+    for (int result = 0; result < DECODE_RESULTS; result++)
+        if (counted[result])
+            telemetry_add(telemetry, METRIC_EVENTS, TELEMETRY_LABELS(topic, decode_result_name[result]),
+                          (double)counted[result]);
+    int64_t end = kafka_partition_end(partition);
+    char number[16];
+    snprintf(number, sizeof number, "%d", (int)kafka_partition_number(partition));
+    if (end >= 0)
+        telemetry_set(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS(topic, number),
+                      (double)(end - kafka_partition_commit_offset(partition, next)));
+    telemetry_set(telemetry, METRIC_TRANSACTION_HELD, TELEMETRY_LABELS(topic, number),
+                  (double)kafka_partition_held(partition));
+}
+
+void report_join(struct telemetry *telemetry, const struct join_counts *join, struct join_held undecided,
+                 size_t pending, int64_t clock)
+{
+    for (int result = 0; result < JOIN_RESULTS; result++)
+        telemetry_set(telemetry, METRIC_JOIN, TELEMETRY_LABELS(join_result_name[result]), (double)join->result[result]);
+    telemetry_set(telemetry, METRIC_JOIN_EVENTS, TELEMETRY_LABELS("impression"), (double)join->impressions);
+    telemetry_set(telemetry, METRIC_JOIN_EVENTS, TELEMETRY_LABELS("click"), (double)join->clicks);
+    telemetry_set(telemetry, METRIC_JOIN_EVENTS, TELEMETRY_LABELS("conversion"), (double)join->conversions);
+    telemetry_set(telemetry, METRIC_JOIN_UNDECIDED, TELEMETRY_LABELS("impression"), (double)undecided.impressions);
+    telemetry_set(telemetry, METRIC_JOIN_UNDECIDED, TELEMETRY_LABELS("click"), (double)undecided.clicks);
+    telemetry_set(telemetry, METRIC_JOIN_FORCED, NULL, (double)join->forced);
+    telemetry_set(telemetry, METRIC_JOIN_PENDING, NULL, (double)pending);
+    if (clock != INT64_MIN) telemetry_set(telemetry, METRIC_EVENT_LAG, NULL, (double)(clock_wall() - clock) / 1000);
+}
+
+void report_full(struct letters *letters, char *text, size_t size)
+{
+    struct letters_view view = letters_view(letters);
+    snprintf(text, size,
+             "%llu dead letters (%zu MiB) are not taken by the brokers (%s): nothing is read until they are",
+             (unsigned long long)view.count, view.bytes >> 20, *view.why ? view.why : "no answer yet");
 }
 
 void report_small_batch(struct small_batches *batches, size_t size)

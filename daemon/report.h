@@ -13,9 +13,17 @@
 void report_step(struct telemetry *telemetry, const struct batch *batch, const struct learner_losses *losses,
                  double seconds);
 
-/* What reading is, by its name in the label: waiting running paused held stopping, in enum pipeline_state's order; and
- * whether the brokers answer. */
-void report_state(struct telemetry *telemetry, int state, bool connected);
+/* What reading is, by its name in the label; and whether the brokers answer. */
+void report_state(struct telemetry *telemetry, enum pipeline_state state, bool connected);
+/* Of a partition that is read: what came of its records since the last call, its lag from `next`, and what an open
+ * transaction holds back. */
+void report_partition(struct telemetry *telemetry, const struct kafka_partition *partition, int64_t next,
+                      const uint64_t counted[DECODE_RESULTS]);
+/* clock: of events, INT64_MIN: none yet. */
+void report_join(struct telemetry *telemetry, const struct join_counts *join, struct join_held undecided,
+                 size_t pending, int64_t clock);
+/* Why nothing is read while the dead letters are full. */
+void report_full(struct letters *letters, char *text, size_t size);
 /* Counters of a topic begin at 0: an alert on an increase would not see the first of something. */
 void report_topic(struct telemetry *telemetry, const char *topic);
 

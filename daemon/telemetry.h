@@ -40,7 +40,7 @@ enum telemetry_metric {
     METRIC_SERVING_VERSION, METRIC_FRESHNESS,               /* freshness_seconds (histogram) */
     METRIC_RELOADS,             /* config_reloads_total{result} */
     METRIC_DEAD_LETTERS,        /* dead_letters_total{topic,reason} */
-    METRIC_DEAD_LETTERS_LOST,
+    METRIC_DEAD_LETTERS_KEPT,
     METRIC_REQUESTS,            /* coldstream-serve: requests_total{code} */
     METRIC_REQUEST_SECONDS, METRIC_SCORES,                  /* histogram; scores_total */
     METRIC_IN_FLIGHT, METRIC_CONNECTIONS, METRIC_CONNECTIONS_CUT,       /* connections_cut_total{reason} */

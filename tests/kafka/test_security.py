@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 
 from harness import BUILD, Broker, Daemon, Tests, ctl, run, until
@@ -146,10 +147,81 @@ def every_acl_is_needed(tests):
         tests.broker.admin("allow", PRINCIPAL[TLS], "read", "topic", topic)
     before = daemon.examples()
     until(lambda: daemon.caught_up(2) and daemon.examples() > before, lambda: f"learned on: {daemon.log_text()[-2000:]}")
-    tests.broker.admin("forbid", PRINCIPAL[TLS], "write", "topic", f"{topics[0]}.dlq")
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
+
+
+def kept(daemon, count, seconds=60):
+    until(lambda: daemon.metrics().get("dead_letters_kept") == count,
+          lambda: f"{count} kept: {daemon.metrics().get('dead_letters_kept')}\n{daemon.log_text()[-3000:]}", seconds)
+
+
+def learn_more(tests, daemon, topics, seed):
+    until(lambda: daemon.ready() is True, lambda: f"{daemon.ready()}\n{daemon.log_text()[-2000:]}")
+    before, cut = daemon.examples(), daemon.status()["snapshot"]["cut"]
+    ctl(*STREAM, "--events", 1000, "--seed", seed, "--start", 1700010000000 + seed * 100000000, "--kafka", tests.broker.address,
+        "--topics", f"{topics[0]},{topics[1]},unused,unused")
+    until(lambda: daemon.caught_up(2) and daemon.examples() > before, lambda: f"learned on: {daemon.log_text()[-2000:]}")
+    until(lambda: daemon.status()["snapshot"]["cut"] > cut, lambda: f"snapshots go on: {daemon.log_text()[-2000:]}")
+
+
+def refused_letters_are_kept(tests):
+    """a dead letter that may not be written: learning and snapshots go on, the letter survives a stop and a kill, and goes once it may"""
+    topics = stream(tests, "kept")
+    dlq = f"{topics[0]}.dlq"
+    allow(tests, TLS, "kept", topics)
+    tests.broker.admin("forbid", PRINCIPAL[TLS], "write", "topic", dlq)
+    daemon = start(tests, "kept", topics, TLS)
+    says(daemon, "dead letters are refused", dlq, "Topic authorization failed", "WRITE")
+    kept(daemon, 1)
+    assert daemon.ready() is True, daemon.ready()
+    assert any(dlq in problem and "authorization" in problem for problem in daemon.status()["problems"]), daemon.status()["problems"]
+    learn_more(tests, daemon, topics, 2)
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
+    daemon = start(tests, "kept", topics, TLS)
+    kept(daemon, 1)
     tests.broker.produce(topics[0], 0, [b"no JSON either"])
-    says(daemon, "uthorization", f"{topics[0]}.dlq")
-    daemon.stop()
+    kept(daemon, 2)
+    learn_more(tests, daemon, topics, 3)
+    daemon.stop(signal.SIGKILL)
+    daemon = start(tests, "kept", topics, TLS)
+    kept(daemon, 2)
+    tests.broker.admin("allow", PRINCIPAL[TLS], "write", "topic", dlq)
+    says(daemon, "dead letters are taken again", dlq)
+    kept(daemon, 0)
+    learn_more(tests, daemon, topics, 4)
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
+    letters = tests.broker.consume(dlq, "%s|%h\n").decode().splitlines()
+    assert sorted(letter.split("|")[0] for letter in letters) == ["no JSON", "no JSON either"], letters
+    assert all(f"__connect.errors.topic={topics[0]}," in letter and "coldstream.reason=not_json" in letter for letter in letters), letters
+    daemon = start(tests, "kept", topics, TLS)
+    learn_more(tests, daemon, topics, 5)
+    assert daemon.stop() == 0 and tests.broker.ends(dlq) == [(0, 2)], "once"
+
+
+def reading_waits_for_letters(tests):
+    """no leave to write at all, and more dead letters than are kept: reading is held, saying why; then all are written, and it goes on"""
+    topics = stream(tests, "many", garbage=False)
+    dlq = f"{topics[0]}.dlq"
+    allow(tests, TLS, "many", topics)
+    for topic in topics:
+        tests.broker.admin("forbid", PRINCIPAL[TLS], "write", "topic", f"{topic}.dlq")
+    tests.broker.produce(topics[0], 0, [b"%06d" % i + b"x" * 999990 for i in range(80)], "-X", "message.max.bytes=20000000")
+    daemon = start(tests, "many", topics, TLS)
+    until(lambda: "dead letters" in str(daemon.ready()) and dlq in str(daemon.ready()), lambda: f"{daemon.ready()}\n{daemon.log_text()[-2000:]}")
+    page = daemon.status()
+    assert page["state"] == "held" and 60 < page["dead_letters"]["waiting"] < 80, page["dead_letters"]
+    assert tests.broker.ends(dlq) == [(0, 0)]
+    daemon.stop(signal.SIGKILL)
+    daemon = start(tests, "many", topics, TLS)
+    until(lambda: daemon.ready() not in (True, "") and dlq in daemon.ready(), lambda: f"held again: {daemon.ready()}\n{daemon.log_text()[-2000:]}")
+    for topic in topics:
+        tests.broker.admin("allow", PRINCIPAL[TLS], "write", "topic", f"{topic}.dlq")
+    kept(daemon, 0)
+    learn_more(tests, daemon, topics, 2)
+    assert daemon.ready() is True, daemon.ready()
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
+    numbers = {line[:6] for line in tests.broker.consume(dlq, "%s\n").splitlines()}
+    assert numbers == {b"%06d" % i for i in range(80)}, len(numbers)
 
 
 def what_is_wrong_is_told(tests):
@@ -290,5 +362,5 @@ def files_are_not_for_others(tests):
 
 if __name__ == "__main__":
     os.environ["BROKER_SECURITY"] = "1"
-    Tests().run(scram_is_learned_from, each_listener_is_learned_from, every_acl_is_needed, what_is_wrong_is_told, certificates_are_looked_at, tools_take_references,
-                secrets_are_refused_where_others_read_them, nothing_shows_a_secret, files_are_not_for_others)
+    Tests().run(scram_is_learned_from, each_listener_is_learned_from, every_acl_is_needed, refused_letters_are_kept, reading_waits_for_letters,
+                what_is_wrong_is_told, certificates_are_looked_at, tools_take_references, secrets_are_refused_where_others_read_them, nothing_shows_a_secret, files_are_not_for_others)
