@@ -18,7 +18,7 @@ struct kafka_delta_sink {
     const struct cs_config *config;
     rd_kafka_t *rk;                     /* NULL: none could be made after a fatal error; tried again */
     rd_kafka_resp_err_t refused;        /* the first, since reset. The delta thread's: callbacks run in its polls */
-    bool fits;                          /* the topic was seen to have one partition, since reset */
+    bool fits;                          /* the topic was seen to have one partition, since the last flush */
     atomic_int_fast64_t until;          /* monotonic ms: nothing waits for longer; INT64_MAX: for ever */
 };
 
@@ -86,7 +86,8 @@ static bool told(const struct kafka_delta_sink *sink, struct cs_error *err)
 }
 
 /* Readers take one partition's order for that of the deltas: a topic of more is none of theirs, and not written to. One
- * that is not there yet is left to the brokers, which may make it; what they made is seen at the next delta. */
+ * that is not there yet is left to the brokers, which may make it; what they made is seen at the next record. Asked
+ * before each delta and before its COMMIT, a millisecond each, as a topic may be made anew. */
 static bool topic_fits(struct kafka_delta_sink *sink, struct cs_error *err)
 {
     const char *topic = sink->config->checkpoint.delta_topic;
@@ -128,6 +129,7 @@ static bool send_record(void *self, const void *key, size_t key_size, const void
 static bool flush(void *self, struct cs_error *err)
 {
     struct kafka_delta_sink *sink = self;
+    sink->fits = false;
     while (rd_kafka_flush(sink->rk, LOOK) != RD_KAFKA_RESP_ERR_NO_ERROR)
         if (sink->refused || over(sink)) return told(sink, err);
     return !sink->refused || told(sink, err);

@@ -125,7 +125,7 @@ class Daemon:
     """coldstreamd on a configuration of its own; state stays in the folder between starts."""
 
     def __init__(self, broker, folder, name, impressions, clicks, features=FEATURES, window="2s", batch="size: 64, max_delay: 1s",
-                 properties="", kafka="discover: 1s", snapshot=None, environment=None):
+                 properties="", kafka="discover: 1s", snapshot=None, environment=None, checkpoint="interval: 1h"):
         self.folder = os.path.join(folder, name)
         os.makedirs(self.folder, exist_ok=True)
         self.port, self.process, self.starts, self.name = free_port(), None, 0, name
@@ -148,7 +148,7 @@ join: {{window: {window}}}
 {features}{MODEL}
 batch: {{{batch}}}
 snapshot: {{directory: {self.snapshot}, interval: 200ms}}
-checkpoint: {{directory: {self.checkpoints}, interval: 1h}}
+checkpoint: {{directory: {self.checkpoints}, {checkpoint}}}
 control: {{socket: {self.socket}}}
 http: {{listen: 127.0.0.1:{self.port}}}
 compute: {{threads: 1, seed: 7}}
@@ -255,6 +255,47 @@ compute: {{threads: 1, seed: 7}}
             return tensors.read()
 
 
+class Scorer:
+    """coldstream-serve on a daemon's versions; `options` as on its command line. What it says is in its log."""
+
+    def __init__(self, broker, folder, name, checkpoints, *options):
+        self.name, self.log, self.port = name, os.path.join(folder, f"{name}.serve.log"), free_port()
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [os.path.join(BUILD, "coldstream-serve"), "--checkpoint", checkpoints, "--listen", f"127.0.0.1:{self.port}", "--poll", "100ms",
+                 "--drain", "10ms", "--kafka-property", f"bootstrap.servers={broker.address}",
+                 "--kafka-property", "reconnect.backoff.max.ms=500", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        until(self.ready, lambda: f"{name} is ready: {self.log_text()[-2000:]}")
+
+    def log_text(self):
+        with open(self.log, errors="replace") as file:
+            return file.read()
+
+    def ask(self, page, body=None):
+        assert self.process.poll() is None, f"{self.name} ended with status {self.process.poll()}: {self.log_text()[-2000:]}"
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{page}", body and json.dumps(body).encode(), timeout=30) as answer:
+            return answer.read().decode()
+
+    def ready(self):
+        try:
+            return self.ask("/readyz") and True
+        except OSError:
+            return False
+
+    def scores(self, request):
+        """The version that answers, and its scores."""
+        answer = json.loads(self.ask("/v1/score", request))
+        return answer["version"], answer["scores"]
+
+    def deltas(self, result):
+        found = re.search(rf'^coldstream_delta_applied_total{{result="{result}"}} (.*)$', self.ask("/metrics"), re.M)
+        return float(found[1]) if found else 0
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(60)
+
+
 class Skip(Exception):
     """A test can't be done here: why."""
 
@@ -285,6 +326,11 @@ class Tests:
         daemon = Daemon(self.broker, self.folder, *arguments, **more)
         self.daemons.append(daemon)
         return daemon
+
+    def scorer(self, name, checkpoints, *options):
+        scorer = Scorer(self.broker, self.folder, name, checkpoints, *options)
+        self.others.append(scorer.process)
+        return scorer
 
     def background(self, *command):
         process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

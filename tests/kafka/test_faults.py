@@ -46,6 +46,7 @@ def make_anew(tests, topic, partitions=1):
         except AssertionError:      # the old one is still on its way out
             return False
     until(created, f"{topic} made anew")
+    until(lambda: len(tests.broker.ends(topic)) == partitions, f"{topic} has its leaders")
 
 
 def learned_and_stopped(tests, name, count=200):
@@ -369,7 +370,94 @@ def wall_clock_may_jump(tests):
     assert daemon.sum("dead_letters_total") == 0 and daemon.stop() == 0
 
 
+ASKED = {"requests": [{"user": {"age": 25, "gender": "f", "city": "c1"}, "behaviors": ["i1", "i2"], "context": {"hour": 3},
+                       "candidates": [{"item_id": "i3", "item": {"category": "k3"}}, {"item_id": "i9"}]}]}
+
+
+def delta_topic_made_anew_is_followed(tests):
+    """the delta topic deleted and made anew under coldstream-serve: what the new one has is served; what is missing is told, and full versions mend it"""
+    names, deltas = topics(tests, "versions"), "versions.deltas"
+    tests.broker.create(f"{deltas}:1")
+    daemon = tests.daemon("versions", *names, checkpoint=f"interval: 1h, delta_topic: {deltas}, delta_interval: 20ms").start()
+    learned = [0]
+
+    def learn(count):
+        """The version of the last delta, once all is in deltas that the broker has."""
+        produce(tests, names, learned[0], learned[0] + count)
+        learned[0] += count
+        until(lambda: os.path.exists(daemon.socket), "the daemon answers")
+        until(lambda: sent(daemon.status()), lambda: f"all is sent: {daemon.status()}")
+        return daemon.status()["deltas"]["version"]
+
+    def sent(status):
+        return status["examples"]["all"] == learned[0] and status["deltas"]["steps"] == status["steps"] and not status["deltas"]["failures_in_row"]
+
+    def serves(version):
+        until(lambda: scorer.scores(ASKED)[0] >= version,
+              lambda: f"version {version} is served, not {scorer.scores(ASKED)[0]}: {scorer.log_text()[-2500:]}")
+
+    def agrees():
+        """What is served is what a full version of the same state says."""
+        served = scorer.scores(ASKED)[1]
+        ctl("publish", "--control", daemon.socket)
+        fresh = tests.scorer(f"fresh{learned[0]}", daemon.checkpoints)
+        assert fresh.scores(ASKED)[1] == served and fresh.stop() == 0
+
+    learn(200)
+    scorer = tests.scorer("follower", daemon.checkpoints, "--delta-topic", deltas)
+    first = scorer.scores(ASKED)[1]
+    serves(learn(200))
+    assert scorer.scores(ASKED)[1] != first and scorer.deltas("applied") > 0
+
+    make_anew(tests, deltas)                    # nothing was sent meanwhile: nothing is missing
+    serves(learn(200))
+    assert scorer.deltas("gap") == 0, scorer.log_text()[-2500:]
+    agrees()
+
+    scorer.process.send_signal(signal.SIGSTOP)  # it misses some: the new topic is filled past where it was
+    ends = tests.broker.ends(deltas)[0][1]
+    learn(100)
+    make_anew(tests, deltas)
+    while tests.broker.ends(deltas)[0][1] <= ends + 10:
+        learn(400)
+    scorer.process.send_signal(signal.SIGCONT)
+    until(lambda: scorer.deltas("gap") > 0, lambda: f"a gap is told: {scorer.log_text()[-2500:]}")
+    ctl("publish", "--control", daemon.socket)
+    until(lambda: scorer.scores(ASKED)[0] == daemon.metrics()["published_version"], lambda: f"the full version: {scorer.log_text()[-2500:]}")
+    serves(learn(100))
+    agrees()
+
+    make_anew(tests, deltas, 3)                 # neither written nor read, until it is made anew once more
+    produce(tests, names, learned[0], learned[0] + 100)
+    learned[0] += 100
+    until(lambda: "it has 3 partitions, allowed is 1" in daemon.status()["deltas"]["error"], lambda: daemon.status()["deltas"])
+    until(lambda: "the delta topic has more than one partition" in scorer.log_text(), lambda: scorer.log_text()[-2500:])
+    assert tests.broker.ends(deltas) == [(0, 0)] * 3, tests.broker.ends(deltas)
+    make_anew(tests, deltas)
+    serves(learn(100))
+    agrees()
+    assert scorer.stop() == 0 and daemon.stop() == 0, daemon.log_text()[-2000:]
+
+
+def wrong_delta_topic_is_told(tests):
+    """coldstream-serve with a topic that nobody made: told with what to look at, not made; full versions are served"""
+    names, daemon = learned_and_stopped(tests, "nobody")
+    daemon.start()
+    until(lambda: daemon.ready() is True, "the daemon reads")
+    ctl("publish", "--control", daemon.socket)
+    scorer = tests.scorer("mistaken", daemon.checkpoints, "--delta-topic", "nobody.detlas")
+    until(lambda: "deltas can't be read" in scorer.log_text(), lambda: scorer.log_text())
+    line = next(line for line in scorer.log_text().splitlines() if "deltas can't be read" in line)
+    assert "topic=nobody.detlas" in line and "checkpoint.delta_topic" in line, line
+    version = scorer.scores(ASKED)[0]
+    ctl("publish", "--control", daemon.socket)
+    until(lambda: scorer.scores(ASKED)[0] > version, "the next full version")
+    assert b"nobody.detlas" not in run("kcat", "-L", "-b", tests.broker.address).stdout, "it was not made by asking"
+    assert scorer.stop() == 0 and daemon.stop() == 0
+
+
 if __name__ == "__main__":
     Tests().run(topic_made_anew_is_noticed, shorter_topic_is_noticed, deleted_last_record_is_a_warning, topic_made_anew_while_running,
                 aborted_transactions_are_not_learned, grown_topics_are_read_whole, long_absence_is_waited_out, poison_hurts_nobody,
-                standby_takes_over, owner_that_stops_hands_over, flood_is_bounded, wall_clock_may_jump)
+                standby_takes_over, owner_that_stops_hands_over, flood_is_bounded, wall_clock_may_jump,
+                delta_topic_made_anew_is_followed, wrong_delta_topic_is_told)
