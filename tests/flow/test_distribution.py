@@ -2,7 +2,7 @@
 """Checkpoints on their way to a serving machine, as docs/distribution.md has it: pulled while they are published, by rsync, from a
 shared directory, and from an object store's copy tool. A reader of the copy scores all the while and never sees half a version.
 Then coldstream-serve on a socket that systemd hands over. usage: test_distribution.py BUILD"""
-import json, os, re, shutil, socket, subprocess, sys, tempfile, threading, urllib.request
+import contextlib, json, os, re, shutil, socket, subprocess, sys, tempfile, threading, urllib.request
 
 build = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build")
 root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -10,6 +10,7 @@ env = dict(os.environ, PATH=build + ":" + os.environ["PATH"])
 fetch = os.path.join(root, "tools/coldstream-fetch")
 work = tempfile.mkdtemp(prefix="coldstream-distribution-")
 published, copies = os.path.join(work, "published"), os.path.join(work, "copies")
+store = os.path.join(work, "store")
 config, events = os.path.join(work, "c.yaml"), os.path.join(work, "events.jsonl")
 REQUEST = json.dumps({"requests": [{"user_id": "u1", "user": {"age": 30}, "behaviors": ["i1"], "item_id": "i2"}]}).encode()
 failures = 0
@@ -52,6 +53,102 @@ def score(port):
 def end(process):
     process.terminate()
     return process.wait(60)
+
+
+def mark(version, name, on=True):
+    """As daemon/versions.c leaves a mark of the publisher's."""
+    path = f"{published}/{version}/{name}"
+    if on:
+        with open(path, "w") as file:
+            file.write("rolled back\n")
+    elif os.path.exists(path):
+        os.remove(path)
+
+
+def repoint(directory, version):
+    os.symlink(version, directory + "/new")
+    os.rename(directory + "/new", directory + "/current")
+
+
+def roll_back(frm, to):
+    """In the daemon's order: the marks are there before current moves."""
+    mark(to, "frozen")
+    mark(to, "withdrawn", False)
+    mark(frm, "withdrawn")
+    repoint(published, to)
+
+
+def rolled_back(name, source, *options, marks=("frozen", "withdrawn")):
+    """What is decided about versions after they were pulled comes too, and goes again."""
+    target, (older, newer) = os.path.join(copies, name), (publish(30), publish(31))
+    os.makedirs(target)
+    repoint(published, older)
+    pull(*options, source(), target)
+    repoint(published, newer)
+    done = pull(*options, source(), target)
+    check(done.stdout.strip() == newer and {older, newer} <= set(os.listdir(target)), f"{name}: both versions are there", done)
+    roll_back(newer, older)
+    done = pull(*options, source(), target)
+    check(done.returncode == 0 and os.readlink(target + "/current") == older, f"{name}: the rollback comes", done)
+    check(os.path.exists(f"{target}/{older}/frozen"), f"{name}: what was rolled back to is marked: no delta goes over it", os.listdir(f"{target}/{older}"))
+    if "withdrawn" in marks:
+        check(os.path.exists(f"{target}/{newer}/withdrawn"), f"{name}: what was rolled back from is marked", os.listdir(f"{target}/{newer}"))
+    mark(older, "frozen", False)
+    mark(newer, "withdrawn", False)
+    done = pull(*options, source(), target)
+    check(done.returncode == 0 and not done.stdout, f"{name}: nothing new, and no word", done)
+    left = [mark for version in (older, newer) for mark in ("frozen", "withdrawn") if os.path.exists(f"{target}/{version}/{mark}")]
+    check(not left, f"{name}: marks that were taken away go", left)
+    repoint(published, newer)
+
+
+def rolled_back_meanwhile(name, source, wrapped, *options):
+    """A version that is withdrawn while it is copied never becomes current. wrapped(command): in which `command` runs at each copy."""
+    target, (older, newer) = os.path.join(copies, name), (publish(40), publish(41))
+    os.makedirs(target)
+    repoint(published, older)
+    pull(*options, source(), target)
+    repoint(published, newer)
+    source()
+    hook = os.path.join(work, "hook.py")
+    with open(hook, "w") as file:
+        file.write(f"import os\n"
+                   f"for path in {[f'{published}/{older}/frozen', f'{published}/{newer}/withdrawn']!r}: open(path, 'w').close()\n"
+                   f"os.path.exists({published + '/new'!r}) or os.symlink({older!r}, {published + '/new'!r})\n"
+                   f"os.rename({published + '/new'!r}, {published + '/current'!r})\n"
+                   f"os.path.exists({store!r}) and open({store + '/current'!r}, 'w').write('{older} frozen\\n')\n")
+    with wrapped(f"{sys.executable} {hook}") as more:
+        done = pull(*options, *more, store if more else source(), target)
+    check(done.returncode == 1 and "rolled back from" in done.stderr, f"{name}: what is rolled back from while it is copied is refused", done)
+    check(os.readlink(target + "/current") == older and not os.path.exists(f"{target}/{newer}"), f"{name}: and is not there", os.listdir(target))
+    done = pull(*options, source(), target)
+    check(done.returncode == 0 and os.path.exists(f"{target}/{older}/frozen"), f"{name}: the next pull is fine", done)
+    mark(older, "frozen", False)
+    mark(newer, "withdrawn", False)
+    repoint(published, newer)
+
+
+@contextlib.contextmanager
+def slow_cp(command):
+    """A cp first in PATH that runs the command before it copies a whole version."""
+    folder = os.path.join(work, "bin")
+    os.makedirs(folder)
+    with open(folder + "/cp", "w") as file:
+        file.write(f'#!/bin/sh\n[ "$1" != -r ] || {command}\nexec {shutil.which("cp")} "$@"\n')
+    os.chmod(folder + "/cp", 0o755)
+    path, env["PATH"] = env["PATH"], folder + ":" + env["PATH"]
+    yield ()
+    env["PATH"] = path
+
+
+@contextlib.contextmanager
+def slow_store(command):
+    """A copy tool that runs the command before it brings data."""
+    tool = os.path.join(work, "tool")
+    with open(tool, "w") as file:
+        file.write(f'#!/bin/sh\ncase $1 in */data.mdb) {command} ;; esac\nexec cp "$@"\n')
+    os.chmod(tool, 0o755)
+    yield ("--copy", tool)
 
 
 def pulled_while_published(name, source, *options):
@@ -119,8 +216,6 @@ try:
     pulled_while_published("rsync", lambda: "there:" + published)
 
     # An object store: data and manifest go up first, then the object `current`.
-    store = os.path.join(work, "store")
-
     def upload():
         version = os.readlink(published + "/current")
         os.makedirs(f"{store}/{version}", exist_ok=True)
@@ -128,11 +223,21 @@ try:
             shutil.copy(f"{published}/{version}/{name}", f"{store}/{version}/{name}.new")
             os.rename(f"{store}/{version}/{name}.new", f"{store}/{version}/{name}")
         with open(store + "/current.new", "w") as file:
-            file.write(version + "\n")
+            file.write(version + (" frozen" if os.path.exists(f"{published}/{version}/frozen") else "") + "\n")
         os.rename(store + "/current.new", store + "/current")
         return store
 
     target = pulled_while_published("store", upload, "--copy", "cp")
+
+    rolled_back("shared-back", lambda: published)
+    rolled_back("rsync-back", lambda: "there:" + published)
+    rolled_back("store-back", upload, "--copy", "cp", marks=("frozen",))
+    rolled_back_meanwhile("shared-meanwhile", lambda: published, slow_cp)
+    rolled_back_meanwhile("store-meanwhile", upload, slow_store, "--copy", "cp")
+    with open(store + "/current", "a") as file:
+        file.write("thawed\n")
+    done = pull("--copy", "cp", store, target)
+    check(done.returncode == 1 and '"thawed"' in done.stderr, "a mark that nobody knows is not passed over", done)
 
     # What is damaged on its way is not used, and what was there before goes on.
     before = os.readlink(target + "/current")
