@@ -157,7 +157,8 @@ static void deltas_alone_lead_to_the_full_checkpoints_scores(void **unused)
     assert_int_equal(info.count[COLDSTREAM_DELTA_GAP] + info.count[COLDSTREAM_DELTA_DAMAGED], 0);
     serve_deltas_measure(reader.deltas);
     char *text = telemetry_text(reader.telemetry);
-    assert_non_null(strstr(text, "coldstream_delta_applied_total{result=\"applied\"}"));
+    assert_non_null(strstr(text, "coldstream_delta_applied_total{result=\"applied\"} "));
+    assert_null(strstr(text, "coldstream_delta_applied_total{result=\"applied\"} 0\n"));
     assert_non_null(strstr(text, "coldstream_delta_lag 0\n"));
     assert_non_null(strstr(text, "coldstream_freshness_seconds_count"));
     free(text);
