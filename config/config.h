@@ -124,7 +124,8 @@ void config_compare(const struct cs_config *running, const struct cs_config *wan
                     void *self);
 
 /* From the table. Written to a file or a terminal by the caller; malloc'd. */
-char *config_sample(void);      /* commented YAML, valid as it stands */
+/* Commented YAML, valid as it stands: every setting, or only those that every installation must write itself. */
+char *config_sample(bool minimal);
 char *config_manual(void);      /* one entry a setting: type, bounds, default, reloadable, doc; Markdown */
 char *config_man(const char *version);          /* the same as the man page coldstream.yaml(5) */
 

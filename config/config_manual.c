@@ -33,22 +33,26 @@ static void write_record_comment(struct pool *pool, FILE *out, int indent, enum 
     }
 }
 
-char *config_sample(void)
+char *config_sample(bool minimal)
 {
     struct pool *pool = pool_create();
     char *text = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     if (!out) abort();
-    fputs("# Coldstream: every setting with its default. Only features and source must be given; delete what you don't "
-          "change.\n"
-          "# `coldstreamd --check-config` checks a file; `coldstreamctl reload` applies changes of the settings marked "
-          "(live).\n",
+    fputs(minimal ? "# Coldstream: what every installation says itself. All else has a default: `coldstreamctl sample` "
+                    "prints it.\n"
+                    "# `coldstreamctl check-config` checks a file, `coldstreamctl doctor` the machine for it.\n"
+                  : "# Coldstream: every setting with its default. Only features and source must be given; delete what "
+                    "you don't change.\n"
+                    "# `coldstreamd --check-config` checks a file; `coldstreamctl reload` applies changes of the "
+                    "settings marked (live).\n",
           out);
     const char *previous = NULL;
     for (size_t i = 0; i < setting_count; i++) {
         const struct setting *row = &settings[i];
         int depth;
+        if (minimal && !row->own) continue;
         size_t top = strcspn(row->key, ".");
         if (!previous || strncmp(previous, row->key, top + 1) != 0) fputs("\n", out);
         const char *name = open_sections(out, previous, row->key, &depth);

@@ -148,7 +148,7 @@ const struct setting settings[] = {
       .doc = "Memory for records that were read and not yet learned, of all partitions together. A partition gets "
              "64 KiB at least and 16 MiB at most of it, and beyond it what is under way." },
     { .key = "source.kafka.properties", .type = SETTING_PAIRS, AT(source.property), COUNT_AT(source.property_count),
-      .preset = "{}", .secret = true, .sample = "{bootstrap.servers: 127.0.0.1:9092}",
+      .preset = "{}", .secret = true, .own = true, .sample = "{bootstrap.servers: 127.0.0.1:9092}",
       .doc = "librdkafka's own properties, passed on as they are: brokers, TLS, SASL. Secrets as ${VARIABLE}, "
              "file:/path or credential:NAME (systemd's LoadCredential). Refused is what the daemon itself "
              "must decide and what runs code." },
@@ -191,14 +191,14 @@ const struct setting settings[] = {
       .doc = "Users whose clicks are kept. The least recently active leave first." },
 
     { .key = "features.user", .type = SETTING_FEATURES, AT(features), .group = GROUP_USER, .preset = "[]",
-      .model = true,
+      .model = true, .own = true,
       .sample = "[{name: age, bucketize: [18, 25, 35, 45, 55]}, {name: gender}, {name: city, table: city}]",
       .doc = "Attributes of the user, from the event's \"user\". What a new user is known by." },
     { .key = "features.context", .type = SETTING_FEATURES, AT(features), .group = GROUP_CONTEXT, .preset = "[]",
-      .model = true, .sample = "[{name: hour}]",
+      .model = true, .own = true, .sample = "[{name: hour}]",
       .doc = "Features of the request, from the event's \"context\"." },
     { .key = "features.item", .type = SETTING_FEATURES, AT(features), .group = GROUP_ITEM, .preset = "[]",
-      .model = true, .sample = "[{name: item_id, table: item}, {name: category}]",
+      .model = true, .own = true, .sample = "[{name: item_id, table: item}, {name: category}]",
       .doc = "Features of the item, from the event's \"item\". item_id is the event's own item id." },
     { .key = "features.behavior.table", .type = SETTING_NAME, AT(features.behavior_table), TABLE_NAME,
       .preset = "item", .model = true,

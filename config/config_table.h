@@ -45,6 +45,7 @@ struct setting {
     size_t least, most;     /* how many widths */
     int group;              /* of SETTING_FEATURES */
     const char *sample;     /* in the sample, where the default can't stand as it is */
+    bool own;               /* every installation's own: in the minimal sample */
     const char *doc;
 };
 

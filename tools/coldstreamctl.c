@@ -113,7 +113,8 @@ const struct ctl_verb ctl_verb_table[] = {
       .run = ctl_sample,
       .brief = "a configuration",
       .doc = "Print a configuration with every setting, its default and what it does.",
-      .example = "coldstreamctl sample > coldstream.yaml\n" },
+      .example = "coldstreamctl sample > coldstream.yaml\n"
+                 "coldstreamctl sample --minimal > new.yaml && coldstreamctl check-config new.yaml\n" },
     { .name = "manual",
       .group = files,
       .positions = "[PAGE]",

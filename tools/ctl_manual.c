@@ -9,6 +9,7 @@
 #include "tools/ctl_verbs.h"
 
 const struct program_option ctl_sample_options[] = {
+    { "minimal", 'm', NULL, "only what has no default that could be right for you", false },
     { NULL, 0, NULL, NULL, false },
 };
 const struct program_option ctl_manual_options[] = {
@@ -25,8 +26,7 @@ static int print(char *text)
 
 int ctl_sample(const struct ctl_arguments *arguments)
 {
-    (void)arguments;
-    return print(config_sample());
+    return print(config_sample(ctl_flag(arguments, "minimal")));
 }
 
 /* ---- the programs' pages ---- */

@@ -654,7 +654,7 @@ static void a_reload_says_what_can_change(void **state)
 static void the_sample_is_valid_and_changes_nothing(void **state)
 {
     (void)state;
-    char *sample = config_sample();
+    char *sample = config_sample(false);
     struct changes changes = { 0 };
     struct cs_config *config = must_parse(sample, CONFIG_FOR_DAEMON);
     struct cs_config *plain = must_parse(SOURCE "features: {user: [{name: age, bucketize: [18, 25, 35, 45, 55]}, "
@@ -668,6 +668,38 @@ static void the_sample_is_valid_and_changes_nothing(void **state)
     for (const char *line = sample; *line; line += strcspn(line, "\n") + 1) assert_true(strcspn(line, "\n") <= 120);
     config_destroy(plain);
     config_destroy(config);
+    free(sample);
+}
+
+/* What is in it has to be, and what is not need not: without any one of source and features it is refused. */
+static void the_minimal_sample_is_all_that_must_be_given(void **state)
+{
+    (void)state;
+    char *sample = config_sample(true), *all = config_sample(false);
+    struct changes changes = { 0 };
+    struct config_problems problems = { 0 };
+    struct cs_config *config = must_parse(sample, CONFIG_FOR_DAEMON), *whole = must_parse(all, CONFIG_FOR_DAEMON);
+    config_compare(whole, config, note_change, &changes);
+    assert_string_equal(changes.text, "embedding.tables: {item: {}} -> {} (restart)\n");
+    const char *features = strstr(sample, "\nfeatures:");
+    assert_non_null(features);
+    assert_null(config_parse("test", features, strlen(features), CONFIG_FOR_DAEMON, &problems));
+    assert_non_null(strstr(problems.problem[0].text, "source: missing"));
+    config_problems_release(&problems);
+    assert_null(config_parse("test", sample, (size_t)(features - sample), CONFIG_FOR_DAEMON, &problems));
+    assert_non_null(strstr(problems.problem[0].text, "features: missing"));
+    config_problems_release(&problems);
+    size_t lines = 0, comments = 0;
+    for (const char *line = sample; *line; line += strcspn(line, "\n") + 1) {
+        assert_true(strcspn(line, "\n") <= 120);
+        lines++;
+        comments += line[strspn(line, " ")] == '#';
+    }
+    assert_in_range(lines, 10, 40);
+    assert_true(comments > 6);
+    config_destroy(whole);
+    config_destroy(config);
+    free(all);
     free(sample);
 }
 
@@ -699,6 +731,7 @@ int main(void)
         cmocka_unit_test(it_is_said_which_differences_can_be_migrated),
         cmocka_unit_test(a_reload_says_what_can_change),
         cmocka_unit_test(the_sample_is_valid_and_changes_nothing),
+        cmocka_unit_test(the_minimal_sample_is_all_that_must_be_given),
         cmocka_unit_test(the_manual_has_every_setting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
