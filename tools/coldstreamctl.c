@@ -16,6 +16,7 @@ const struct ctl_verb ctl_verb_table[] = {
       .brief = "what it is doing",
       .doc = "What the daemon is doing, at a glance.",
       .example = "coldstreamctl status --watch 5\n"
+                 "coldstreamctl status --instance second\n"
                  "coldstreamctl status --json | jq .join\n" },
     { .name = "snapshot",
       .group = running,

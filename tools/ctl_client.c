@@ -1,4 +1,6 @@
 /* The verbs that ask a running daemon: one request on its control socket, one answer. */
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,10 +9,13 @@
 #include <jansson.h>
 
 #include "daemon/control.h"
+#include "tools/ctl_instance.h"
 #include "tools/ctl_status.h"
 #include "tools/ctl_verbs.h"
 
-#define SOCKET { "control", 's', "SOCKET", "the daemon's control socket [/run/coldstream/control.sock]", false }
+#define SOCKET \
+    { "control", 's', "SOCKET", "the daemon's control socket [/run/coldstream/control.sock]", false }, \
+    { "instance", 'i', "INSTANCE", "the socket of coldstream@INSTANCE instead", false }
 #define JSON { "json", 'j', NULL, "the daemon's answer as it is, for programs", false }
 const struct program_option ctl_client_options[] = { SOCKET, JSON, { NULL, 0, NULL, NULL, false } };
 #define WATCH { "watch", 'w', "[SECONDS]", "again each so many seconds, until interrupted [2]", false }
@@ -47,10 +52,30 @@ static void print_value(const char *name, const json_t *value, int depth)
     }
 }
 
-static const char *socket_of(const struct ctl_arguments *arguments)
+/* By --control, or by --instance. 0, or the exit code: all has been said. */
+static int find_socket(const struct ctl_arguments *arguments, char path[PATH_MAX])
 {
-    const char *path = ctl_value(arguments, "control");
-    return path ? path : "/run/coldstream/control.sock";
+    const char *socket = ctl_value(arguments, "control"), *instance = ctl_value(arguments, "instance");
+    char *name[CTL_INSTANCES_MAX + 1];
+    struct cs_error err = { 0 };
+
+    snprintf(path, PATH_MAX, "%s", socket ? socket : "/run/coldstream/control.sock");
+    if (!instance) return 0;
+    if (socket) {
+        cs_fail(&err, CS_USAGE, "found --control and --instance, allowed is one of them");
+        return ctl_fail(arguments, &err);
+    }
+    if (!ctl_instance_socket(instance, path, PATH_MAX, &err)) return ctl_fail(arguments, &err);
+    if (access(path, F_OK) == 0 || errno != ENOENT) return 0;
+    cs_fail(&err, CS_FAILED, "no instance %.40s runs: there is no %.80s", instance, path);
+    int code = ctl_fail(arguments, &err);
+    size_t count = ctl_instances(name);
+    fputs(count ? "  those that run:" : "  no instance runs that this user may see", stderr);
+    for (size_t i = 0; i < count; i++) fprintf(stderr, " %s", name[i]);
+    fprintf(stderr, "\n  to start it: systemctl start coldstream@%s (its control.socket is to be that path)\n",
+            instance);
+    ctl_instances_release(name);
+    return code;
 }
 
 /* Where there are several reasons they follow, a line each. */
@@ -74,9 +99,12 @@ static void print_json(const json_t *result)
 int ctl_client(const struct ctl_arguments *arguments)
 {
     struct cs_error err = { 0 };
-    json_t *reasons;
-    json_t *result = control_ask(socket_of(arguments), arguments->verb->name, arguments->position[0], &reasons, &err);
+    char path[PATH_MAX];
+    json_t *reasons, *result;
+    int code = find_socket(arguments, path);
 
+    if (code) return code;
+    result = control_ask(path, arguments->verb->name, arguments->position[0], &reasons, &err);
     if (!result) return fail_with_reasons(arguments, &err, reasons);
     if (ctl_flag(arguments, "json")) print_json(result);
     else if (json_is_object(result) && json_object_size(result) == 0) ctl_say(arguments, "done");
@@ -88,11 +116,14 @@ int ctl_client(const struct ctl_arguments *arguments)
 int ctl_reload(const struct ctl_arguments *arguments)
 {
     struct cs_error err = { 0 };
-    json_t *reasons;
-    json_t *result = control_ask(socket_of(arguments), "reload", NULL, &reasons, &err);
+    json_t *reasons, *result;
     size_t i;
     const json_t *one;
+    char path[PATH_MAX];
+    int code = find_socket(arguments, path);
 
+    if (code) return code;
+    result = control_ask(path, "reload", NULL, &reasons, &err);
     if (!result) return fail_with_reasons(arguments, &err, reasons);
     const json_t *settings = json_object_get(result, "settings");
     if (ctl_flag(arguments, "json")) print_json(result);
@@ -113,11 +144,14 @@ int ctl_status(const struct ctl_arguments *arguments)
     struct cs_error err = { 0 };
     bool watch = ctl_flag(arguments, "watch"), json = ctl_flag(arguments, "json"), terminal = program_rewrites(stdout);
     bool colors = program_colors(stdout);
+    char path[PATH_MAX];
+    int code = find_socket(arguments, path);
 
+    if (code) return code;
     if (watch && *ctl_value(arguments, "watch") && !ctl_count(arguments, "watch", 1, 86400, 2, &seconds, &err))
         return ctl_fail(arguments, &err);
     for (bool first = true;; first = false) {
-        json_t *status = control_request(socket_of(arguments), "status", NULL, &err);
+        json_t *status = control_request(path, "status", NULL, &err);
         if (!status && (!watch || first)) return ctl_fail(arguments, &err);
         if (watch && terminal && !json) printf("\033[H\033[2J");
         else if (!first && !json) putchar('\n');

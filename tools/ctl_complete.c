@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "daemon/log.h"
+#include "tools/ctl_instance.h"
 #include "tools/ctl_verbs.h"
 
 const struct program_option ctl_complete_options[] = {
@@ -16,6 +17,14 @@ static void offer(const char *begun, const char *prefix, const char *word, size_
     char whole[128];
     snprintf(whole, sizeof whole, "%s%.*s", prefix, (int)length, word);
     if (strncmp(whole, begun, strlen(begun)) == 0) printf("%s\t%s\n", whole, doc);
+}
+
+static void offer_instances(const char *begun)
+{
+    char *name[CTL_INSTANCES_MAX + 1];
+    ctl_instances(name);
+    for (size_t i = 0; name[i]; i++) offer(begun, "", name[i], strlen(name[i]), "");
+    ctl_instances_release(name);
 }
 
 /* What a value is called says what it may be: words in lower case are the values, the rest are files or free. */
@@ -36,6 +45,7 @@ static void offer_value(const char *called, const char *begun)
         if (length == 4 && strncmp(at, "PAGE", 4) == 0)
             for (const char *const *page = ctl_manual_pages; *page; page++)
                 offer(begun, "", *page, strlen(*page), "");
+        if (length == 8 && strncmp(at, "INSTANCE", 8) == 0) offer_instances(begun);
         at += length;
         at += strspn(at, "|[] ");
     }

@@ -3,12 +3,13 @@
 
 Both sockets are real ones that speak the protocols from outside: the daemon's libsystemd writes to what a mount namespace
 has put where journald listens. No broker is needed: a daemon that waits for one answers all the same."""
-import json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+import ctypes, fcntl, json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "kafka"))
 import harness  # noqa: E402
 
 BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BUILD", "build"))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DAEMON, CTL = f"{BUILD}/coldstreamd", f"{BUILD}/coldstreamctl"
 WAIT = 60
 CONFIG = """
@@ -77,9 +78,9 @@ class World:
             file.write(CONFIG + f"snapshot: {{directory: {self.folder}/snapshot}}\ncheckpoint: {{directory: {self.folder}/checkpoints}}\n"
                        f"control: {{socket: {self.control}}}\nhttp: {{listen: \"\"}}\n" + more)
 
-    def start(self, environment=(), stderr=None, options=()):
+    def start(self, environment=(), stderr=None, options=(), **more):
         self.process = subprocess.Popen([DAEMON, "-c", self.file, *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=stderr or open(f"{self.folder}/log", "a"), env=dict(os.environ, SECRET=SECRET, **dict(environment)))
+                                        stderr=stderr or open(f"{self.folder}/log", "a"), env=dict(os.environ, SECRET=SECRET, **dict(environment)), **more)
         until(lambda: self.ctl("status", check=False).returncode == 0, "an answer")
 
     def ctl(self, *words, check=True):
@@ -246,16 +247,72 @@ def journal_gets_fields(world):
         assert refused["MESSAGE_ID"] == known, (refused["MESSAGE_ID"], known)
 
 
+def instances_by_name(world):
+    """--instance NAME is the socket that coldstream@NAME's unit makes; where there is none it is said which there are, and what to do"""
+    def ask(*words):
+        return subprocess.run([CTL, *words], capture_output=True, text=True, timeout=WAIT, check=False)
+
+    unit = open(f"{ROOT}/systemd/units.sh").read()
+    assert "/run/coldstream-%i/control.sock" in unit, "the units put it elsewhere"
+    none = ask("status", "--instance", "one")
+    assert none.returncode == 1 and "no instance one runs: there is no /run/coldstream-one/control.sock" in none.stderr, none
+    assert "no instance runs that this user may see" in none.stderr and "systemctl start coldstream@one" in none.stderr, none
+    os.mkdir("/run/coldstream-one")
+    world.control = "/run/coldstream-one/control.sock"
+    world.configure()
+    world.start()
+    assert json.loads(ask("status", "-i", "one", "--json").stdout)["state"] == world.status()["state"]
+    assert ask("pause", "--instance=one").returncode == 0
+    until(lambda: world.status()["state"] == "paused", "the pause")
+    assert ask("reload", "--instance", "one").returncode == 0
+    other = ask("reload", "--instance", "two")
+    assert other.returncode == 1 and "those that run: one\n" in other.stderr and "systemctl start coldstream@two" in other.stderr, other
+    assert ask("complete", "coldstreamctl", "status", "--instance", "").stdout == "one\t\n"
+    for words in (["-i", "../one"], ["-i", ""], ["-i", "one", "-s", world.control], ["-i", "x" * 4096]):
+        wrong = ask("status", *words)
+        assert wrong.returncode == 2 and wrong.stdout == "" and "allowed is" in wrong.stderr or "longer than" in wrong.stderr, wrong
+    world.stop()
+    assert ask("status", "-i", "one").returncode == 1
+
+
+def private_network():
+    """In a child: ports that nobody else on this machine has."""
+    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):       # CLONE_NEWNET
+        raise OSError(ctypes.get_errno(), "unshare")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x41))        # SIOCSIFFLAGS: up, running
+
+
+def minimal_sample_starts_a_daemon(world):
+    """`sample --minimal`, as it is printed: checked without a complaint, and a daemon runs with it in its usual places"""
+    text = subprocess.run([CTL, "sample", "--minimal"], capture_output=True, text=True, timeout=WAIT, check=True).stdout
+    with open(world.file, "w") as file:
+        file.write(text)
+    checked = subprocess.run([CTL, "check-config", world.file], capture_output=True, text=True, timeout=WAIT, check=False)
+    assert checked.returncode == 0 and "no problems" in checked.stderr, checked
+    subprocess.run(["mount", "-t", "tmpfs", "none", "/var/lib"], check=True)       # of this process's own namespace, as /run is
+    for folder in ("/run/coldstream", "/var/lib/coldstream"):
+        os.mkdir(folder)
+    world.control = "/run/coldstream/control.sock"
+    world.start(preexec_fn=private_network)
+    asked = subprocess.run([CTL, "status", "--json"], capture_output=True, text=True, timeout=WAIT, check=True)     # where it looks by itself
+    assert json.loads(asked.stdout)["state"].startswith("waiting for"), asked.stdout
+    world.stop()
+    assert os.path.exists("/var/lib/coldstream/snapshot/data.mdb"), os.listdir("/var/lib/coldstream")
+    subprocess.run(["umount", "/var/lib"], check=True)
+
+
 def main():
     tests = [systemd_is_told, nobody_reads_what_systemd_is_told, reload_tells_and_refuses,
-             status_at_a_glance, journal_gets_fields]
+             status_at_a_glance, journal_gets_fields, instances_by_name, minimal_sample_starts_a_daemon]
+    in_private = journal_gets_fields, instances_by_name, minimal_sample_starts_a_daemon
     private = os.environ.get("PRIVATE_RUN") == "yes"
     failed = 0
     for number, test in enumerate(tests, 1):
         world = World()
 
         def one():
-            if test is journal_gets_fields and not private:
+            if test in in_private and not private:
                 raise harness.Skip("no mount namespace of our own: not root")
             test(world)
 
