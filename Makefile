@@ -228,6 +228,15 @@ install: all units man ## into $(DESTDIR)$(PREFIX)
 	install -m 644 docs/alerts/*.md $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs/alerts
 	install -m 644 tools/monitoring/alerts.yaml tools/monitoring/dashboard.json $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
 
+# What install would put is what goes: one list. Of folders only those that are ours alone, and only where nothing else lies in them.
+staged = $(BUILD)/uninstall
+uninstall: ## takes away what install put (same DESTDIR, PREFIX, LIBDIR, UNITDIR); configuration, state and users stay
+	rm -rf $(staged)
+	+@$(MAKE) --no-print-directory -s install DESTDIR=$(abspath $(staged))
+	cd $(staged) && find . ! -type d -print0 | (cd '$(DESTDIR)/' && xargs -0 rm -fv)
+	cd $(staged) && find . -depth -type d -path '*/coldstream*' -print0 | (cd '$(DESTDIR)/' && xargs -0 sh -c 'for d; do [ ! -d "$$d" ] || rmdir --ignore-fail-on-non-empty "$$d" || exit 1; done' sh)
+	rm -rf $(staged)
+
 # dpkg-buildpackage wants debian/ at the top of the tree: of a copy of what is tracked, or of all where git does not know the tree.
 debs = $(BUILD)/deb
 deb: ## Debian packages, into build/deb
@@ -245,7 +254,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 18
 
 .PHONY: all build setup test run-test test-programs unit torture run-torture sanitize sanitized run-asan run-tsan fuzz fuzzers run-fuzzers check-layers check-style wrap \
-    bench demo demo-movielens helpers units man install deb clean help force
+    bench demo demo-movielens helpers units man install uninstall deb clean help force
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -path $(BUILD)/deb -prune -o -name '*.d' -type f -print 2>/dev/null)

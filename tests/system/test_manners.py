@@ -232,7 +232,7 @@ def man_pages(folder):
     if not shutil.which("man") or not shutil.which("groff"):
         return "no man or groff here"
     if not os.path.isdir(f"{BUILD}/man"):       # `make test` has made them
-        made = run("make", "--no-print-directory", f"BUILD={BUILD}", "man", cwd=ROOT)
+        made = run("make", "--no-print-directory", f"BUILD={os.path.relpath(BUILD, ROOT)}", "man", cwd=ROOT)
         assert made.returncode == 0, made
     pages = sorted(os.listdir(f"{BUILD}/man"))
     assert pages == sorted(["coldstreamctl.1", "coldstream-fetch.1", "libcoldstream.3", "coldstream.yaml.5", "coldstream-checkpoint.5",
