@@ -13,7 +13,7 @@ packages() {
     fuzz)  echo clang llvm libclang-rt-14-dev ;;
     kafka) echo openjdk-17-jre-headless maven kcat openssl ;;
     data)  echo python3 python3-pip python3-venv unzip ;;
-    package) echo build-essential dpkg-dev debhelper lintian fakeroot man-db libopenblas0 ;;
+    package) echo build-essential dpkg-dev debhelper lintian fakeroot man-db zsh libopenblas0 ;;
     browser) echo chromium ;;
     *)     echo "setup.sh: unknown group $1: one of build test library fuzz kafka data package browser" >&2; exit 2 ;;
     esac
