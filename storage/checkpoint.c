@@ -421,7 +421,8 @@ static bool seal_data(struct checkpoint_writer *writer, struct cs_error *err)
     if (!join(path, writer->temporary, "data.mdb", err)) return false;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fsync(fd)) cs_fail_errno(err, errno, "flushing %s", path);
-    else ok = checkpoint_sha256(fd, &writer->size, writer->sha256) || cs_fail_errno(err, errno, "reading %s", path);
+    else ok = checkpoint_sha256(fd, NULL, &writer->size, writer->sha256) ||
+              cs_fail_errno(err, errno, "reading %s", path);
     if (fd >= 0) close(fd);
     return ok;
 }

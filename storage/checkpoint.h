@@ -10,6 +10,7 @@
 #define STORAGE_CHECKPOINT_H
 
 #include "core/state.h"
+#include "storage/watch.h"
 
 struct checkpoint_writer;
 struct checkpoint_writer *checkpoint_begin(const char *directory, struct cs_error *err);
@@ -53,6 +54,8 @@ bool checkpoint_is_marked(const char *directory, uint64_t version, const char *m
  * of versions (then `current` is followed once). Checks size, structure and (verify) sha256 before anything is read. */
 struct checkpoint;
 struct checkpoint *checkpoint_open(const char *path, bool verify, struct cs_error *err);
+/* With verify; watch is told of what of data.mdb has been hashed. */
+struct checkpoint *checkpoint_open_watched(const char *path, const struct storage_watch *watch, struct cs_error *err);
 void checkpoint_close(struct checkpoint *checkpoint);
 uint64_t checkpoint_version(const struct checkpoint *checkpoint);
 const char *checkpoint_manifest(const struct checkpoint *checkpoint);          /* the JSON text */

@@ -5,11 +5,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "storage/watch.h"
+
 enum { CHECKPOINT_DIGITS = 20 };
 
 /* A version's directory name: twenty decimal digits, more than zero. */
 bool checkpoint_version_parse(const char *name, uint64_t *version);
 /* Of the whole file from its beginning; text: 64 hexadecimal digits. False with errno. */
-bool checkpoint_sha256(int fd, uint64_t *size, char text[65]);
+bool checkpoint_sha256(int fd, const struct storage_watch *watch, uint64_t *size, char text[65]);
 
 #endif

@@ -45,7 +45,7 @@ struct checkpoint {
     size_t meta_count, tensor_count, table_count;
 };
 
-bool checkpoint_sha256(int fd, uint64_t *size, char text[65])
+bool checkpoint_sha256(int fd, const struct storage_watch *watch, uint64_t *size, char text[65])
 {
     enum { PIECE = 1 << 18 };
     unsigned char digest[EVP_MAX_MD_SIZE], *piece = malloc(PIECE);
@@ -58,6 +58,7 @@ bool checkpoint_sha256(int fd, uint64_t *size, char text[65])
     while ((got = pread(fd, piece, PIECE, (off_t)*size)) > 0) {
         EVP_DigestUpdate(hash, piece, (size_t)got);
         *size += (uint64_t)got;
+        watch_tell(watch, (uint64_t)got);
     }
     int number = errno;
     EVP_DigestFinal_ex(hash, digest, &length);
@@ -109,7 +110,7 @@ static bool map_file(struct checkpoint *checkpoint, int fd, size_t size, const c
 
 /* What the manifest says of the file, against the file itself. */
 static bool check_data(struct checkpoint *checkpoint, const json_t *manifest, const char *path, bool verify,
-                       struct cs_error *err)
+                       const struct storage_watch *watch, struct cs_error *err)
 {
     json_t *size = json_object_get(manifest, "size");
     const char *expected = json_string_value(json_object_get(manifest, "sha256"));
@@ -137,7 +138,7 @@ static bool check_data(struct checkpoint *checkpoint, const json_t *manifest, co
     } else if (status.st_size != json_integer_value(size)) {
         cs_fail(err, CS_REFUSED, "%s has %" PRId64 " bytes, its manifest says %" PRId64, path, (int64_t)status.st_size,
                 (int64_t)json_integer_value(size));
-    } else if (verify && !checkpoint_sha256(fd, &there, digest)) {
+    } else if (verify && !checkpoint_sha256(fd, watch, &there, digest)) {
         cs_fail_errno(err, errno, "reading %s", path);
     } else if (verify && strcmp(digest, expected)) {
         cs_fail(err, CS_REFUSED, "%s is damaged: its SHA-256 is not the manifest's", path);
@@ -223,7 +224,8 @@ static bool index_all(struct checkpoint *checkpoint, struct cs_error *err)
     return true;
 }
 
-struct checkpoint *checkpoint_open(const char *path, bool verify, struct cs_error *err)
+static struct checkpoint *open_version(const char *path, bool verify, const struct storage_watch *watch,
+                                       struct cs_error *err)
 {
     struct checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
     char file[PATH_MAX];
@@ -250,7 +252,7 @@ struct checkpoint *checkpoint_open(const char *path, bool verify, struct cs_erro
         goto out;
     }
     snprintf(file, sizeof file, "%s/data.mdb", checkpoint->directory);
-    if (!check_data(checkpoint, manifest, file, verify, err)) goto out;
+    if (!check_data(checkpoint, manifest, file, verify, watch, err)) goto out;
     if (!(checkpoint->env = environment_open_file(file, DATABASES_MAX, err))) goto out;
     ok = index_all(checkpoint, err);
 out:
@@ -258,6 +260,16 @@ out:
     if (ok) return checkpoint;
     checkpoint_close(checkpoint);
     return NULL;
+}
+
+struct checkpoint *checkpoint_open(const char *path, bool verify, struct cs_error *err)
+{
+    return open_version(path, verify, NULL, err);
+}
+
+struct checkpoint *checkpoint_open_watched(const char *path, const struct storage_watch *watch, struct cs_error *err)
+{
+    return open_version(path, true, watch, err);
 }
 
 void checkpoint_close(struct checkpoint *checkpoint)

@@ -334,6 +334,11 @@ const char *snapshot_directory(const struct snapshot_store *store)
     return store->directory;
 }
 
+void snapshot_watch(struct snapshot_store *store, const struct storage_watch *watch)
+{
+    store->watch = watch;
+}
+
 void snapshot_set_pace(struct snapshot_store *store, double share)
 {
     pthread_mutex_lock(&store->mutex);

@@ -25,6 +25,7 @@
 #define STORAGE_SNAPSHOT_H
 
 #include "core/state.h"
+#include "storage/watch.h"
 
 struct snapshot_store;
 struct snapshot_cut;
@@ -50,6 +51,9 @@ void snapshot_set_pace(struct snapshot_store *store, double share);
 /* Memory for copies of this many bytes of tensors, for the store's life: without it the first cuts wait for fresh
  * pages. Before the first cut. False: there is no such memory, and cuts take what they need as they need it. */
 bool snapshot_reserve(struct snapshot_store *store, size_t tensor_bytes);
+
+/* Told of what commits write, from then on; it outlives them. For tools: a daemon's learner does not wait. */
+void snapshot_watch(struct snapshot_store *store, const struct storage_watch *watch);
 
 struct snapshot_stats {
     uint64_t cut;               /* number of the newest, 0: none; rising by one */
@@ -81,6 +85,9 @@ struct snapshot_view *snapshot_view_open(struct snapshot_store *store, struct cs
 /* The same for tools, without the lock, on a directory that may be in use. */
 struct snapshot_view *snapshot_view_open_directory(const char *directory, struct cs_error *err);
 void snapshot_view_close(struct snapshot_view *view);
+/* The bytes of all its blocks: what one reading of all goes over at most. watch is told of each block that is read. */
+uint64_t snapshot_view_bytes(const struct snapshot_view *view);
+void snapshot_view_watch(struct snapshot_view *view, const struct storage_watch *watch);
 /* get's bytes live until the view closes, each's until its callback returns. */
 struct state_reader *snapshot_reader(struct snapshot_view *view);
 const char *snapshot_view_meta(struct snapshot_view *view, const char *name);      /* NULL: none */
@@ -94,11 +101,12 @@ bool snapshot_view_sections(struct snapshot_view *view,
                             void *self, struct cs_error *err);
 /* Every stored tensor by name, ascending, data borrowed until the callback returns. */
 bool snapshot_view_tensors(struct snapshot_view *view, tensor_visitor *visit, void *self, struct cs_error *err);
-/* Everything read and its checksum compared, living counts too. progress may be NULL. */
+/* Everything read and its checksum compared, living counts too. records, bytes: may be NULL. */
 bool snapshot_view_verify(struct snapshot_view *view, uint64_t *records, uint64_t *bytes, struct cs_error *err);
 
 /* A compact copy of the newest cut of a directory that may be in use, made under a temporary name beside `to`, read
- * back and verified, then renamed: `to` must not exist. */
-bool snapshot_backup(const char *directory, const char *to, struct cs_error *err);
+ * back and verified, then renamed: `to` must not exist. watch (NULL: nobody) is told of three readings: of what there
+ * is, of the copy, and again of what there is. */
+bool snapshot_backup(const char *directory, const char *to, const struct storage_watch *watch, struct cs_error *err);
 
 #endif

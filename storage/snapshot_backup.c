@@ -41,7 +41,7 @@ static bool load_block(struct source *source)
         for (; source->block < segment->blocks; source->block++) {
             if (!view_block_lives(view, source->section, segment, &segment->block[source->block])) continue;
             source->at = 0;
-            source->loaded = segment_read(segment, source->block, &source->payload, source->err);
+            source->loaded = view_read(view, segment, source->block, &source->payload, source->err);
             if (!source->loaded) *source->failed = true;
             return source->loaded;
         }
@@ -120,6 +120,7 @@ static bool compare(struct snapshot_view *view, const char *directory, struct cs
 {
     uint64_t records, bytes, records_there, bytes_there;
     struct snapshot_view *copy = snapshot_view_open_directory(directory, err);
+    if (copy) copy->watch = view->watch;
     bool ok = copy && snapshot_view_verify(copy, &records_there, &bytes_there, err) &&
               snapshot_view_verify(view, &records, &bytes, err);
     if (ok && (records != records_there || bytes != bytes_there))
@@ -154,7 +155,7 @@ static bool sync_parent(const char *path, struct cs_error *err)
     return environment_sync_directory(dirname(copy), err);
 }
 
-bool snapshot_backup(const char *directory, const char *to, struct cs_error *err)
+bool snapshot_backup(const char *directory, const char *to, const struct storage_watch *watch, struct cs_error *err)
 {
     char temporary[PATH_MAX];
     struct stat status;
@@ -170,6 +171,7 @@ bool snapshot_backup(const char *directory, const char *to, struct cs_error *err
         return cs_fail(err, CS_FAILED, "%s exists: a backup goes to a place of its own, name another or move it", to);
     struct snapshot_view *view = snapshot_view_open_directory(directory, err);
     if (!view) return false;
+    view->watch = watch;
     if (mkdir(temporary, 0750)) {
         environment_fail(err, errno, to, 0, "making the backup's directory");
         goto out;

@@ -19,6 +19,7 @@ struct writing {
     struct bits *given;                 /* by index section: slots that are in this cut already */
     size_t givens;
     uint64_t changed, work_began;       /* ns of this thread's time */
+    uint64_t told;                      /* bytes that the store's watch knows of */
     uint64_t *left;                     /* by index segment: living bytes that nothing in this cut replaces */
     bool *emptied;                      /* by index segment: nothing is to be left */
 
@@ -41,6 +42,9 @@ static void rest(void *self)
 {
     struct writing *writing = self;
     struct snapshot_store *store = writing->store;
+    uint64_t written = segment_writer_bytes(writing->writer);
+    watch_tell(store->watch, written - writing->told);
+    writing->told = written;
     uint64_t worked = clock_ns(CLOCK_THREAD_CPUTIME_ID) - writing->work_began, began = clock_ns(CLOCK_MONOTONIC);
     pthread_mutex_lock(&store->mutex);
     while (store->pace < 1) {

@@ -37,6 +37,7 @@ struct snapshot_store {
     uint64_t credit;                    /* bytes that may be copied: a little less than what changed, ever */
     struct puts owed;                   /* of cuts that failed */
     struct staging *staging;            /* NULL: nothing was reserved */
+    const struct storage_watch *watch;  /* NULL: nobody waits */
 
     pthread_mutex_t mutex;              /* guards what follows */
     pthread_cond_t pace_changed;

@@ -32,6 +32,14 @@ static bool same_section(const struct index_section *section, const struct segme
     return about->is_tensor == section->about.is_tensor && !strcmp(about->name, section->about.name);
 }
 
+bool view_read(const struct snapshot_view *view, const struct segment *segment, size_t block, struct bytes *buffer,
+               struct cs_error *err)
+{
+    if (!segment_read(segment, block, buffer, err)) return false;
+    watch_tell(view->watch, segment->block[block].size);
+    return true;
+}
+
 bool view_block_lives(const struct snapshot_view *view, const struct index_section *section,
                       const struct segment *segment, const struct segment_block *block)
 {
@@ -68,7 +76,7 @@ static bool view_get(struct state_reader *self, const char *name, uint64_t slot,
     for (size_t b = 0; segment && b < segment->blocks; b++) {
         const struct segment_block *block = &segment->block[b];
         if (!same_section(section, segment, block) || !holds(block, (uint32_t)slot)) continue;
-        if (!segment_read(segment, b, &view->buffer, err)) return false;
+        if (!view_read(view, segment, b, &view->buffer, err)) return false;
         const struct state_record *record = NULL;
         for (size_t at = 0; (record = view_next(view, section, segment, &view->buffer, &at)) && record->slot != slot;)
             continue;
@@ -93,7 +101,7 @@ static bool each_record(struct snapshot_view *view, const struct index_section *
         const struct segment *segment = &view->segment[i];
         for (size_t b = 0; b < segment->blocks; b++) {
             if (!view_block_lives(view, section, segment, &segment->block[b])) continue;
-            if (!segment_read(segment, b, &view->buffer, err)) return false;
+            if (!view_read(view, segment, b, &view->buffer, err)) return false;
             const struct state_record *record;
             for (size_t at = 0; (record = view_next(view, section, segment, &view->buffer, &at)); found++)
                 if (!block(argument, record->slot, record + 1, record->size, err)) return false;
@@ -249,6 +257,19 @@ void snapshot_view_close(struct snapshot_view *view)
     free(view);
 }
 
+uint64_t snapshot_view_bytes(const struct snapshot_view *view)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < view->manifest.segments; i++)
+        for (size_t b = 0; b < view->segment[i].blocks; b++) bytes += view->segment[i].block[b].size;
+    return bytes;
+}
+
+void snapshot_view_watch(struct snapshot_view *view, const struct storage_watch *watch)
+{
+    view->watch = watch;
+}
+
 struct state_reader *snapshot_reader(struct snapshot_view *view)
 {
     return &view->reader;
@@ -312,7 +333,7 @@ bool snapshot_view_verify(struct snapshot_view *view, uint64_t *records, uint64_
     uint64_t count = 0, sum = 0;
     for (size_t i = 0; i < view->manifest.segments; i++)
         for (size_t b = 0; b < view->segment[i].blocks; b++)
-            if (!segment_read(&view->segment[i], b, &view->buffer, err)) return false;
+            if (!view_read(view, &view->segment[i], b, &view->buffer, err)) return false;
     for (size_t i = 0; i < view->index.sections; i++) {
         const struct index_section *section = &view->index.section[i];
         const struct tensor *tensor = &section->about.tensor;

@@ -13,7 +13,12 @@ struct snapshot_view {
     struct segment *segment;            /* [manifest.segments], open: the view's files stay whatever others do */
     struct bytes buffer;
     struct kept *kept;                  /* what `get` gave */
+    const struct storage_watch *watch;  /* NULL: nobody waits */
 };
+
+/* segment_read, and the watch told of it. */
+bool view_read(const struct snapshot_view *view, const struct segment *segment, size_t block, struct bytes *buffer,
+               struct cs_error *err);
 
 /* The first record of a block from *at on that is the newest of its slot; NULL: none is left. */
 const struct state_record *view_next(const struct snapshot_view *view, const struct index_section *section,

@@ -115,7 +115,7 @@ const struct ctl_verb ctl_verb_table[] = {
       .brief = "a configuration",
       .doc = "Print a configuration with every setting, its default and what it does.",
       .example = "coldstreamctl sample > coldstream.yaml\n"
-                 "coldstreamctl sample --minimal > new.yaml && coldstreamctl check-config new.yaml\n" },
+                 "coldstreamctl sample --minimal > new.yaml\n" },
     { .name = "manual",
       .group = files,
       .positions = "[PAGE]",

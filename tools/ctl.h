@@ -55,14 +55,4 @@ int ctl_fail(const struct ctl_arguments *arguments, const struct cs_error *err);
 /* A message for people on stderr, unless quiet. */
 void ctl_say(const struct ctl_arguments *arguments, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A line on stderr that is written anew as work goes on: rate, share, time left. Silent where stderr is no terminal, or
- * a dumb one. */
-struct ctl_progress { bool shown, active; double started, last; uint64_t total; const char *unit; };
-void ctl_progress_start(struct ctl_progress *progress, const struct ctl_arguments *arguments, uint64_t total,
-                        const char *unit);
-void ctl_progress_update(struct ctl_progress *progress, uint64_t done,
-                         const char *more); /* cheap: looks at the clock */
-void ctl_progress_end(struct ctl_progress *progress);
-double ctl_seconds(void);       /* monotonic */
-
 #endif

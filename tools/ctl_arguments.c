@@ -1,4 +1,4 @@
-/* Words of the command line -> arguments of a verb; messages and progress for people. */
+/* Words of the command line -> arguments of a verb; messages for people. */
 #include "tools/ctl.h"
 
 #include <assert.h>
@@ -7,9 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <time.h>
-#include <unistd.h>
 
 const char *ctl_value(const struct ctl_arguments *arguments, const char *option)
 {
@@ -114,49 +111,4 @@ void ctl_say(const struct ctl_arguments *arguments, const char *format, ...)
     vfprintf(stderr, format, list);
     va_end(list);
     fputc('\n', stderr);
-}
-
-double ctl_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-void ctl_progress_start(struct ctl_progress *progress, const struct ctl_arguments *arguments, uint64_t total,
-                        const char *unit)
-{
-    *progress = (struct ctl_progress){
-        .shown = !arguments->quiet && program_rewrites(stderr), .started = ctl_seconds(), .total = total, .unit = unit
-    };
-    progress->last = progress->started;
-}
-
-void ctl_progress_update(struct ctl_progress *progress, uint64_t done, const char *more)
-{
-    double now, seconds;
-
-    if (!progress->shown || (now = ctl_seconds()) - progress->last < 0.2) return;
-    progress->last = now;
-    progress->active = true;
-    seconds = now - progress->started;
-    char line[256];
-    struct winsize window;
-    size_t width = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col ? window.ws_col : 80, used;
-    used = (size_t)snprintf(line, sizeof line, "%llu %s, %.0f/s", (unsigned long long)done, progress->unit,
-                            (double)done / seconds);
-    if (progress->total && done)
-        used += (size_t)snprintf(line + used, sizeof line - used, ", %.0f %%, %.0f s left",
-                                 100.0 * (double)done / (double)progress->total,
-                                 seconds / (double)done *
-                                     (double)(progress->total > done ? progress->total - done : 0));
-    if (more && *more) snprintf(line + used, sizeof line - used, "  %s", more);
-    fprintf(stderr, "\r\033[K%.*s", (int)(width - 1), line);      /* a full line would be two */
-    fflush(stderr);
-}
-
-void ctl_progress_end(struct ctl_progress *progress)
-{
-    if (progress->active) fprintf(stderr, "\r\033[K");
-    progress->active = false;
 }

@@ -4,8 +4,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,13 +12,16 @@
 #include <unistd.h>
 
 #include "storage/snapshot.h"
+#include "tools/ctl_answer.h"
+#include "tools/ctl_progress.h"
 #include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
-const struct program_option ctl_backup_options[] = { CTL_SNAPSHOT_CONFIG, { NULL, 0, NULL, NULL, false } };
+const struct program_option ctl_backup_options[] = { CTL_SNAPSHOT_CONFIG, CTL_JSON, { NULL, 0, NULL, NULL, false } };
 const struct program_option ctl_restore_options[] = {
     CTL_SNAPSHOT_CONFIG,
     { "force", 'f', NULL, "where a state is there already: move it aside, to SNAPSHOT.<time>", false },
+    CTL_JSON,
     { NULL, 0, NULL, NULL, false },
 };
 
@@ -33,110 +34,62 @@ static bool add_up(void *self, const char *section, uint64_t records, uint64_t b
     return true;
 }
 
-/* Says what a copy holds; false where it can't be read. */
-static bool say_copied(const struct ctl_arguments *arguments, const char *directory, double seconds,
-                       struct cs_error *err)
+/* Says what a copy holds; the exit code. aside: where the old state is now; NULL: none was there. */
+static int tell_copied(const struct ctl_arguments *arguments, const char *from, const char *directory,
+                       const char *aside, double seconds)
 {
+    struct cs_error err = { 0 };
     struct { uint64_t records, bytes; } sum = { 0 };
-    struct snapshot_view *view = snapshot_view_open_directory(directory, err);
-    const char *steps;
-    bool ok;
+    struct snapshot_view *view = snapshot_view_open_directory(directory, &err);
+    bool is_restore = arguments->verb->run == ctl_restore;
+    int code = 0;
 
-    if (!view) return false;
-    ok = snapshot_view_sections(view, add_up, &sum, err);
-    steps = snapshot_view_meta(view, "steps");
-    if (ok)
-        ctl_say(arguments, "%s: %" PRIu64 " records of %" PRIu64 " bytes, step %s; read back and compared, %.1f s",
-                directory, sum.records, sum.bytes, steps ? steps : "0", seconds);
-    snapshot_view_close(view);
-    return ok;
+    if (view && snapshot_view_sections(view, add_up, &sum, &err)) {
+        const char *text = snapshot_view_meta(view, "steps");
+        uint64_t steps = text ? strtoull(text, NULL, 10) : 0;
+        if (ctl_flag(arguments, "json")) {
+            json_t *answer = json_pack("{s:o,s:o,s:I,s:I,s:I,s:f}", "directory", ctl_json_path(directory), "from",
+                                       ctl_json_path(from), "steps", (json_int_t)steps, "records",
+                                       (json_int_t)sum.records, "bytes", (json_int_t)sum.bytes, "seconds", seconds);
+            if (answer && is_restore) json_object_set_new(answer, "aside", aside ? ctl_json_path(aside) : json_null());
+            code = ctl_answer(arguments, answer);
+        } else {
+            ctl_say(arguments,
+                    "%s: %" PRIu64 " records of %" PRIu64 " bytes, step %" PRIu64 "; read back and compared, %.1f s",
+                    directory, sum.records, sum.bytes, steps, seconds);
+            if (aside) ctl_say(arguments, "the state that was there is now in %s", aside);
+        }
+    } else {
+        code = ctl_fail(arguments, &err);
+    }
+    if (view) snapshot_view_close(view);
+    return code;
 }
 
 /* ------------------------------------------------------------------------------------------------------- copying */
 
-/* Bytes of a file, or of all in a directory. What vanishes meanwhile counts nothing. */
-static uint64_t bytes_of(const char *path)
+/* A view whose readings are told of; *bytes: of one reading of all. */
+static struct snapshot_view *open_watched(const char *directory, struct ctl_progress *progress, uint64_t *bytes,
+                                          struct cs_error *err)
 {
-    struct stat status;
-    uint64_t bytes = 0;
-    DIR *stream;
-
-    if (lstat(path, &status) != 0) return 0;
-    if (!S_ISDIR(status.st_mode)) return (uint64_t)status.st_size;
-    if (!(stream = opendir(path))) return 0;
-    for (struct dirent *entry; (entry = readdir(stream)); ) {
-        char inner[PATH_MAX];
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        if (snprintf(inner, sizeof inner, "%s/%s", path, entry->d_name) < (int)sizeof inner) bytes += bytes_of(inner);
-    }
-    closedir(stream);
-    return bytes;
-}
-
-/* A copy grows under a temporary name that begins as the last one will. */
-static uint64_t bytes_beside(const char *to)
-{
-    char folder[PATH_MAX], name[PATH_MAX], path[2 * PATH_MAX];
-    uint64_t bytes = 0;
-    DIR *stream;
-
-    snprintf(folder, sizeof folder, "%s", to);
-    snprintf(name, sizeof name, "%s", to);
-    const char *parent = dirname(folder), *begin = basename(name);
-    if (!(stream = opendir(parent))) return 0;
-    for (struct dirent *entry; (entry = readdir(stream)); ) {
-        if (strncmp(entry->d_name, begin, strlen(begin)) != 0) continue;
-        snprintf(path, sizeof path, "%s/%s", parent, entry->d_name);
-        bytes += bytes_of(path);
-    }
-    closedir(stream);
-    return bytes;
-}
-
-struct copying { const char *from, *to; struct cs_error *err; bool ok; atomic_bool done; };
-
-static void *copy(void *argument)
-{
-    struct copying *copying = argument;
-
-    copying->ok = snapshot_backup(copying->from, copying->to, copying->err);
-    atomic_store(&copying->done, true);
-    return NULL;
-}
-
-/* snapshot_backup; on a terminal, how far it is. */
-static bool copy_snapshot(const struct ctl_arguments *arguments, const char *from, const char *to, uint64_t total,
-                          struct cs_error *err)
-{
-    struct copying copying = { .from = from, .to = to, .err = err };
-    struct ctl_progress progress;
-    pthread_t thread;
-    uint64_t before = bytes_beside(to);
-
-    ctl_progress_start(&progress, arguments, total, "bytes");
-    if (!progress.shown || pthread_create(&thread, NULL, copy, &copying) != 0) return snapshot_backup(from, to, err);
-    while (!atomic_load(&copying.done)) {
-        nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
-        uint64_t now = bytes_beside(to) - before;
-        ctl_progress_update(&progress, now < total ? now : total, now < total ? "copying" : "reading back");
-    }
-    pthread_join(thread, NULL);
-    ctl_progress_end(&progress);
-    return copying.ok;
-}
-
-static bool size_of(const char *directory, uint64_t *bytes, struct cs_error *err)
-{
-    struct { uint64_t records, bytes; } sum = { 0 };
-    struct snapshot_view *view;
-    bool ok;
+    struct snapshot_view *view = NULL;
 
     if (access(directory, R_OK) != 0)
-        return cs_fail(err, CS_FAILED, "%s: no such directory, or not to be read", directory);
-    view = snapshot_view_open_directory(directory, err);
-    ok = view && snapshot_view_sections(view, add_up, &sum, err);
-    if (view) snapshot_view_close(view);
-    *bytes = sum.bytes;
+        cs_fail(err, CS_FAILED, "%s: no such directory, or not to be read", directory);
+    else if ((view = snapshot_view_open_directory(directory, err))) {
+        snapshot_view_watch(view, &progress->watch);
+        *bytes = snapshot_view_bytes(view);
+    }
+    return view;
+}
+
+/* bytes: of one reading; there are three. */
+static bool copy_snapshot(const char *from, const char *to, uint64_t bytes, struct ctl_progress *progress,
+                          struct cs_error *err)
+{
+    ctl_progress_phase(progress, "copying, reading back", 3 * bytes, "bytes");
+    bool ok = snapshot_backup(from, to, &progress->watch, err);
+    ctl_progress_end(progress);
     return ok;
 }
 
@@ -146,14 +99,17 @@ int ctl_backup(const struct ctl_arguments *arguments)
     const char *to = arguments->position[named];
     char from[PATH_MAX];
     struct cs_error err = { 0 };
+    struct ctl_progress progress;
     double begin = ctl_seconds();
-    uint64_t total = 0;
+    uint64_t bytes = 0;
 
-    if (ctl_snapshot_directory(arguments, named ? arguments->position[0] : NULL, from, &err) &&
-        size_of(from, &total, &err) && copy_snapshot(arguments, from, to, total, &err) &&
-        say_copied(arguments, to, ctl_seconds() - begin, &err))
-        return 0;
-    return ctl_fail(arguments, &err);
+    if (!ctl_snapshot_directory(arguments, named ? arguments->position[0] : NULL, from, &err))
+        return ctl_fail(arguments, &err);
+    ctl_progress_start(&progress, arguments, 0, "bytes");
+    struct snapshot_view *view = open_watched(from, &progress, &bytes, &err);
+    if (view) snapshot_view_close(view);
+    if (!view || !copy_snapshot(from, to, bytes, &progress, &err)) return ctl_fail(arguments, &err);
+    return tell_copied(arguments, from, to, NULL, ctl_seconds() - begin);
 }
 
 /* ------------------------------------------------------------------------------------------------------- restore */
@@ -232,13 +188,17 @@ static bool put_in_place(const char *staged, const char *to, const char *aside, 
     return rmdir(staged) == 0 || cs_fail_errno(err, errno, "removing %s, which was empty", staged);
 }
 
-static bool verify(const char *directory, uint64_t *total, struct cs_error *err)
+static bool verify(const char *directory, struct ctl_progress *progress, uint64_t *bytes, struct cs_error *err)
 {
-    struct snapshot_view *view = size_of(directory, total, err) ? snapshot_view_open_directory(directory, err) : NULL;
-    uint64_t records, bytes;
-    bool ok = view && snapshot_view_verify(view, &records, &bytes, err);
+    struct snapshot_view *view = open_watched(directory, progress, bytes, err);
+    bool ok = false;
 
-    if (view) snapshot_view_close(view);
+    if (view) {
+        ctl_progress_phase(progress, "checking the backup", *bytes, "bytes");
+        ok = snapshot_view_verify(view, NULL, NULL, err);
+        ctl_progress_end(progress);
+        snapshot_view_close(view);
+    }
     return ok || cs_error_prefix(err, "%s can't be restored", directory);
 }
 
@@ -247,13 +207,14 @@ int ctl_restore(const struct ctl_arguments *arguments)
     const char *from = arguments->position[0];
     char to[PATH_MAX], staged[PATH_MAX + 32], aside[PATH_MAX + 32] = "";
     struct cs_error err = { 0 };
+    struct ctl_progress progress;
     double begin = ctl_seconds();
-    uint64_t total = 0;
-    int lock = -1;
-    bool ok = false;
+    uint64_t bytes = 0;
+    int lock = -1, code = -1;
 
-    if (!ctl_snapshot_directory(arguments, arguments->position[1], to, &err) || !verify(from, &total, &err)
-        || !ctl_snapshot_lock(to, &lock, &err)) goto out;
+    ctl_progress_start(&progress, arguments, 0, "bytes");
+    if (!ctl_snapshot_directory(arguments, arguments->position[1], to, &err)
+        || !verify(from, &progress, &bytes, &err) || !ctl_snapshot_lock(to, &lock, &err)) goto out;
     snprintf(staged, sizeof staged, "%s.restoring.%ld", to, (long)getpid());
     if (!is_empty(to)) {
         if (!ctl_flag(arguments, "force")) {
@@ -266,10 +227,10 @@ int ctl_restore(const struct ctl_arguments *arguments)
             goto out;
         }
     }
-    ok = copy_snapshot(arguments, from, staged, total, &err) && put_in_place(staged, to, aside, &err)
-         && sync_parent(to, &err) && say_copied(arguments, to, ctl_seconds() - begin, &err);
-    if (ok && *aside) ctl_say(arguments, "the state that was there is now in %s", aside);
+    if (copy_snapshot(from, staged, bytes, &progress, &err) && put_in_place(staged, to, aside, &err)
+        && sync_parent(to, &err))
+        code = tell_copied(arguments, from, to, *aside ? aside : NULL, ctl_seconds() - begin);
 out:
     if (lock >= 0) close(lock);
-    return ok ? 0 : ctl_fail(arguments, &err);
+    return code >= 0 ? code : ctl_fail(arguments, &err);
 }

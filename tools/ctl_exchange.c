@@ -194,6 +194,7 @@ struct import {
     bool stateless;             /* the file has no optimizer state at all */
     bool uncounted;             /* nor statistics of dense features, for which numerics.md has no names: they begin */
     bool copy;                  /* second visit: everything fits */
+    struct ctl_progress *progress;
 };
 
 /* The tensor of the file that has this name and shape, or NULL and a complaint. */
@@ -275,6 +276,7 @@ static bool import_table(struct import *in, struct embedding_table *table, bool 
         if (v) memcpy(row + 2 * dimension, (const char *)v->data + i * bytes, bytes);
         if (steps) memcpy(&one.step, (const char *)steps->data + i * sizeof one.step, sizeof one.step);
         ok = ok && embedding_put(table, &one, err);
+        ctl_progress_add(in->progress, 1);
     }
     free(row);
     return ok;
@@ -328,10 +330,11 @@ static bool find_unknown(struct import *in, struct learner *learner, const struc
 
 bool exchange_into_learner(struct learner *learner, const struct features *features,
                            enum optimizer_kind embedding_optimizer, const char *file, int64_t seen,
-                           struct cs_error *err)
+                           struct ctl_progress *progress, struct cs_error *err)
 {
     struct exchange_file *opened = exchange_open(file, err);
-    struct import in = { .file = opened, .stateless = true, .uncounted = true };
+    struct import in = { .file = opened, .stateless = true, .uncounted = true, .progress = progress };
+    uint64_t rows = 0;
     bool ok = false, m = keeps_m(embedding_optimizer), v = keeps_v(embedding_optimizer);
 
     if (!opened) return false;
@@ -340,7 +343,10 @@ bool exchange_into_learner(struct learner *learner, const struct features *featu
         bool state = strncmp(name, "optimizer.", 10) == 0 || strncmp(name, "embedding.", 10) == 0;
         if (state && end && (strcmp(end, ".m") == 0 || strcmp(end, ".v") == 0)) in.stateless = false;
         if (strncmp(name, "features.", 9) == 0) in.uncounted = false;
+        if (strncmp(name, "embedding.", 10) == 0 && has_ending(name, ".keys"))
+            rows += tensor_elements(exchange_tensor(opened, i));
     }
+    ctl_progress_phase(progress, "reading", rows, "rows");
     for (int visit = 0; visit < 2; visit++) {       /* first look at all, then copy */
         in.copy = visit == 1;
         if (!learner_tensors(learner, import_tensor, &in, err)) goto out;

@@ -4,6 +4,7 @@
 
 #include "core/learner.h"
 #include "storage/exchange.h"
+#include "tools/ctl_progress.h"
 
 /* Writes every table (keys ascending), then the dense tensors. All moments are there; those that an optimizer does not
  * keep are 0. */
@@ -13,7 +14,7 @@ bool exchange_from_learner(struct learner *learner, const struct features *featu
  * optimizer state leaves zero moments and step 0. seen: event time that the rows are given as their last sighting. */
 bool exchange_into_learner(struct learner *learner, const struct features *features,
                            enum optimizer_kind embedding_optimizer, const char *file, int64_t seen,
-                           struct cs_error *err);
+                           struct ctl_progress *progress, struct cs_error *err);
 
 /* Announces the tensors of a table of n rows, in the order keys, rows, m, v, step; moments and step where they are
  * kept. */

@@ -2,7 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "tools/ctl_answer.h"
 #include "tools/ctl_exchange.h"
 #include "tools/ctl_source.h"
 #include "tools/ctl_verbs.h"
@@ -10,6 +12,7 @@
 const struct program_option ctl_export_options[] = {
     { "from", 'f', "PATH", "a snapshot's or a checkpoint's directory", true },
     { "format", 't', "safetensors|npz", "[by the file's ending]", false },
+    CTL_JSON,
     { NULL, 0, NULL, NULL, false },
 };
 
@@ -19,6 +22,7 @@ struct export
     struct source *source;
     struct exchange_writer *writer;
     const struct ctl_arguments *arguments;
+    uint64_t tables, rows, tensors;     /* written */
     bool writing;
 };
 
@@ -39,6 +43,9 @@ static bool export_table(void *self, const char *name, struct cs_error *err)
              (!t.m || exchange_data(x->writer, t.m, row_bytes, err)) &&
              (!t.v || exchange_data(x->writer, t.v, row_bytes, err)) &&
              (!t.step || exchange_data(x->writer, t.step, t.count * sizeof *t.step, err));
+        x->tables++;
+        x->rows += t.count;
+        if (x->arguments->verbose) ctl_progress_end(x->source->progress);
         if (x->arguments->verbose) ctl_say(x->arguments, "table %s: %zu rows", name, t.count);
     }
     source_table_release(&t);
@@ -48,6 +55,7 @@ static bool export_table(void *self, const char *name, struct cs_error *err)
 static bool export_tensor(void *self, const struct tensor *tensor, struct cs_error *err)
 {
     struct export *x = self;
+    x->tensors += x->writing;
     return x->writing ? exchange_data(x->writer, tensor->data, tensor_bytes(tensor), err)
                       : exchange_announce(x->writer, tensor, err);
 }
@@ -65,6 +73,8 @@ int ctl_export(const struct ctl_arguments *arguments)
     struct source source = { 0 };
     struct export x = { .source = &source, .arguments = arguments };
     enum exchange_format kind;
+    struct ctl_progress progress;
+    struct stat written = { 0 };
     bool ok = false;
 
     if (!format) format = has_ending(file, ".npz") ? "npz" : has_ending(file, ".safetensors") ? "safetensors" : "";
@@ -74,9 +84,11 @@ int ctl_export(const struct ctl_arguments *arguments)
         cs_fail(&err, CS_USAGE, "--format: found \"%s\", allowed are safetensors and npz", format);
         return ctl_fail(arguments, &err);
     }
-    if (!source_open(&source, ctl_value(arguments, "from"), &err)) return ctl_fail(arguments, &err);
+    ctl_progress_start(&progress, arguments, 0, "bytes");
+    if (!source_open(&source, ctl_value(arguments, "from"), &progress, &err)) goto out;
     x.writer = exchange_create(file, kind, &err);
     if (!x.writer) goto out;
+    source_phase(&source, "reading twice, writing", 2);
     for (int pass = 0; pass < 2; pass++) {
         x.writing = pass == 1;
         if (!source_tables(&source, export_table, &x, &err) || !source_tensors(&source, export_tensor, &x, &err))
@@ -86,6 +98,12 @@ int ctl_export(const struct ctl_arguments *arguments)
     x.writer = NULL;
 out:
     if (x.writer) exchange_abandon(x.writer);
+    ctl_progress_end(&progress);
     source_close(&source);
-    return ok ? 0 : ctl_fail(arguments, &err);
+    if (!ok) return ctl_fail(arguments, &err);
+    if (!ctl_flag(arguments, "json")) return 0;
+    stat(file, &written);
+    return ctl_answer(arguments, json_pack("{s:o,s:s,s:I,s:I,s:I,s:I}", "file", ctl_json_path(file), "format", format,
+                                           "tensors", (json_int_t)x.tensors, "tables", (json_int_t)x.tables, "rows",
+                                           (json_int_t)x.rows, "bytes", (json_int_t)written.st_size));
 }

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "tools/generate_kafka.h"
+#include "tools/ctl_progress.h"
 #include "tools/ctl_verbs.h"
 #include "tools/generate.h"
 

@@ -8,13 +8,16 @@
 #include "daemon/assemble.h"
 #include "daemon/version.h"
 #include "storage/snapshot.h"
+#include "tools/ctl_answer.h"
 #include "tools/ctl_exchange.h"
+#include "tools/ctl_progress.h"
 #include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
 const struct program_option ctl_import_options[] = {
     { "config", 'c', "FILE", "the configuration that the tensors are of", true },
     { "to", 't', "DIR", "the snapshot's directory: new, or empty", true },
+    CTL_JSON,
     { NULL, 0, NULL, NULL, false },
 };
 
@@ -24,12 +27,14 @@ static bool write_snapshot(struct snapshot_store *store, const struct cs_config 
 {
     struct snapshot_cut *cut = snapshot_begin(store);
     struct state_writer *writer = snapshot_writer(cut);
-    char fingerprint[33], seed[24], *model = config_model_text(config);
+    char fingerprint[33], seed[24], steps[24], *model = config_model_text(config);
     bool ok;
 
     config_fingerprint(config, fingerprint);
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)config->compute.seed);
+    snprintf(steps, sizeof steps, "%llu", (unsigned long long)learner_steps(learner));
     ok = model && snapshot_meta(cut, "config", model, err) && snapshot_meta(cut, "fingerprint", fingerprint, err) &&
+         snapshot_meta(cut, "steps", steps, err) &&
          snapshot_meta(cut, "program", version_number, err) && snapshot_meta(cut, "seed", seed, err) &&
          learner_save(learner, writer, err) && ingest_save(ingest, writer, err) && metrics_save(metrics, writer, err) &&
          shown_save(shown, writer, err);
@@ -49,11 +54,13 @@ int ctl_import(const struct ctl_arguments *arguments)
     struct metrics *metrics = NULL;
     struct shown *shown = NULL;
     struct snapshot_store *store = NULL;
+    struct ctl_progress progress;
     uint64_t rows = 0;
-    bool ok = false;
+    int code = -1;
 
     if (!config) return cs_exit_code(CS_CONFIG);
     openblas_set_num_threads(1);
+    ctl_progress_start(&progress, arguments, 0, "rows");
     features = features_create(&config->features, &err);
     learner = features ? assemble_learner(config, features, &parallel_serial, &err) : NULL;
     ingest = learner ? assemble_ingest(config, features, config->batch.max_delay, &err) : NULL;
@@ -65,7 +72,7 @@ int ctl_import(const struct ctl_arguments *arguments)
         goto out;
     }
     if (!exchange_into_learner(learner, features, config->model.embedding_optimizer.kind, arguments->position[0],
-                               (int64_t)time(NULL) * 1000, &err))
+                               (int64_t)time(NULL) * 1000, &progress, &err))
         goto out;
     store = snapshot_open(ctl_value(arguments, "to"), NULL, NULL, &err);
     if (!store) goto out;
@@ -73,12 +80,21 @@ int ctl_import(const struct ctl_arguments *arguments)
         cs_fail(&err, CS_REFUSED, "%s holds a snapshot already: move it away first", ctl_value(arguments, "to"));
         goto out;
     }
-    ok = write_snapshot(store, config, learner, ingest, metrics, shown, &err);
+    ctl_progress_phase(&progress, "writing", 0, "bytes");
+    snapshot_watch(store, &progress.watch);
+    if (!write_snapshot(store, config, learner, ingest, metrics, shown, &err)) goto out;
+    ctl_progress_end(&progress);
     for (size_t t = 0; t < features->table_count; t++) rows += embedding_rows(learner_table(learner, t));
-    if (ok)
-        ctl_say(arguments, "%s: %zu tables, %llu rows", ctl_value(arguments, "to"), features->table_count,
-                (unsigned long long)rows);
+    code = 0;
+    if (ctl_flag(arguments, "json"))
+        code = ctl_answer(arguments, json_pack("{s:o,s:I,s:I,s:I}", "directory",
+                                               ctl_json_path(ctl_value(arguments, "to")), "steps",
+                                               (json_int_t)learner_steps(learner), "tables",
+                                               (json_int_t)features->table_count, "rows", (json_int_t)rows));
+    else ctl_say(arguments, "%s: %zu tables, %llu rows", ctl_value(arguments, "to"), features->table_count,
+                 (unsigned long long)rows);
 out:
+    ctl_progress_end(&progress);
     if (store) snapshot_close(store);
     shown_destroy(shown);
     metrics_destroy(metrics);
@@ -86,5 +102,5 @@ out:
     learner_destroy(learner);
     features_destroy(features);
     config_destroy(config);
-    return ok ? 0 : ctl_fail(arguments, &err);
+    return code >= 0 ? code : ctl_fail(arguments, &err);
 }

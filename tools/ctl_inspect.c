@@ -200,6 +200,12 @@ static bool print_table(const struct source_table *t, bool json)
     return true;
 }
 
+static int fail(const struct ctl_arguments *arguments, struct ctl_progress *progress, const struct cs_error *err)
+{
+    ctl_progress_end(progress);
+    return ctl_fail(arguments, err);
+}
+
 static bool show_table(struct source *source, const char *name, const char *value, bool json, struct cs_error *err)
 {
     struct source_table t;
@@ -209,6 +215,7 @@ static bool show_table(struct source *source, const char *name, const char *valu
     bool ok;
 
     if (!source_table_read(source, name, &t, err)) return false;
+    ctl_progress_end(source->progress);
     if (!value) {
         ok = t.count || cs_fail(err, CS_FAILED, "there is no table \"%s\", or it is empty", name);
         if (ok) print_table(&t, json);
@@ -234,17 +241,23 @@ int ctl_inspect(const struct ctl_arguments *arguments)
     bool json = ctl_flag(arguments, "json"), ok;
     struct cs_error err = { 0 };
     struct source source;
+    struct ctl_progress progress;
 
     if (key && !table) {
         cs_fail(&err, CS_USAGE, "--key wants --table as well");
         return ctl_fail(arguments, &err);
     }
-    if (!source_open(&source, arguments->position[0], &err)) return ctl_fail(arguments, &err);
+    ctl_progress_start(&progress, arguments, 0, "bytes");
+    if (!source_open(&source, arguments->position[0], &progress, &err)) return fail(arguments, &progress, &err);
+    /* How much of it one table is, nobody knows. */
+    if (table) ctl_progress_phase(&progress, "reading", 0, "bytes");
+    else source_phase(&source, "reading", 1);
     if (table) {
         ok = show_table(&source, table, key, json, &err);
     } else {
         json_t *root = describe(&source, &err);
         ok = root != NULL;
+        ctl_progress_end(&progress);
         if (ok && json) {
             json_dumpf(root, stdout, JSON_INDENT(2));
             putchar('\n');
@@ -254,7 +267,7 @@ int ctl_inspect(const struct ctl_arguments *arguments)
         json_decref(root);
     }
     source_close(&source);
-    return ok ? 0 : ctl_fail(arguments, &err);
+    return ok ? 0 : fail(arguments, &progress, &err);
 }
 
 /* -------------------------------------------------------------------------------------------------------- verify */
@@ -304,12 +317,17 @@ int ctl_verify(const struct ctl_arguments *arguments)
     struct tally tally = { .source = &source };
     uint64_t records = 0, bytes = 0;
     char path[PATH_MAX];
+    struct ctl_progress progress;
     bool ok;
 
-    if (!ctl_snapshot_directory(arguments, arguments->position[0], path, &err) || !source_open(&source, path, &err))
-        return ctl_fail(arguments, &err);
-    ok = (source.checkpoint || snapshot_view_verify(source.snapshot, &records, &bytes, &err)) &&
-         source_tables(&source, count_table, &tally, &err) && source_tensors(&source, count_tensor, &tally, &err);
+    if (!ctl_snapshot_directory(arguments, arguments->position[0], path, &err)) return ctl_fail(arguments, &err);
+    ctl_progress_start(&progress, arguments, 0, "bytes");
+    if (!source_open(&source, path, &progress, &err)) return fail(arguments, &progress, &err);
+    source_phase(&source, "checksums", 1);
+    ok = source.checkpoint || snapshot_view_verify(source.snapshot, &records, &bytes, &err);
+    source_phase(&source, "numbers", 1);
+    ok = ok && source_tables(&source, count_table, &tally, &err) && source_tensors(&source, count_tensor, &tally, &err);
+    ctl_progress_end(&progress);
     if (ok && ctl_flag(arguments, "json"))
         printf("{\"kind\": \"%s\", \"whole\": true, \"tensors\": %" PRIu64 ", \"rows\": %" PRIu64
                ", \"records\": %" PRIu64 ", \"bytes\": %" PRIu64 "}\n",

@@ -1,4 +1,4 @@
-/* The models on this machine that run as instances, coldstream@NAME, each with its socket where its unit has it made. */
+/* The models on this machine that run as instances, coldstream@NAME, each with the socket that its unit has it make. */
 #ifndef TOOLS_CTL_INSTANCE_H
 #define TOOLS_CTL_INSTANCE_H
 

@@ -10,6 +10,8 @@
 #include "daemon/assemble.h"
 #include "daemon/version.h"
 #include "storage/snapshot.h"
+#include "tools/ctl_answer.h"
+#include "tools/ctl_progress.h"
 #include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
@@ -17,6 +19,7 @@ const struct program_option ctl_migrate_options[] = {
     { "config", 'c', "FILE", "the configuration to carry the state over to", true },
     { "from", 'f', "SNAPSHOT", "the state there is; it is only read", true },
     { "to", 't', "DIR", "the new snapshot's directory: new, or empty", true },
+    CTL_JSON,
     { NULL, 0, NULL, NULL, false },
 };
 
@@ -31,6 +34,8 @@ struct migrate {
     struct learner *learner;
     struct ingest *ingest;
     struct metrics *metrics;
+    struct ctl_progress progress;
+    json_t *differences, *left_behind;
     char refusal[400];
 };
 
@@ -52,6 +57,7 @@ static void note_difference(void *self, const char *text, bool migratable)
 {
     struct migrate *x = self;
 
+    json_array_append_new(x->differences, json_string(text));
     ctl_say(x->arguments, "%s%s", text, migratable ? "" : " (can't be migrated)");
     if (!migratable && !*x->refusal) snprintf(x->refusal, sizeof x->refusal, "%s", text);
 }
@@ -158,6 +164,9 @@ static bool write_snapshot(struct migrate *x, const char *directory, struct cs_e
     bool ok = false;
 
     if (!store) return false;
+    snapshot_view_watch(x->view, NULL);
+    ctl_progress_phase(&x->progress, "writing", 0, "bytes");
+    snapshot_watch(store, &x->progress.watch);
     if (snapshot_exists(store)) {
         cs_fail(err, CS_REFUSED, "%s holds a snapshot already: move it away first", directory);
     } else {
@@ -167,6 +176,7 @@ static bool write_snapshot(struct migrate *x, const char *directory, struct cs_e
         else snapshot_abandon(cut);
     }
     snapshot_close(store);
+    ctl_progress_end(&x->progress);
     return ok;
 }
 
@@ -179,6 +189,8 @@ static bool say_dropped(void *self, const char *section, uint64_t records, uint6
     if (strncmp(section, prefix, sizeof prefix - 1) != 0) return true;
     for (size_t t = 0; t < x->to->table_count; t++)
         if (strcmp(x->to->table[t], section + sizeof prefix - 1) == 0) return true;
+    json_array_append_new(x->left_behind, json_pack("{s:s,s:I}", "table", section + sizeof prefix - 1, "rows",
+                                                    (json_int_t)records));
     ctl_say(x->arguments, "table %s: its %" PRIu64 " rows are left behind: no feature reads them",
             section + sizeof prefix - 1, records);
     return true;
@@ -186,25 +198,40 @@ static bool say_dropped(void *self, const char *section, uint64_t records, uint6
 
 int ctl_migrate(const struct ctl_arguments *arguments)
 {
-    struct migrate x = { .arguments = arguments };
+    struct migrate x = { .arguments = arguments, .differences = json_array(), .left_behind = json_array() };
     const char *from = ctl_value(arguments, "from"), *to = ctl_value(arguments, "to");
     struct cs_error err = { 0 };
     uint64_t rows = 0;
-    bool ok = false;
+    int code = -1;
 
-    if (!(x.config = ctl_config_load(ctl_value(arguments, "config"), CONFIG_FOR_TRAIN))) return cs_exit_code(CS_CONFIG);
+    if (!(x.config = ctl_config_load(ctl_value(arguments, "config"), CONFIG_FOR_TRAIN))) {
+        code = cs_exit_code(CS_CONFIG);
+        goto out;
+    }
     openblas_set_num_threads(1);
+    ctl_progress_start(&x.progress, arguments, 0, "bytes");
     if (!(x.view = snapshot_view_open_directory(from, &err))) goto out;
+    ctl_progress_phase(&x.progress, "reading", snapshot_view_bytes(x.view), "bytes");
+    snapshot_view_watch(x.view, &x.progress.watch);
     if (!read_old_config(&x, &err) || !compare(&x, &err) || !load(&x, &err)) {
         cs_error_prefix(&err, "%s", from);
         goto out;
     }
+    ctl_progress_end(&x.progress);
     if (!snapshot_view_sections(x.view, say_dropped, &x, &err) || !write_snapshot(&x, to, &err)) goto out;
     for (size_t t = 0; t < x.to->table_count; t++) rows += embedding_rows(learner_table(x.learner, t));
-    ctl_say(arguments, "%s: %" PRIu64 " rows, step %" PRIu64 ", %zu impressions wait", to, rows,
-            learner_steps(x.learner), ingest_pending(x.ingest));
-    ok = true;
+    code = 0;
+    if (ctl_flag(arguments, "json"))
+        code = ctl_answer(arguments, json_pack("{s:o,s:I,s:I,s:I,s:O,s:O}", "directory", ctl_json_path(to), "steps",
+                                               (json_int_t)learner_steps(x.learner), "rows", (json_int_t)rows,
+                                               "waiting", (json_int_t)ingest_pending(x.ingest), "differences",
+                                               x.differences, "left_behind", x.left_behind));
+    else ctl_say(arguments, "%s: %" PRIu64 " rows, step %" PRIu64 ", %zu impressions wait", to, rows,
+                 learner_steps(x.learner), ingest_pending(x.ingest));
 out:
+    ctl_progress_end(&x.progress);
+    json_decref(x.differences);
+    json_decref(x.left_behind);
     metrics_destroy(x.metrics);
     ingest_destroy(x.ingest);
     learner_destroy(x.learner);
@@ -213,6 +240,6 @@ out:
     features_destroy(x.to);
     if (x.view) snapshot_view_close(x.view);
     if (x.old) config_destroy(x.old);
-    config_destroy(x.config);
-    return ok ? 0 : ctl_fail(arguments, &err);
+    if (x.config) config_destroy(x.config);
+    return code >= 0 ? code : ctl_fail(arguments, &err);
 }

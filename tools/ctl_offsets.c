@@ -10,6 +10,7 @@
 #include "daemon/kafka_offsets.h"
 #include "daemon/positions.h"
 #include "storage/snapshot.h"
+#include "tools/ctl_answer.h"
 #include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
@@ -18,6 +19,7 @@ const struct program_option ctl_offsets_options[] = {
     { "to", 't', "WHERE", "earliest, latest, a time as 2026-01-31T12:00:00Z; same: only forget what was there", true },
     { "topic", 0, "TOPIC", "of this topic alone", false },
     { "partition", 0, "NUMBER", "of this partition alone", false },
+    CTL_JSON,
     { NULL, 0, NULL, NULL, false },
 };
 
@@ -42,9 +44,16 @@ static bool parse_move(const struct ctl_arguments *arguments, struct kafka_offse
     return true;
 }
 
+struct told { const struct ctl_arguments *arguments; json_t *positions; };
+
 static void tell(void *self, const struct kafka_position *before, int64_t now)
 {
-    const struct ctl_arguments *arguments = self;
+    struct told *told = self;
+    const struct ctl_arguments *arguments = told->arguments;
+    json_array_append_new(told->positions, json_pack("{s:s,s:i,s:I,s:o}", "topic", before->topic, "partition",
+                                                     (int)before->partition, "from", (json_int_t)before->next, "to",
+                                                     now < 0 ? json_null() : json_integer(now)));
+    if (ctl_flag(arguments, "json")) return;
     if (now < 0)
         ctl_say(arguments, "%s [%d]: %lld -> gone, the topic has fewer partitions", before->topic,
                 (int)before->partition, (long long)before->next);
@@ -76,8 +85,8 @@ static bool write_positions(struct snapshot_store *store, struct snapshot_view *
     return false;
 }
 
-static bool move_offsets(const struct ctl_arguments *arguments, const struct cs_config *config,
-                         const struct kafka_offsets_move *move, struct cs_error *err)
+static bool move_offsets(struct told *told, const struct cs_config *config, const struct kafka_offsets_move *move,
+                         struct cs_error *err)
 {
     struct kafka_positions positions = { 0 };
     struct snapshot_view *view = NULL;
@@ -92,7 +101,7 @@ static bool move_offsets(const struct ctl_arguments *arguments, const struct cs_
     if (!(view = snapshot_view_open(store, err))) goto out;
     const char *text = snapshot_view_meta(view, "positions");
     if (!positions_parse(text ? text : "[]", &positions, err)) goto out;
-    if (!kafka_offsets_move(config, move, &positions, tell, (void *)(uintptr_t)arguments, err)) goto out;
+    if (!kafka_offsets_move(config, move, &positions, tell, told, err)) goto out;
     ok = write_positions(store, view, &positions, err);
     view = NULL;
 out:
@@ -109,7 +118,13 @@ int ctl_offsets(const struct ctl_arguments *arguments)
     if (!parse_move(arguments, &move, &err)) return ctl_fail(arguments, &err);
     struct cs_config *config = ctl_config_load(ctl_value(arguments, "config"), CONFIG_FOR_DAEMON);
     if (!config) return cs_exit_code(CS_CONFIG);
-    bool ok = move_offsets(arguments, config, &move, &err);
+    struct told told = { arguments, json_array() };
+    int code = 0;
+    if (!move_offsets(&told, config, &move, &err)) code = ctl_fail(arguments, &err);
+    else if (ctl_flag(arguments, "json"))
+        code = ctl_answer(arguments, json_pack("{s:o,s:O}", "directory", ctl_json_path(config->snapshot.directory),
+                                               "positions", told.positions));
+    json_decref(told.positions);
     config_destroy(config);
-    return ok ? 0 : ctl_fail(arguments, &err);
+    return code;
 }

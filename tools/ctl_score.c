@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #include "daemon/coldstream.h"
+#include "tools/ctl_progress.h"
 #include "tools/ctl_verbs.h"
 
 const struct program_option ctl_score_options[] = {

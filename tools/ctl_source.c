@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "config/config.h"
@@ -32,19 +33,33 @@ static bool read_dimension(struct source *source, struct cs_error *err)
     return true;
 }
 
-bool source_open(struct source *source, const char *path, struct cs_error *err)
+static uint64_t file_bytes(const char *path, const char *within)
+{
+    char name[PATH_MAX];
+    struct stat status;
+    snprintf(name, sizeof name, "%s/%sdata.mdb", path, within);
+    return stat(name, &status) == 0 ? (uint64_t)status.st_size : 0;
+}
+
+bool source_open(struct source *source, const char *path, struct ctl_progress *progress, struct cs_error *err)
 {
     char name[PATH_MAX];
     bool is_checkpoint;
 
-    *source = (struct source){ 0 };
+    *source = (struct source){ .progress = progress };
     if (access(path, R_OK) != 0) return cs_fail(err, CS_FAILED, "%s: no such directory, or not to be read", path);
     snprintf(name, sizeof name, "%s/manifest.json", path);
     is_checkpoint = access(name, F_OK) == 0;
     snprintf(name, sizeof name, "%s/current", path);
     is_checkpoint = is_checkpoint || access(name, F_OK) == 0;
-    if (is_checkpoint) source->checkpoint = checkpoint_open(path, true, err);
-    else source->snapshot = snapshot_view_open_directory(path, err);
+    if (is_checkpoint) {
+        uint64_t current = file_bytes(path, "current/");
+        ctl_progress_phase(progress, "checksum", current ? current : file_bytes(path, ""), "bytes");
+        source->checkpoint = checkpoint_open_watched(path, &progress->watch, err);
+    } else {
+        source->snapshot = snapshot_view_open_directory(path, err);
+        if (source->snapshot) snapshot_view_watch(source->snapshot, &progress->watch);
+    }
     if (!source->checkpoint && !source->snapshot) return false;
     if (read_dimension(source, err)) return true;
     source_close(source);
@@ -56,6 +71,22 @@ void source_close(struct source *source)
     if (source->checkpoint) checkpoint_close(source->checkpoint);
     if (source->snapshot) snapshot_view_close(source->snapshot);
     *source = (struct source){ 0 };
+}
+
+static bool add_table_bytes(void *self, const char *table, uint64_t rows, struct cs_error *err)
+{
+    struct { struct source *source; uint64_t bytes; } *sum = self;
+    (void)table, (void)err;
+    sum->bytes += rows * (sizeof(uint64_t) + sum->source->dimension * sizeof(float));
+    return true;
+}
+
+void source_phase(struct source *source, const char *what, uint64_t readings)
+{
+    struct { struct source *source; uint64_t bytes; } sum = { source, 0 };
+    if (source->snapshot) sum.bytes = snapshot_view_bytes(source->snapshot);
+    else checkpoint_tables(source->checkpoint, add_table_bytes, &sum, NULL);
+    ctl_progress_phase(source->progress, what, readings * sum.bytes, "bytes");
 }
 
 const char *source_meta(struct source *source, const char *name)
@@ -97,7 +128,13 @@ bool source_tables(struct source *source, source_table_visitor *visit, void *sel
 /* --------------------------------------------------------------------------------------------------------- rows */
 
 /* Rows as they come; sorted afterwards by an index. */
-struct gathering { struct embedding_shape shape; struct source_table table; size_t room; bool m, v; };
+struct gathering {
+    struct embedding_shape shape;
+    struct source_table table;
+    size_t room;
+    bool m, v;
+    struct ctl_progress *progress;
+};
 
 static bool grow(struct gathering *g, struct cs_error *err)
 {
@@ -175,6 +212,7 @@ static bool gather_checkpoint(void *self, uint64_t key, const float *row, size_t
     struct embedding_row one = { .key = key, .row = row };
 
     g->table.dimension = dimension;
+    ctl_progress_add(g->progress, sizeof key + dimension * sizeof *row);
     return gather(g, &one, err);
 }
 
@@ -215,7 +253,7 @@ static bool sort(struct source_table *t, struct cs_error *err)
 
 bool source_table_read(struct source *source, const char *name, struct source_table *table, struct cs_error *err)
 {
-    struct gathering g = { 0 };
+    struct gathering g = { .progress = source->progress };
     bool ok;
 
     snprintf(g.table.name, sizeof g.table.name, "%s", name);

@@ -5,6 +5,7 @@
 #include "core/embedding.h"
 #include "storage/checkpoint.h"
 #include "storage/snapshot.h"
+#include "tools/ctl_progress.h"
 
 /* A table's rows in ascending order of key. m, v: NULL where none are stored (checkpoints; optimizers without). */
 struct source_table {
@@ -20,10 +21,14 @@ struct source {
     struct checkpoint *checkpoint;      /* one of these two */
     struct snapshot_view *snapshot;
     size_t dimension;                   /* of all rows */
+    struct ctl_progress *progress;      /* told of what is read */
 };
 
-/* A checkpoint is first read against its manifest's SHA-256: LMDB trusts its pages, and crashes on damaged ones. */
-bool source_open(struct source *source, const char *path, struct cs_error *err);
+/* A checkpoint is first read against its manifest's SHA-256: LMDB trusts its pages, and crashes on damaged ones.
+ * progress lives as long as the source; the stretches below are of its bytes. */
+bool source_open(struct source *source, const char *path, struct ctl_progress *progress, struct cs_error *err);
+/* The next stretch: so many readings of all there is. */
+void source_phase(struct source *source, const char *what, uint64_t readings);
 void source_close(struct source *source);
 typedef bool source_table_visitor(void *self, const char *table, struct cs_error *err);
 bool source_tables(struct source *source, source_table_visitor *visit, void *self, struct cs_error *err);

@@ -17,6 +17,7 @@
 #include "daemon/worker_pool.h"
 #include "tools/ctl_checkpoint.h"
 #include "tools/ctl_exchange.h"
+#include "tools/ctl_progress.h"
 #include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
@@ -234,7 +235,7 @@ static bool start(struct training *t, struct cs_error *err)
     clock_gettime(CLOCK_REALTIME, &now);
     if (ctl_value(a, "import") &&
         !exchange_into_learner(t->learner, t->features, t->config->model.embedding_optimizer.kind,
-                               ctl_value(a, "import"), (int64_t)now.tv_sec * 1000, err))
+                               ctl_value(a, "import"), (int64_t)now.tv_sec * 1000, &t->progress, err))
         return false;
     return open_events(t, ctl_value(a, "events"), err) &&
            open_output(&t->predictions, ctl_value(a, "predictions"), "impression_id,new,clicked,score\n", err) &&
@@ -376,9 +377,10 @@ int ctl_train(const struct ctl_arguments *arguments)
 
     t.config = ctl_config_load(ctl_value(arguments, "config"), CONFIG_FOR_TRAIN);
     if (!t.config) return cs_exit_code(CS_CONFIG);
+    ctl_progress_start(&t.progress, arguments, 0, "rows");
     if (!start(&t, &err)) goto out;
     t.started = ctl_seconds();
-    ctl_progress_start(&t.progress, arguments, 0, "examples");
+    ctl_progress_phase(&t.progress, NULL, 0, "examples");
     if (!read_events(&t, &err)) goto out;
     ingest_finish(t.ingest);
     learn_closed(&t);
@@ -396,6 +398,7 @@ int ctl_train(const struct ctl_arguments *arguments)
     else print_summary(&t, seconds, version);
     ok = fflush(stdout) == 0 || cs_fail_errno(&err, errno, "cannot write the summary");
 out:
+    ctl_progress_end(&t.progress);
     if (!ok) ctl_fail(arguments, &err);
     stop(&t);
     return ok ? 0 : cs_exit_code(err.code);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The programs at a terminal and in a pipe: help that fits a screen, suggestions, exit statuses, colors and progress on terminals
-alone, results apart from messages, man pages without a warning, completion by bash itself, doctor."""
+alone, results apart from messages, man pages without a warning, completion by bash and zsh themselves, doctor."""
 import fcntl, json, os, pty, re, select, shutil, subprocess, sys, tempfile, struct, termios
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "kafka"))
@@ -212,6 +212,105 @@ def progress_on_terminals_alone(folder):
     assert done.returncode == 0 and " left" not in done.stderr and "\x1b" not in done.stderr, done
 
 
+VERBS = [   # words, what is counted, the last stretch that is told of
+    (["import", "-c", "c.yaml", "--to", "snapshot", "m.safetensors"], "bytes|kB|rows", "writing"),
+    (["verify", "snapshot"], "bytes|kB", "numbers"), (["verify", "checkpoints"], "bytes|kB", "numbers"),
+    (["inspect", "snapshot"], "bytes|kB", "reading"), (["inspect", "checkpoints"], "bytes|kB", "reading"),
+    (["inspect", "checkpoints", "--table", "item"], "bytes|kB", "reading"),
+    (["export", "--from", "snapshot", "o.safetensors"], "bytes|kB", "reading twice, writing"),
+    (["export", "--from", "checkpoints", "o.npz"], "bytes|kB", "reading twice, writing"),
+    (["backup", "snapshot", "backup"], "bytes|kB", "copying, reading back"),
+    (["restore", "backup", "restored"], "bytes|kB", "copying, reading back"),
+    (["migrate", "-c", "more.yaml", "--from", "snapshot", "--to", "migrated"], "bytes|kB", "writing"),
+]
+
+
+def fresh(folder, *words):
+    """What the verb makes is not there yet."""
+    for name in {"import": ["snapshot"], "backup": ["backup"], "restore": ["restored"], "migrate": ["migrated"]}.get(words[0], []):
+        shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
+
+
+def files_have_progress_too(folder):
+    """The first line comes with the first bytes, however fast the rest goes."""
+    os.mkdir(f"{folder}/files")
+    for name in ("c.yaml", "bad.yaml", "e.jsonl", "checkpoints", "broken"):
+        os.symlink(f"../{name}", f"{folder}/files/{name}")
+    folder += "/files"
+    made = run(CTL, "train", "-c", "c.yaml", "-e", "e.jsonl", "-o", "m.safetensors", cwd=folder)
+    assert made.returncode == 0, made
+    open(f"{folder}/more.yaml", "w", encoding="utf-8").write(CONFIG.replace("{name: a0}", "{name: a0}, {name: a1}"))
+    for words, unit, what in VERBS:
+        fresh(folder, *words)
+        seen, code = at_terminal([CTL, *words], stdout=False, cwd=folder)
+        lines = re.findall(rb"\r\x1b\[K([^\r]*)", seen)
+        assert code == 0, (words, seen)
+        told = [line for line in lines if re.fullmatch(rf"[\d.]+ ({unit}|MB)(, [\d.]+ ?\w*/s)?(, \d+ %)?(, \d+ s left)?  {what}".encode(), line)]
+        assert told, (words, lines)
+        shares = [line for line in lines if b" %" in line]
+        assert shares or words[0] == "migrate", (words, lines)
+        # It is gone before anything else is said, and at the end.
+        assert seen.rindex(b"\r\x1b[K") > seen.rindex(what.encode()), (words, seen)
+        assert b"\n" not in seen[:seen.rindex(what.encode())] or words[0] == "migrate", (words, seen)
+        for more, environment in ((["--quiet"], {}), (["--json"], {}), ([], {"term": "dumb"})):
+            fresh(folder, *words)
+            seen, code = at_terminal([CTL, *words, *more], stdout=False, cwd=folder, **environment)
+            assert code == 0 and b"\x1b" not in seen and what.encode() + b"\r" not in seen and b" %" not in seen, (words, more, seen)
+        fresh(folder, *words)
+        done = run(CTL, *words, cwd=folder)
+        assert done.returncode == 0 and "\r" not in done.stderr and "\x1b" not in done.stderr, (words, done)
+    # Where it fails the line is gone too.
+    open(f"{folder}/broken.safetensors", "wb").write(open(f"{folder}/m.safetensors", "rb").read().replace(b"ranking.", b"rankink.", 1))
+    seen, code = at_terminal([CTL, "import", "-c", "c.yaml", "--to", "nowhere", "broken.safetensors"], cwd=folder)
+    assert code == 65 and re.search(rb"(^|\x1b\[K)coldstreamctl import: broken.safetensors: ", seen), seen
+
+
+def answers_for_programs(folder):
+    """--json of the verbs that work on files: one object, alone on standard output; these members, and each time the same."""
+    folder += "/files"
+
+    def answer(*words, code=0):
+        if code == 0:
+            fresh(folder, *words)
+        done = run(CTL, *words, "--json", cwd=folder)
+        assert done.returncode == code and (code or done.stderr == "" or words[0] == "migrate"), (words, done)
+        return json.loads(done.stdout) if not code else done
+
+    found = answer("import", "-c", "c.yaml", "--to", "snapshot", "m.safetensors")
+    assert found.keys() == {"directory", "steps", "tables", "rows"} and found["directory"] == "snapshot", found
+    assert found["steps"] > 0 and found["tables"] == 2 and found["rows"] == 100, found
+    whole = answer("verify", "snapshot")
+    kept = answer("backup", "snapshot", "backup")
+    assert kept.keys() == {"directory", "from", "steps", "records", "bytes", "seconds"}, kept
+    assert (kept["directory"], kept["from"], kept["steps"]) == ("backup", "snapshot", found["steps"]), kept
+    assert 100 < kept["records"] <= whole["records"] and kept["bytes"] > 0 and kept["seconds"] > 0, (kept, whole)
+    back = answer("restore", "backup", "restored")
+    assert back.keys() == kept.keys() | {"aside"} and back["aside"] is None and back["records"] == kept["records"], back
+    again = json.loads(run(CTL, "restore", "--force", "backup", "restored", "--json", cwd=folder).stdout)
+    assert again["aside"].startswith("restored.") and os.path.isdir(f"{folder}/{again['aside']}"), again
+    moved = answer("migrate", "-c", "more.yaml", "--from", "snapshot", "--to", "migrated")
+    assert moved.keys() == {"directory", "steps", "rows", "waiting", "differences", "left_behind"}, moved
+    assert moved["rows"] == 100 and moved["steps"] == found["steps"] and moved["left_behind"] == [], moved
+    assert moved["differences"] == ["features.user: a1 here, not there"], moved
+    for name, kind in (("o.safetensors", "safetensors"), ("o.npz", "npz")):
+        out = answer("export", "--from", "snapshot", name)
+        assert out.keys() == {"file", "format", "tensors", "tables", "rows", "bytes"} and (out["file"], out["format"]) == (name, kind), out
+        assert out["bytes"] == os.path.getsize(f"{folder}/{name}") and out["rows"] == 100 and out["tensors"] == whole["tensors"], out
+    # What fails has no answer: the exit status and standard error say it.
+    for words, code in ((["backup", "nowhere", "backup"], 1), (["restore", "broken", "elsewhere"], 65), (["export", "--from", "broken", "o.npz"], 65),
+                        (["import", "-c", "bad.yaml", "--to", "elsewhere", "m.safetensors"], 78),
+                        (["migrate", "-c", "c.yaml", "--from", "broken", "--to", "elsewhere"], 65)):
+        done = answer(*words, code=code)
+        assert done.stdout == "" and done.stderr, (words, done)
+    # A name that is no UTF-8 does not spoil the answer.
+    odd = subprocess.run([CTL, "export", "--from", "snapshot", "--format", "npz", "--json", b"o\xff.npz"], cwd=folder, capture_output=True, timeout=WAIT,
+                         check=True)
+    assert json.loads(odd.stdout)["file"] == "o?.npz", odd
+    verbs_with = {verb for verb in verbs() if "--json" in run(CTL, verb, "--help-all").stdout}
+    listed = open(f"{ROOT}/docs/commands.md", encoding="utf-8").read().split("--json`\n", 1)[1].split("\n## ", 1)[0]
+    assert verbs_with == set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"(?m)^\| (`[^|]*) \|", listed)))) - {"score"}, (verbs_with, listed)
+
+
 def doctor_looks(folder):
     done = run(CTL, "doctor", "-c", f"{folder}/d.yaml", "--json")
     found = json.loads(done.stdout)
@@ -289,14 +388,73 @@ def bash_completes(folder):
     assert completed(folder, "coldstreamd", "--ch") == ["--check-config"]
     assert completed(folder, "coldstreamd", "-c", "c.") == ["c.yaml"]
     assert completed(folder, "coldstream-serve", "--shadow-") == ["--shadow-share"]
-    if shutil.which("zsh"):
-        done = run("zsh", "-n", f"{ROOT}/tools/completion/zsh/_coldstream")
-        assert done.returncode == 0, done
+
+
+class Zsh:
+    """An interactive zsh of its own at a terminal, without anybody's settings; where tools/completion/zsh is among what compinit finds."""
+
+    def __init__(self, folder):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+        self.child = subprocess.Popen(["zsh", "-f", "-i"], stdin=slave, stdout=slave, stderr=slave, cwd=folder, start_new_session=True,
+                                      preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+                                      env={"PATH": f"{BUILD}:{os.environ['PATH']}", "HOME": folder, "TERM": "dumb", "LC_ALL": "C.UTF-8"})
+        os.close(slave)
+        self.seen = b""
+        # ^X ends a line: it is shown between marks, and not run.
+        self.say(f"unsetopt promptcr promptsp beep; PROMPT= RPROMPT=; fpath=({ROOT}/tools/completion/zsh $fpath); autoload -Uz compinit && compinit -u -D; "
+                 "show() { print -r -- \"<<$BUFFER>>\"; BUFFER= }; zle -N show; bindkey '^X' show; print -r READ''Y\n", b"READY\r\n")
+
+    def say(self, text, until):
+        os.write(self.master, text.encode())
+        while until not in self.seen:
+            if not select.select([self.master], [], [], WAIT)[0]:
+                raise AssertionError(f"{text!r}: nothing more came for {WAIT} s: {self.seen!r}")
+            self.seen += os.read(self.master, 65536)
+        seen, self.seen = self.seen.split(until, 1)
+        return seen.decode()
+
+    def completed(self, line):
+        """The line after a tab, and what was offered where there was a choice."""
+        seen = self.say(line + "\t\x18", b">>")
+        before, after = seen.rsplit("<<", 1)
+        # A line each where something is said about them, else beside each other; the line itself is drawn above and below.
+        offers = [shown for shown in re.split(r"[\r\n]+", before) if shown.strip() not in ("", line.strip(), after.strip())]
+        return after.rstrip(), [word for offer in offers for word in (offer.split()[:1] if "  -- " in offer else offer.split())]
+
+    def close(self):
+        self.child.kill()
+        self.child.wait()
+        os.close(self.master)
+
+
+def zsh_completes(folder):
+    if not shutil.which("zsh"):
+        return "no zsh here"
+    zsh = Zsh(folder)
+    try:
+        for line, whole in (("coldstreamctl che", "coldstreamctl check-config"), ("coldstreamctl check-config c.y", "coldstreamctl check-config c.yaml"),
+                            ("coldstreamctl log-level d", "coldstreamctl log-level debug"), ("coldstreamctl help tra", "coldstreamctl help train"),
+                            ("coldstreamctl train --config=c.", "coldstreamctl train --config=c.yaml"),
+                            ("coldstreamctl export --format=n", "coldstreamctl export --format=npz"),
+                            ("coldstreamctl manual coldstreamd", "coldstreamctl manual coldstreamd.8"),
+                            (f"{CTL} che", f"{CTL} check-config"), ("coldstreamd --ch", "coldstreamd --check-config"),
+                            ("coldstreamd -c c.", "coldstreamd -c c.yaml"), ("coldstream-serve --shadow-", "coldstream-serve --shadow-share")):
+            after, _ = zsh.completed(line)
+            assert after == whole, (line, after)
+        for line, offers in (("coldstreamctl train --e", {"--events", "--export"}), ("coldstreamctl export --format ", {"npz", "safetensors"}),
+                             ("coldstreamctl ", {*verbs(), "help"})):
+            after, found = zsh.completed(line)
+            assert set(found) == offers and after == line.rstrip(), (line, found)
+        assert zsh.completed("coldstreamctl nonsense x") == ("coldstreamctl nonsense x", [])
+    finally:
+        zsh.close()
+    return None
 
 
 def main():
     tests = [help_fits_a_screen, versions, wrong_words_are_answered, exit_statuses, results_and_messages_apart, pipes_and_full_disks,
-             colors_on_terminals_alone, progress_on_terminals_alone, doctor_looks, man_pages, bash_completes]
+             colors_on_terminals_alone, progress_on_terminals_alone, files_have_progress_too, answers_for_programs, doctor_looks, man_pages, bash_completes, zsh_completes]
     folder, failed = tempfile.mkdtemp(prefix="coldstream-manners-"), 0
     open(f"{folder}/c.yaml", "w", encoding="utf-8").write(CONFIG)
     os.mkdir(f"{folder}/snapshot", 0o700)

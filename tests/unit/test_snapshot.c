@@ -576,11 +576,11 @@ static void a_backup_is_a_snapshot_of_its_own(void **state)
     struct toy *toy = toy_create(500, 50, 100);
     fill_for_tools(store);
     snprintf(to, sizeof to, "%s.backup", (char *)*state);
-    if (!snapshot_backup(*state, to, &err)) fail_msg("%s", err.message);        /* its owner has it open */
+    if (!snapshot_backup(*state, to, NULL, &err)) fail_msg("%s", err.message);        /* its owner has it open */
     struct snapshot_view *view = snapshot_view_open_directory(to, &err);
     assert_for_tools(view);
     snapshot_view_close(view);
-    assert_false(snapshot_backup(*state, to, &err));
+    assert_false(snapshot_backup(*state, to, NULL, &err));
     assert_non_null(strstr(err.message, "exists"));
     struct snapshot_store *copy = open_store(to);
     assert_int_equal(snapshot_stats(copy).cut, 2);
@@ -595,7 +595,7 @@ static void a_backup_is_a_snapshot_of_its_own(void **state)
     snapshot_close(store);
     toy_destroy(toy);
     snprintf(to, sizeof to, "%s.nothing", (char *)*state);
-    assert_false(snapshot_backup("/nowhere", to, &err));
+    assert_false(snapshot_backup("/nowhere", to, NULL, &err));
     assert_int_equal(stat(to, &status), -1);
 }
 

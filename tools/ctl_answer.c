@@ -1,0 +1,33 @@
+/* Answers for programs. */
+#include "tools/ctl_answer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int ctl_answer(const struct ctl_arguments *arguments, json_t *answer)
+{
+    struct cs_error err = { 0 };
+
+    if (!answer) {
+        cs_fail(&err, CS_FAILED, "out of memory for the answer: it is done all the same");
+        return ctl_fail(arguments, &err);
+    }
+    json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    putchar('\n');
+    json_decref(answer);
+    return 0;
+}
+
+json_t *ctl_json_path(const char *path)
+{
+    json_t *text = json_string(path);
+    char *copy = text ? NULL : strdup(path);
+
+    if (!copy) return text;
+    for (char *at = copy; *at; at++)
+        if ((unsigned char)*at >= 0x80) *at = '?';
+    text = json_string(copy);
+    free(copy);
+    return text;
+}
