@@ -10,7 +10,9 @@
 #include "tools/bench.h"
 #include "tools/generate.h"
 
-enum { CANDIDATES = 500, REQUESTS = 300, WARM = 20, VALUES = 16, BEHAVIORS = 1000 };
+/* Each request is parsed just before it is scored, as a server does; texts are made before all. Old and new users take
+ * turns, so that the machine's moods meet both. */
+enum { CANDIDATES = 500, USERS = 40, REQUESTS = 10 * USERS, VALUES = 16, BEHAVIORS = 1000 };
 
 /* A request and what it points into. */
 struct prepared {
@@ -32,14 +34,12 @@ static size_t values_of(json_t *object, struct coldstream_value *value, size_t r
     return count;
 }
 
-static bool prepare(struct prepared *p, struct generator *generator, uint64_t user)
+static bool prepare(struct prepared *p, const char *text)
 {
-    char *text = generator_request(generator, user, CANDIDATES, 13);
     json_t *entry;
     size_t at;
     memset(p, 0, sizeof *p);
-    p->root = text ? json_loads(text, 0, NULL) : NULL;
-    free(text);
+    p->root = json_loads(text, 0, NULL);
     if (!p->root) return false;
     json_t *asked = json_array_get(json_object_get(p->root, "requests"), 0);
     struct coldstream_request *r = &p->request;
@@ -108,45 +108,54 @@ static bool time_onnx(const struct bench *bench, const char *checkpoints, double
            cs_fail(err, CS_FAILED, "onnxruntime was not measured: run tools/onnx.sh %s first", bench->programs);
 }
 
+/* seconds [2][REQUESTS]: of old users, of new ones. In turns of USERS requests of a kind. */
+static bool time_requests(struct coldstream *cs, char *const *text, double (*seconds)[REQUESTS], struct cs_error *err)
+{
+    static float score[CANDIDATES];
+    static struct prepared prepared;
+    char error[512] = "";
+    for (size_t i = 0; i < (size_t)2 * REQUESTS; i++) {
+        int is_new = i / USERS % 2, said = !is_new;
+        bool ready = prepare(&prepared, text[i % ((size_t)2 * USERS)]);
+        double begin = bench_seconds();
+        bool ok = ready && coldstream_score(cs, &prepared.request, score, NULL, &said, error, sizeof error) == 0;
+        seconds[is_new][i / (2 * (size_t)USERS) * USERS + i % USERS] = bench_seconds() - begin;
+        json_decref(prepared.root);
+        if (!ready) return cs_fail(err, CS_FAILED, "cannot make a request");
+        if (!ok) return cs_fail(err, CS_FAILED, "scoring: %s", error);
+        if (said != is_new) return cs_fail(err, CS_FAILED, "scoring: old and new users were mixed up");
+    }
+    return true;
+}
+
 bool bench_score(struct bench *bench, const char *checkpoints, struct generator *generator, struct cs_error *err)
 {
-    static struct prepared prepared;
-    static float score[CANDIDATES];
-    double seconds[REQUESTS], onnx[2], median_of[2];
+    double seconds[2][REQUESTS], onnx[2], median_of[2];
     char error[512], what[96], version[32];
     struct coldstream_options options = { .size = sizeof options, .follow = 0, .verify = 1 };
     struct coldstream *cs = coldstream_open(checkpoints, &options, error, sizeof error);
 
     bench_progress("scoring");
     if (!cs) return cs_fail(err, CS_FAILED, "%s", error);
+    char *text[2 * USERS];
+    for (size_t i = 0; i < 2 * USERS; i++)
+        if (!(text[i] = generator_request(generator, i < USERS ? generator_new_users(generator) + i : i - USERS,
+                                          CANDIDATES, 13))) abort();
+    bool ok = time_onnx(bench, checkpoints, &onnx[0], version, err) && time_requests(cs, text, seconds, err) &&
+              time_onnx(bench, checkpoints, &onnx[1], version, err);
+    for (size_t i = 0; i < 2 * USERS; i++) free(text[i]);
+    coldstream_close(cs);
+    if (!ok) return false;
     for (int is_new = 0; is_new < 2; is_new++) {
-        if (!time_onnx(bench, checkpoints, &onnx[is_new], version, err)) {
-            coldstream_close(cs);
-            return false;
-        }
-        uint64_t first = is_new ? 0 : generator_new_users(generator);
-        for (size_t i = 0; i < WARM + REQUESTS; i++) {
-            int said = 0;
-            bool ready = prepare(&prepared, generator, first + i);
-            double begin = bench_seconds();
-            bool ok = ready && coldstream_score(cs, &prepared.request, score, NULL, &said, error, sizeof error) == 0;
-            if (i >= WARM) seconds[i - WARM] = bench_seconds() - begin;
-            json_decref(prepared.root);
-            if (!ready) snprintf(error, sizeof error, "cannot make a request");
-            if (ok && said == is_new) continue;
-            coldstream_close(cs);
-            return cs_fail(err, CS_FAILED, "scoring: %s", ok ? "old and new users were mixed up" : error);
-        }
         const char *kind = is_new ? "new" : "old";
-        double best = bare_products(is_new != 0), median = median_of[is_new] = bench_median(seconds, REQUESTS);
+        double best = bare_products(is_new != 0), median = median_of[is_new] = bench_median(seconds[is_new], REQUESTS);
         snprintf(what, sizeof what, "scores, one %s user, 500 candidates, one thread", kind);
         bench_add(bench, what, CANDIDATES / median, "scores/s", CANDIDATES / best,
                   "the bare matrix products of the request");
         snprintf(what, sizeof what, "  p99 of a request, %s user", kind);
-        bench_add(bench, what, 1e3 * bench_quantile(seconds, REQUESTS, 0.99), "ms", 1e3 * best,
+        bench_add(bench, what, 1e3 * bench_quantile(seconds[is_new], REQUESTS, 0.99), "ms", 1e3 * best,
                   "the bare matrix products of the request");
     }
-    coldstream_close(cs);
     double fastest = onnx[0] < onnx[1] ? onnx[0] : onnx[1];
     snprintf(what, sizeof what, "onnxruntime %s, its tower alone", version);
     bench_add(bench, "  median of a request, old user", 1e3 * median_of[0], "ms", 1e3 * fastest, what);
