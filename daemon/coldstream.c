@@ -372,7 +372,8 @@ static void *follow(void *argument)
     struct coldstream *cs = argument;
     bool said = false;
 
-    setpriority(PRIO_PROCESS, (id_t)gettid(), FOLLOW_NICE);     /* of this thread alone, and of those that it makes */
+    id_t self = (id_t)gettid();                 /* of this thread alone, and of those that it makes */
+    setpriority(PRIO_PROCESS, self, getpriority(PRIO_PROCESS, self) + FOLLOW_NICE);
     for (struct timespec until = { 0 };;) {
         pthread_mutex_lock(&cs->mutex);
         while (!cs->stop && !cs->fed && !cs->opened &&
