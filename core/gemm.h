@@ -17,6 +17,7 @@ struct gemm_recorder { struct gemm_shape shape[GEMM_SHAPES_MAX]; size_t count; }
 struct compute {
     struct parallel *parallel;
     struct gemm_recorder *recorder;     /* NULL: nobody is asking */
+    struct packed_job *beside;          /* NULL, or what packed layers of few rows do meanwhile (core/layer_packed.h) */
 };
 
 /* C = op(A) op(B) + beta C, row-major, ld in floats; op transposes where asked: A is then stored [k, m], B [n, k]. */

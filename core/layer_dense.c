@@ -33,7 +33,7 @@ void dense_forward(const struct compute *compute, const struct parameter *weight
     size_t out = weight->shape[0], in = weight->shape[1];
     if (weight->packed) {
         packed_forward(weight->packed, n, x, ldx, bias ? bias->value : NULL, 0, activation == ACTIVATION_LEAKY_RELU, y,
-                       ldy);
+                       ldy, compute->beside);
         return;
     }
     gemm(compute, false, true, n, out, in, x, ldx, weight->value, in, 0.0f, y, ldy);

@@ -23,9 +23,24 @@ struct packed *packed_create(size_t out, size_t in, const float *weight, size_t 
 /* From now on by the product that every processor has: for tests and comparisons. */
 void packed_narrow(struct packed *packed);
 void packed_destroy(struct packed *packed);
-/* y [n, out] with rows ldy apart. start: rows ld_start apart, 0: one for all; may be y itself; NULL: zeros. leaky:
- * LeakyReLU, else none. No other processor, no lock. */
+
+/* A product. Callers set all but `done`, which starts at 0. y [n, out] with rows ldy apart. start: rows ld_start apart,
+ * 0: one for all; may be y itself; NULL: zeros. leaky: LeakyReLU, else none. */
+struct packed_job {
+    const struct packed *packed;
+    size_t n;
+    const float *x, *start;
+    float *y;
+    size_t ldx, ld_start, ldy;
+    bool leaky;
+    size_t done;                    /* of its tiles */
+};
+
+/* beside (NULL: none): another product, of which some is done here. A product of a few rows waits for its weights to
+ * come from memory, one of many waits for the processor: in turns, the second fetches what the first reads next. The
+ * sums are the same to the bit. What of it is not done by then, packed_finish does. No other processor, no lock. */
 void packed_forward(const struct packed *packed, size_t n, const float *x, size_t ldx, const float *start,
-                    size_t ld_start, bool leaky, float *y, size_t ldy);
+                    size_t ld_start, bool leaky, float *y, size_t ldy, struct packed_job *beside);
+void packed_finish(struct packed_job *job);
 
 #endif

@@ -1,6 +1,7 @@
 /* The product of a few rows by one panel's columns, for one size of vector: core/layer_packed.c includes it once a size
  * (no guard), with TILE_BYTES, a vector's; TILE_ROWS and TILE_VECTORS, so many sums that they stay in registers;
- * TILE(name), the names made here; TILE_TARGET, the functions' attributes. */
+ * TILE_AHEAD, the lines that may be fetched ahead beside one step of k; TILE(name), the names made here; TILE_TARGET,
+ * the functions' attributes. */
 enum { TILE(lanes) = TILE_BYTES / sizeof(float) };
 
 typedef float TILE(vector) __attribute__((vector_size(TILE_BYTES)));
@@ -9,7 +10,7 @@ typedef int32_t TILE(mask) __attribute__((vector_size(TILE_BYTES)));
 
 /* rows and vectors are constants where this is called, so that each sum is a register. */
 TILE_TARGET __attribute__((always_inline))
-static inline void TILE(tile)(const struct tile *t, const size_t rows, const size_t vectors)
+static inline void TILE(tile)(const struct tile *t, const size_t rows, const size_t vectors, const char *ahead)
 {
     TILE(vector) sum[TILE_ROWS][TILE_VECTORS];
     UNROLL
@@ -21,6 +22,10 @@ static inline void TILE(tile)(const struct tile *t, const size_t rows, const siz
     const float *weight = t->weight, *x = t->x;
     size_t in = t->in, ldx = t->ldx, step = t->step;
     for (size_t k = 0; k < in; k++, weight += step) {
+        if (ahead) {
+            UNROLL
+            for (size_t line = 0; line < TILE_AHEAD; line++, ahead += LINE) __builtin_prefetch(ahead);
+        }
         TILE(vector) column[TILE_VECTORS];
         UNROLL
         for (size_t v = 0; v < vectors; v++) column[v] = *(const TILE(vector) *)(weight + v * TILE(lanes));
@@ -49,12 +54,12 @@ TILE_TARGET __attribute__((always_inline))
 static inline void TILE(rows)(const struct tile *t, size_t rows, const size_t vectors)
 {
     switch (rows) {
-    case 1: TILE(tile)(t, 1, vectors); break;
-    case 2: TILE(tile)(t, 2, vectors); break;
-    case 3: TILE(tile)(t, 3, vectors); break;
-    case 4: TILE(tile)(t, 4, vectors); break;
-    case 5: TILE(tile)(t, 5, vectors); break;
-    default: TILE(tile)(t, TILE_ROWS, vectors); break;
+    case 1: TILE(tile)(t, 1, vectors, NULL); break;
+    case 2: TILE(tile)(t, 2, vectors, NULL); break;
+    case 3: TILE(tile)(t, 3, vectors, NULL); break;
+    case 4: TILE(tile)(t, 4, vectors, NULL); break;
+    case 5: TILE(tile)(t, 5, vectors, NULL); break;
+    default: TILE(tile)(t, TILE_ROWS, vectors, NULL); break;
     }
 }
 
@@ -87,29 +92,44 @@ static void TILE(broken)(const struct tile *t, size_t rows, size_t columns)
     }
 }
 
+/* A full tile that fetches ahead what its caller reads next. */
 TILE_TARGET
-static void TILE(multiply)(const struct packed *packed, size_t n, const struct tile *first)
+static void TILE(fetching)(const struct tile *t, const char *ahead)
 {
-    const size_t most = TILE_VECTORS * TILE(lanes);
-    for (size_t column = 0; column < packed->out; column += most) {
-        size_t panel = column / PACKED_PANEL * PACKED_PANEL,
-               columns = packed->out - column < most ? packed->out - column : most;
-        for (size_t row = 0; row < n; row += TILE_ROWS) {
-            struct tile t = *first;
-            size_t rows = n - row < TILE_ROWS ? n - row : TILE_ROWS;
-            t.step = panel_width(packed->out - panel);
-            t.weight = packed->weight + panel * packed->in + column % PACKED_PANEL;
-            t.x += row * t.ldx;
-            if (t.start) t.start += row * t.ld_start + column;
-            t.y += row * t.ldy + column;
-            if (columns % TILE(lanes)) TILE(broken)(&t, rows, columns);
-            else TILE(whole)(&t, rows, columns);
-        }
+    TILE(tile)(t, TILE_ROWS, TILE_VECTORS, ahead);
+}
+
+/* Tiles begin .. end - 1, in the order of columns, then rows, of their sums those from k `from` to `to` - 1. */
+TILE_TARGET
+static void TILE(multiply)(const struct packed_job *job, size_t begin, size_t end, size_t from, size_t to,
+                           const char *ahead)
+{
+    const struct packed *packed = job->packed;
+    const size_t most = TILE_VECTORS * TILE(lanes), down = (job->n + TILE_ROWS - 1) / TILE_ROWS;
+    for (size_t i = begin; i < end; i++) {
+        size_t column = i / down * most, row = i % down * TILE_ROWS, panel = column / PACKED_PANEL * PACKED_PANEL,
+               columns = packed->out - column < most ? packed->out - column : most,
+               rows = job->n - row < TILE_ROWS ? job->n - row : TILE_ROWS;
+        struct tile t = { .in = to - from, .step = panel_width(packed->out - panel), .ldx = job->ldx,
+                          .ldy = job->ldy, .leaky = job->leaky && to == packed->in,
+                          .x = job->x + row * job->ldx + from, .y = job->y + row * job->ldy + column };
+        t.weight = packed->weight + panel * packed->in + from * t.step + column % PACKED_PANEL;
+        t.ld_start = from ? job->ldy : job->ld_start;
+        t.start = from ? t.y : job->start ? job->start + row * job->ld_start + column : NULL;
+        bool full = rows == TILE_ROWS && columns == most;
+        if (full && ahead) TILE(fetching)(&t, ahead);
+        else if (columns % TILE(lanes)) TILE(broken)(&t, rows, columns);
+        else TILE(whole)(&t, rows, columns);
+        if (ahead) ahead += packed->in * TILE_AHEAD * LINE;
     }
 }
+
+static const struct kind TILE(kind) = { .multiply = TILE(multiply), .rows = TILE_ROWS,
+                                        .columns = TILE_VECTORS * TILE(lanes), .ahead = TILE_AHEAD * LINE };
 
 #undef TILE
 #undef TILE_BYTES
 #undef TILE_ROWS
 #undef TILE_VECTORS
+#undef TILE_AHEAD
 #undef TILE_TARGET

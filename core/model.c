@@ -414,8 +414,9 @@ static void pool_shared(const struct model *m, const struct model_shared *shared
 
 /* The new ones' behaviors, all at once: attribute, present and dense of them come to the front. */
 static void generate_shared(struct model *m, const struct model_shared *shared, size_t count, float *z,
-                            float *attribute, uint8_t *present, struct arena *scratch)
+                            float *attribute, uint8_t *present, struct packed_job *beside, struct arena *scratch)
 {
+    struct compute compute = m->compute;
     size_t d = m->dimension, width = m->group_offset[GROUP_ITEM], users = 0,
            attributes = m->features->group_categorical[GROUP_USER], dense = m->features->group_dense[GROUP_USER];
     float *known = arena_take(scratch, count * dense * sizeof *known),
@@ -428,7 +429,8 @@ static void generate_shared(struct model *m, const struct model_shared *shared, 
     }
     if (!users) return;
     struct zero_shot_users new = { .count = users, .attribute = attribute, .present = present, .dense = known };
-    m->zero_shot_ops->generate(m->zero_shot, &m->compute, &new, z_v, scratch);
+    compute.beside = beside;
+    m->zero_shot_ops->generate(m->zero_shot, &compute, &new, z_v, scratch);
     for (size_t i = count; i-- > 0;)
         if (!shared[i].behavior_count) memcpy(z + i * width + m->behavior_offset, z_v + --users * d, d * sizeof *z_v);
 }
@@ -447,13 +449,17 @@ void model_score_fixed(struct model *m, const struct model_shared *shared, size_
     uint8_t *present = arena_take(scratch, shared_count * attributes);
     for (size_t i = 0; i < shared_count; i++)
         pool_shared(m, &shared[i], z + i * width, attribute + i * attributes * d, present + i * attributes, mean);
-    generate_shared(m, shared, shared_count, z, attribute, present, scratch);
     for (size_t i = 0; i < count; i++) {
         pool_group(m, GROUP_ITEM, own[i].count, own[i].row, item + i * rest, mean, 0, NULL);
         standardise_group(m, GROUP_ITEM, own[i].dense, item + i * rest + d);
     }
     float *logit = arena_take(scratch, count * sizeof *logit);
-    fixed_tower_score(m->fixed, count, z, shared_count == count && count > 1 ? width : 0, item, rest, logit, scratch);
+    struct packed_job job;
+    bool one_new = shared_count == 1 && !shared->behavior_count && m->zero_shot_ops->generate,
+         beside = one_new && fixed_tower_begin(m->fixed, count, item, rest, &job, scratch);
+    generate_shared(m, shared, shared_count, z, attribute, present, beside ? &job : NULL, scratch);
+    if (beside) fixed_tower_end(m->fixed, &job, z, logit, scratch);
+    else fixed_tower_score(m->fixed, count, z, shared_count > 1 ? width : 0, item, rest, logit, scratch);
     sigmoid(count, logit, click_probability);
 }
 

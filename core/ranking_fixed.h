@@ -11,6 +11,7 @@
 
 #include "core/arena.h"
 #include "core/error.h"
+#include "core/layer_packed.h"
 
 enum { FIXED_LAYERS_MAX = 16 };
 
@@ -24,5 +25,12 @@ void fixed_tower_destroy(struct fixed_tower *tower);
 /* logit [n]. shared_z rows are ld_shared apart, 0: one for all; own_z rows ld_own apart. */
 void fixed_tower_score(const struct fixed_tower *tower, size_t n, const float *shared_z, size_t ld_shared,
                        const float *own_z, size_t ld_own, float *logit, struct arena *scratch);
+
+/* The same in two steps, for n examples of one user whose shared part is still being made: the product of their own
+ * columns is a job to be done meanwhile, by packed_forward. False where there is none: by fixed_tower_score then. */
+bool fixed_tower_begin(const struct fixed_tower *tower, size_t n, const float *own_z, size_t ld_own,
+                       struct packed_job *job, struct arena *scratch);
+void fixed_tower_end(const struct fixed_tower *tower, struct packed_job *job, const float *shared_z, float *logit,
+                     struct arena *scratch);
 
 #endif

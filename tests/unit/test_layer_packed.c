@@ -48,7 +48,7 @@ static void run(bool narrow)
                     const float *from = way ? start : NULL;
                     size_t ld_start = way == 2 ? LD : 0;
                     for (size_t i = 0; i < ROWS_MAX * LD; i++) y[i] = 7.0f;
-                    packed_forward(packed, n, x, LD, from, ld_start, way == 3, y, LD);
+                    packed_forward(packed, n, x, LD, from, ld_start, way == 3, y, LD, NULL);
                     compare(n, outs[o], ins[k], from, ld_start, way == 3);
                 }
             packed_destroy(packed);
@@ -72,11 +72,56 @@ static void the_start_may_be_the_result(void **state)
     (void)state;
     struct packed *packed = packed_create(70, 9, weight, LD, NULL);
     float apart[ROWS_MAX * LD];
-    packed_forward(packed, 25, x, LD, start, LD, true, apart, LD);
+    packed_forward(packed, 25, x, LD, start, LD, true, apart, LD, NULL);
     memcpy(y, start, sizeof y);
-    packed_forward(packed, 25, x, LD, y, LD, true, y, LD);
+    packed_forward(packed, 25, x, LD, y, LD, true, y, LD, NULL);
     for (size_t i = 0; i < 25; i++) assert_memory_equal(y + i * LD, apart + i * LD, 70 * sizeof *y);
     packed_destroy(packed);
+}
+
+enum { BESIDE_ROWS = 25, WEIGHTS = 300 * 70 };
+
+/* A product of few rows with another beside it, and that one: the same as each by itself, however little of it was done
+ * meanwhile. */
+static void in_turns(bool narrow, size_t out, size_t in, size_t rows)
+{
+    float few[6 * LD], few_alone[6 * LD], *long_x = calloc(6 * 300, sizeof *long_x),
+          *large = calloc(WEIGHTS, sizeof *large);
+    assert_true(long_x && large && in <= 300 && out <= 70);
+    fill(long_x, 6 * 300, 5);
+    fill(large, WEIGHTS, 6);
+    struct packed *packed = packed_create(out, in, large, 300, NULL), *other = packed_create(70, 9, weight, LD, NULL);
+    if (narrow) packed_narrow(packed);
+    if (narrow) packed_narrow(other);
+    for (size_t n = 0; n <= 6; n++) {
+        static float many[ROWS_MAX * LD], many_alone[ROWS_MAX * LD];
+        struct packed_job job = { .packed = other, .n = rows, .x = x, .ldx = LD, .y = many, .ldy = LD, .leaky = true };
+        for (size_t i = 0; i < 6 * LD; i++) few[i] = few_alone[i] = 7.0f;
+        for (size_t i = 0; i < ROWS_MAX * LD; i++) many[i] = many_alone[i] = 7.0f;
+        packed_forward(packed, n, long_x, 300, start, LD, true, few_alone, LD, NULL);
+        packed_forward(other, rows, x, LD, NULL, 0, true, many_alone, LD, NULL);
+        packed_forward(packed, n, long_x, 300, start, LD, true, few, LD, &job);
+        if (n && rows && in == 300) assert_true(job.done > 0);
+        packed_finish(&job);
+        assert_memory_equal(few, few_alone, sizeof few);
+        assert_memory_equal(many, many_alone, sizeof many);
+    }
+    packed_destroy(packed);
+    packed_destroy(other);
+    free(long_x);
+    free(large);
+}
+
+static void products_in_turns_are_the_same(void **state)
+{
+    (void)state;
+    static const size_t outs[] = { 1, 16, 33, 64, 70 }, ins[] = { 0, 5, 300 };
+    for (size_t o = 0; o < sizeof outs / sizeof *outs; o++)
+        for (size_t k = 0; k < sizeof ins / sizeof *ins; k++)
+            for (size_t rows = 0; rows <= BESIDE_ROWS; rows += 5) {
+                in_turns(false, outs[o], ins[k], rows);
+                in_turns(true, outs[o], ins[k], rows);
+            }
 }
 
 int main(void)
@@ -85,6 +130,7 @@ int main(void)
         cmocka_unit_test(products_are_exact_to_rounding),
         cmocka_unit_test(and_where_vectors_are_narrow),
         cmocka_unit_test(the_start_may_be_the_result),
+        cmocka_unit_test(products_in_turns_are_the_same),
     };
     fill(x, ROWS_MAX * LD, 1);
     fill(weight, OUT_MAX * LD, 2);
