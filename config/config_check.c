@@ -112,7 +112,8 @@ static void check_model(struct loader *loader)
 {
     struct cs_config *config = loader->config;
     struct ranking_options *ranking = &config->model.ranking;
-    if (ranking->tower != RANKING_EMB_LR) return;
+    const struct node *tower = loader_given(loader, "model.ranking.tower");
+    if (ranking->tower != RANKING_EMB_LR || !tower || strcmp(tower->text, "emb_lr") != 0) return;
     if (loader_given(loader, "model.ranking.hidden"))
         problem_near(loader, "model.ranking.hidden",
                      "model.ranking.hidden: the tower emb_lr has no hidden layers; leave it out, or choose base_dnn");

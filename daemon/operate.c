@@ -2,6 +2,7 @@
  */
 #include "daemon/operate.h"
 
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -596,9 +597,10 @@ static bool parse_version(const char *argument, bool optional, uint64_t *version
 {
     const char *text = argument ? argument : "";
     size_t digits = strspn(text, "0123456789");
+    errno = 0;
     *version = strtoull(text, NULL, 10);
     if (!*text && optional) return true;
-    if (digits && !text[digits] && digits <= 20 && *version) return true;
+    if (digits && !text[digits] && !errno && *version) return true;
     return cs_fail(err, CS_USAGE, "\"%.40s\" is not a version: a decimal number as in `ls` of the checkpoint directory",
                    text);
 }

@@ -121,8 +121,10 @@ static int take_value(struct program_reader *reader, int found, const char *give
     if (!row->value && given) return program_wrong(reader, "--%s takes no value, found \"%.60s\"", row->name, given);
     if (!row->value) return found;
     if (given) reader->value = given;
-    else if (*row->value == '[') {      /* may be left out: a number follows, or none */
-        if (next && isdigit((unsigned char)*reader->word[reader->at])) reader->value = reader->word[reader->at++];
+    else if (*row->value == '[') {      /* may be left out: what it can be follows, or something else does */
+        char first = next ? *reader->word[reader->at] : 0;
+        bool fits = strstr(row->value, "...") ? first && first != '-' : isdigit((unsigned char)first) != 0;
+        if (fits) reader->value = reader->word[reader->at++];
     } else if (next) reader->value = reader->word[reader->at++];
     else return program_wrong(reader, "--%s wants a value: %s", row->name, row->value);
     return found;

@@ -10,8 +10,8 @@
 struct program_option {
     const char *name;           /* without the dashes; NULL ends a table */
     char letter;                /* 0: none */
-    const char *value;          /* what its value is called; NULL: a flag; [N]: a number that may be left out, "" then;
-                                   words in lower case are the values themselves: "safetensors|npz" */
+    const char *value;          /* what its value is called; NULL: a flag; [N], a number, or [A,...], a list: may be
+                                   left out, "" then; words in lower case are values themselves: "safetensors|npz" */
     const char *doc;
     bool required;
 };

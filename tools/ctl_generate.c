@@ -14,7 +14,8 @@
 const struct program_option ctl_generate_options[] = {
     { "profile", 'p', "FILE|NAME", "day, bench, small, or a file of \"name: value\" lines [day]", false },
     { "output", 'o', "FILE", "write lines there [-: stdout]", false },
-    { "kafka", 'b', "HOST:PORT,...", "produce to topics instead; records keyed by impression id", false },
+    { "kafka", 'b', "[HOST:PORT,...]",
+      "produce to topics instead [127.0.0.1:9092]; records keyed by impression id", false },
     { "property", 'X', "NAME=VALUE,...", "librdkafka's own settings of the producer", false },
     { "topics", 0, "A,B,C,D", "names for impressions, clicks, conversions, examples", false },
     { "rate", 'r', "R", "events a second [0: as fast as it goes]", false },
@@ -121,6 +122,7 @@ int ctl_generate(const struct ctl_arguments *arguments)
     struct ctl_progress progress;
     uint64_t rate, done = 0;
     bool ok = false, to_files = false;
+    const char *brokers = ctl_value(arguments, "kafka");
     double started = ctl_seconds();
 
     if (!ctl_count(arguments, "rate", 0, 100000000, 0, &rate, &err)) return ctl_fail(arguments, &err);
@@ -131,14 +133,14 @@ int ctl_generate(const struct ctl_arguments *arguments)
         if (value && !generate_set(&settings, s->name, s->type == 'b' ? "yes" : value, &err))
             return ctl_fail(arguments, &err);
     }
-    if (ctl_value(arguments, "kafka") && ctl_value(arguments, "output")) {
+    if (brokers && ctl_value(arguments, "output")) {
         cs_fail(&err, CS_USAGE, "either --output or --kafka");
         return ctl_fail(arguments, &err);
     }
     generator = generator_create(&settings, &err);
     if (!generator) goto out;
-    if (ctl_value(arguments, "kafka")) {
-        kafka = generate_kafka_create(ctl_value(arguments, "kafka"), ctl_value(arguments, "property"),
+    if (brokers) {
+        kafka = generate_kafka_create(*brokers ? brokers : "127.0.0.1:9092", ctl_value(arguments, "property"),
                                       ctl_value(arguments, "topics"), &err);
         if (!kafka) goto out;
     } else {

@@ -39,7 +39,13 @@ static void produce(struct mock_broker *broker, const char *line, int length)
     const char *id = strstr(line, key);
     if (!id) fail("an event without an impression id");
     id += sizeof key - 1;
-    const struct topic *to = topic_named(strstr(line, "\"event\":\"click\"") ? "clicks" : "impressions");
+    static const char *const named[][2] = { { "\"event\":\"click\"", "clicks" },
+                                            { "\"event\":\"conversion\"", "conversions" },
+                                            { "\"event\":\"example\"", "examples" } };
+    const char *name = "impressions";
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++)
+        if (strstr(line, named[i][0])) name = named[i][1];
+    const struct topic *to = topic_named(name);
     mock_broker_produce(broker, to->name, (int)(XXH3_64bits(id, strcspn(id, "\"")) % (unsigned)to->partitions), line,
                         length);
 }

@@ -22,6 +22,21 @@ SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 
 TABLE = os.path.join(BUILD, "torture.tsv")
 IMPRESSION_PARTITIONS, CLICK_PARTITIONS = 4, 2
 
+# What a daemon is asked to do with the stream: as it is by default, and with all that comes, goes and is bounded: rows that wait for
+# their second sighting, expire and are pushed out, histories that are, pending impressions that leave early, late clicks that are
+# learned after all, conversions and joined examples beside, and each optimizer that there is.
+PLAIN = {"topics": "conversions: ~", "join": "window: 2s", "more": "", "model": harness.MODEL, "generate": []}
+BOUNDED = {
+    "topics": "conversions: conversions, examples: examples",
+    "join": "window: 2s, release: click, late_click: correct, max_pending: 8",
+    "more": """history: {max_length: 3, max_users: 40}
+optimizer: {ranking: {kind: ftrl, learning_rate: 0.05}, zero_shot: {kind: adagrad}, embedding: {kind: ftrl, l1: 0.0001}}
+""",
+    "model": harness.MODEL.replace("{dimension: 8}", "{dimension: 8, tables: {item: {admit_after: 2, expire_after: 2m, max_rows: 150}, "
+                                                     "city: {max_rows: 3}, category: {expire_after: 1s}}}"),
+    "generate": ["--conversion-share", "0.3", "--late-share", "0.05", "--duplicate-share", "0.05", "--disorder-share", "0.05"],
+}
+
 
 def sized(short, full):
     return full if FULL else short
@@ -41,18 +56,21 @@ def tally(kind, injected, outcome):
 class Stream:
     """Generated events in a file; the learned examples are known beforehand: one for each different impression."""
 
-    def __init__(self, folder, events, seed=SEED):
-        self.file, self.events = os.path.join(folder, f"stream.{events}.jsonl"), events
+    def __init__(self, folder, events, seed=SEED, setting=PLAIN):
+        self.file, self.events, self.setting = os.path.join(folder, f"stream.{events}.{setting is BOUNDED:d}.jsonl"), events, setting
         ctl("generate", "--profile", "small", "--users", "2000", "--items", "500", "--span", "30m", "--click-delay", "500ms", "--window", "2s",
-            "--events", events, "--seed", seed % 1000000, "--output", self.file)
+            "--events", events, "--seed", seed % 1000000, "--output", self.file, *setting["generate"])
         with open(self.file) as lines:
             parsed = [json.loads(line) for line in lines]
         for event in parsed:        # a third of the users come without behaviors, so that the daemon's own histories matter too
             if int(event.get("user_id", "u1")[1:]) % 3 == 0:
                 event.pop("behaviors", None)
+            if setting is BOUNDED and event["event"] == "impression" and int(event["user_id"][1:]) % 7 == 0:
+                event.update(event="example", clicked=int(event["item_id"][1:]) % 2 == 0)      # its clicks are orphans
         with open(self.file, "w") as lines:
             lines.writelines(json.dumps(event, separators=(",", ":")) + "\n" for event in parsed)
-        self.examples = len({event["impression_id"] for event in parsed if event["event"] == "impression"})
+        self.examples = len({event["impression_id"] for event in parsed if event["event"] == "impression"}) + sum(
+            event["event"] == "example" for event in parsed)
 
 
 class MockBroker:
@@ -60,7 +78,8 @@ class MockBroker:
         """topics: further ones, as NAME:PARTITIONS."""
         self.stream, self.sent = stream, 0
         self.process = subprocess.Popen([os.path.join(BUILD, "tests/crash/broker"), stream.file, f"impressions:{IMPRESSION_PARTITIONS}",
-                                         f"clicks:{CLICK_PARTITIONS}", "impressions.dlq:1", "clicks.dlq:1", *topics], stdin=subprocess.PIPE,
+                                         f"clicks:{CLICK_PARTITIONS}", "conversions:1", "examples:2", "impressions.dlq:1", "clicks.dlq:1",
+                                         *topics], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True, start_new_session=True)
         self.address = self.process.stdout.readline().strip()
         assert self.address, "the broker did not start"
@@ -146,17 +165,18 @@ class Daemon(harness.Daemon):
         self.configure("1h")
 
     def configure(self, idle_after, **replaced):
+        setting = self.broker.stream.setting
         snapshot, interval = replaced.get("snapshot", self.snapshot), replaced.get("interval", self.interval)
         with open(self.config, "w") as file:
             file.write(f"""
 source:
   kafka:
-    topics: {{impressions: impressions, clicks: clicks, conversions: ~}}
+    topics: {{impressions: impressions, clicks: clicks, {setting["topics"]}}}
     group: {self.name}
     idle_after: {idle_after}
     properties: {{bootstrap.servers: "{self.broker.address}", reconnect.backoff.max.ms: 200}}
-join: {{window: 2s}}
-{harness.FEATURES}{harness.MODEL}
+join: {{{setting["join"]}}}
+{harness.FEATURES}{setting["model"]}{setting["more"]}
 batch: {{size: 64, max_delay: 1s}}
 snapshot: {{directory: {snapshot}, interval: {interval}}}
 checkpoint: {{directory: {self.checkpoints}, interval: {self.checkpoint_interval}, keep: 3}}
@@ -230,8 +250,10 @@ compute: {{threads: 1, seed: 7}}
         else:
             assert self.stop() == 0, self.log_text()[-3000:]
             self.start()
+        # What is learned again as a positive, too late, is more than there are impressions.
         status = self.until(lambda s: s["join"]["pending"] == 0 and s["join"]["open_batch"] == 0 and s["sources"] and not any(
             source["lag"] is None or source["lag"] > 0 for source in s["sources"]) and s["examples"]["all"] >= stream.examples, "all learned")
+        self.last = status
         assert self.stop() == 0, self.log_text()[-3000:]
         return status["examples"]["all"], self.export()
 
@@ -239,12 +261,14 @@ compute: {{threads: 1, seed: 7}}
 class Reference:
     """The run that nothing ever happened to."""
 
-    def __init__(self, plant, events):
-        self.stream = Stream(plant.folder, events)
+    def __init__(self, plant, events, setting):
+        self.stream = Stream(plant.folder, events, setting=setting)
         broker = plant.broker(self.stream)
-        self.examples, self.export = plant.daemon(broker, "reference", interval="1h").finish(self.stream)
+        daemon = plant.daemon(broker, f"reference.{setting is BOUNDED:d}", interval="1h")
+        self.examples, self.export = daemon.finish(self.stream)
+        self.status = daemon.last
         broker.stop()
-        assert self.examples == self.stream.examples, f"{self.examples} examples of {self.stream.examples} impressions, undisturbed"
+        assert setting is BOUNDED or self.examples == self.stream.examples, f"{self.examples} examples of {self.stream.examples} impressions, undisturbed"
 
     def compare(self, daemon, what):
         """Nothing lost, nothing learned twice, and every byte the same."""
@@ -273,10 +297,11 @@ class Plant:
         self.daemons.append(Daemon(broker, self.folder, name, **more))
         return self.daemons[-1]
 
-    def reference(self, events):
-        if events not in self.references:
-            self.references[events] = Reference(self, events)
-        return self.references[events]
+    def reference(self, events, setting=PLAIN):
+        key = events, setting is BOUNDED
+        if key not in self.references:
+            self.references[key] = Reference(self, events, setting)
+        return self.references[key]
 
     def mount(self, *arguments):
         """mount(8) with these arguments, the folder last; taken down at the end."""

@@ -196,6 +196,18 @@ static void each_is_refused_where_it_is_and_says_what_to_do(void **state)
     assert_int_equal(wrong, 0);
 }
 
+/* What does not follow from what stands there: a misspelled tower has hidden layers. */
+static void one_mistake_is_one_problem(void **state)
+{
+    (void)state;
+    static const char text[] = FEATURES "model: {ranking: {tower: base_dn, hidden: [8], dropout: 0.1}}\n";
+    struct config_problems problems;
+    assert_null(config_parse("m.yaml", text, strlen(text), CONFIG_FOR_TRAIN, &problems));
+    assert_int_equal(problems.count, 1);
+    assert_non_null(strstr(problems.problem[0].text, "did you mean base_dnn"));
+    config_problems_release(&problems);
+}
+
 /* A file of the given bytes; its problems, as they are printed. */
 static char *problems_of(const char *path)
 {
@@ -363,6 +375,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_is_refused_where_it_is_and_says_what_to_do),
+        cmocka_unit_test(one_mistake_is_one_problem),
         cmocka_unit_test(what_is_no_file_of_settings),
         cmocka_unit_test(a_pipe_without_a_writer),
         cmocka_unit_test(a_pipe_with_a_writer_is_read_to_its_end),
