@@ -160,7 +160,7 @@ static void set_list(struct loader *loader, const struct setting *row, const cha
         return;
     }
     size_t *width = (size_t *)(void *)(base + row->offset), i = 0;
-    double *bound = widths || !node->count ? NULL : pool_take(loader->pool, node->count * sizeof *bound);
+    double *bound = widths ? NULL : pool_take(loader->pool, (node->count ? node->count : 1) * sizeof *bound);
     for (const struct node *element = node->first; element; element = element->next, i++) {
         bool referenced = false;
         const char *here = pool_format(loader->pool, "%s[%zu]", path, i),
@@ -189,7 +189,7 @@ static void set_pairs(struct loader *loader, const struct setting *row, const ch
     } else if (node->count) {
         pair = pool_take(loader->pool, node->count * sizeof *pair);
     }
-    for (const struct node *value = node ? node->first : NULL; value; value = value->next) {
+    for (const struct node *value = pair ? node->first : NULL; value; value = value->next) {
         const char *here = pool_format(loader->pool, "%s.%s", path, value->key->text);
         struct names names = { 0 };
         const char *word;
@@ -480,7 +480,7 @@ struct cs_config *config_load_checked(const char *file, enum config_use use, con
                                       struct config_problems *problems)
 {
     struct cs_config *config = NULL;
-    struct stat status;
+    struct stat status = { 0 };
     size_t length = 0;
     char *text = NULL;
     /* Not blocking: a named pipe that nobody writes to would hold us for ever. */

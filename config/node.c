@@ -327,7 +327,7 @@ const char *node_found(struct pool *pool, const struct node *node)
     bool cut = length > FOUND_MAX;
     if (cut) for (length = FOUND_MAX; length > 0 && ((unsigned char)node->text[length] & 0xc0) == 0x80;) length--;
     for (size_t i = 0; i < length; i++)
-        shown[i] = (unsigned char)node->text[i] < 0x20 || node->text[i] == 0x7f ? '?' : node->text[i];
+        shown[i] = (char)((unsigned char)node->text[i] < 0x20 || node->text[i] == 0x7f ? '?' : node->text[i]);
     shown[length] = 0;
     return pool_format(pool, "\"%s%s\"", shown, cut ? "..." : "");
 }

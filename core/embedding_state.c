@@ -51,7 +51,7 @@ bool embedding_record_parse(const struct embedding_shape *shape, const void *byt
                             struct embedding_row *row, struct cs_error *err)
 {
     size_t d = shape->dimension, stride = record_stride(shape->dimension, shape->moments);
-    if (size != stride)
+    if (!bytes || size != stride)
         return cs_fail(err, CS_REFUSED, "a row has %zu bytes, dimension %u and moments %u need %zu", size,
                        shape->dimension, shape->moments, stride);
     const struct record *record = bytes;

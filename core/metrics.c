@@ -198,7 +198,7 @@ static double log_loss(float prediction, bool clicked)
 
 static size_t bin_of(float prediction)
 {
-    double p = inner(prediction), at = (log(p) - log1p(-p)) * BINS_A_UNIT + BINS / 2;
+    double p = inner(prediction), at = (log(p) - log1p(-p)) * BINS_A_UNIT + BINS / 2.0;
     return at < 0 ? 0 : at >= BINS ? BINS - 1 : (size_t)at;
 }
 
@@ -248,7 +248,7 @@ static struct metrics_report report_of(uint64_t examples, uint64_t clicks, doubl
 struct metrics_report metrics_report_newest(const struct metrics *metrics, enum metrics_users users, uint64_t count)
 {
     if (count > metrics->totals.count) count = metrics->totals.count;
-    uint64_t *value = need(malloc((count + 1) * sizeof *value));
+    uint64_t *value = need(malloc((count ? count : 1) * sizeof *value));
     uint64_t examples = 0, clicks = 0;
     double losses = 0, predictions = 0;
     for (size_t i = 0; i < count; i++) {
@@ -356,7 +356,7 @@ bool metrics_load(struct metrics *metrics, struct state_reader *reader, struct c
                        (uintmax_t)totals->pending, (uintmax_t)totals->next);
     struct section name = window_of(metrics);
     size_t blocks = block_count(totals->count);
-    const struct observation **block = malloc((blocks + 1) * sizeof *block);
+    const struct observation **block = calloc(blocks + 1, sizeof *block);
     if (!block) return cs_fail(err, CS_FAILED, "out of memory");
     bool ok = false;
     for (size_t b = 0; b < blocks; b++) {

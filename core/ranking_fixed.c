@@ -20,7 +20,7 @@ struct fixed_tower {
 
 static float *copy_of(const float *from, size_t count)
 {
-    float *copy = malloc(count * sizeof *from);
+    float *copy = malloc((count ? count : 1) * sizeof *from);
     return copy ? memcpy(copy, from, count * sizeof *from) : NULL;
 }
 

@@ -69,12 +69,12 @@ void kafka_probe_poll(struct kafka_probe *probe, int milliseconds)
 enum kafka_answer kafka_partitions(rd_kafka_t *rk, const char *topic, int timeout, int32_t *count,
                                    rd_kafka_resp_err_t *error)
 {
-    const struct rd_kafka_metadata *metadata;
+    const struct rd_kafka_metadata *metadata = NULL;
     *count = 0;
     rd_kafka_topic_t *handle = rd_kafka_topic_new(rk, topic, NULL);
     *error = handle ? rd_kafka_metadata(rk, 0, handle, &metadata, timeout) : rd_kafka_last_error();
     if (handle) rd_kafka_topic_destroy(handle);
-    if (*error) return KAFKA_SILENT;
+    if (*error || !metadata) return KAFKA_SILENT;
     *error = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
     if (!*error) *count = metadata->topics[0].partition_cnt;
     rd_kafka_metadata_destroy(metadata);

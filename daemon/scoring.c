@@ -342,8 +342,8 @@ static bool check_fields(const struct fields *fields, bool item, struct cs_error
     const struct problem *problem = fields->failed.result != DECODE_OK ? &fields->failed : &fields->shown;
     if (problem->result == DECODE_OK)
         return !item || fields->has_item || cs_fail(err, CS_USAGE, "item_id: missing or empty");
-    *err = problem->err;
-    err->code = CS_USAGE;
+    if (err) *err = problem->err;
+    if (err) err->code = CS_USAGE;
     return false;
 }
 

@@ -345,7 +345,7 @@ static int bind_socket(const char *address, int *port, struct cs_error *err)
         cs_fail(err, CS_USAGE, "--listen: \"%s\": %s", address, gai_strerror(code));
         return -1;
     }
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = { 0 };
     socklen_t size = sizeof bound;
     int one = 1, fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) ||
@@ -366,7 +366,7 @@ static int bind_socket(const char *address, int *port, struct cs_error *err)
 /* 0: it listens at a path. */
 static int port_of(int socket)
 {
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = { 0 };
     socklen_t size = sizeof bound;
     if (getsockname(socket, (struct sockaddr *)&bound, &size)) return 0;
     if (bound.ss_family == AF_INET6) return ntohs(((struct sockaddr_in6 *)&bound)->sin6_port);

@@ -186,7 +186,8 @@ static void write_points(FILE *out, const struct span *span, int64_t from)
     for (size_t i = first; i < end; i++)
         fprintf(out, "%s%lld", i > first ? "," : "", (long long)point_at(span, i).time);
     fputs("],\"series\":{", out);
-    struct point open = span->time == INT64_MIN ? (struct point){ 0 } : fold(span);
+    struct point open = { 0 };
+    if (span->time != INT64_MIN) open = fold(span);
     for (size_t f = 0; f < TREND_FIELDS; f++) {
         fprintf(out, "%s\"%s\":[", f ? "," : "", field[f].name);
         for (size_t i = first; i < end; i++) {

@@ -332,18 +332,18 @@ static bool begin_table(struct checkpoint_writer *writer, const char *table, str
     if (code) return failed(writer, code, err);
     writer->table = realloc(writer->table, (writer->table_count + 1) * sizeof *writer->table);
     if (!writer->table) abort();
-    writer->table[writer->table_count++] = (struct written_table){ .name = strdup(table) };
+    char *copy = strdup(table);
+    if (!copy) abort();
+    writer->table[writer->table_count++] = (struct written_table){ .name = copy };
     return true;
 }
 
 bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_t key, const float *row,
                     size_t dimension, struct cs_error *err)
 {
-    struct written_table *last = writer->table_count ? &writer->table[writer->table_count - 1] : NULL;
-    if (!last || strcmp(last->name, table)) {
+    if (!writer->table_count || strcmp(writer->table[writer->table_count - 1].name, table))
         if (!begin_table(writer, table, err)) return false;
-        last = &writer->table[writer->table_count - 1];
-    }
+    struct written_table *last = &writer->table[writer->table_count - 1];
     if (last->rows && dimension != last->dimension)
         return cs_fail(err, CS_FAILED, "row %016" PRIx64 " of table %s has %zu numbers, those before %zu", key, table,
                        dimension, last->dimension);

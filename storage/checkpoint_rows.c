@@ -159,8 +159,8 @@ bool row_leaves_open(struct row_leaves *rows, const struct mapped_file *file, co
     if (leaves > file->pages || file->pages > UINT32_MAX || depth > DEPTH_MAX || (leaves && !depth))
         return cs_fail(err, CS_REFUSED, "%" PRIu64 " leaves at depth %u in %zu pages", leaves, depth, file->pages);
     struct walk walk = { rows, leaves };
-    rows->first = malloc((leaves + 1) * sizeof *rows->first);
-    rows->page = malloc((leaves + 1) * sizeof *rows->page);
+    rows->first = calloc(leaves + 1, sizeof *rows->first);
+    rows->page = calloc(leaves + 1, sizeof *rows->page);
     if (!rows->first || !rows->page) abort();
     if (leaves && !walk_page(&walk, root, depth - 1, 0, err)) return false;
     if (rows->leaves != leaves)

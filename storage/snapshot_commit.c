@@ -93,7 +93,8 @@ static bool give(struct writing *writing, size_t section, uint32_t slot)
         uint64_t *grown = realloc(bits->word, words * sizeof *grown);
         if (!grown) abort();
         memset(grown + bits->words, 0, (words - bits->words) * sizeof *grown);
-        *bits = (struct bits){ grown, words };
+        bits->word = grown;
+        bits->words = words;
     }
     uint64_t bit = 1ull << slot % 64;
     if (bits->word[slot / 64] & bit) return false;

@@ -50,7 +50,7 @@ bool puts_add(struct puts *puts, const char *section, uint32_t slot, const void 
         size_t capacity = puts->capacity ? puts->capacity * 2 : 64;
         struct put *grown = realloc(puts->put, capacity * sizeof *grown);
         ok = grown != NULL;
-        if (ok) {
+        if (grown) {
             puts->put = grown;
             puts->capacity = capacity;
         }

@@ -6,7 +6,7 @@
 # prints none counts as a single test by its exit status. One that dies, or overruns its time, counts as failed whatever it printed.
 # Output is kept under BUILD/test-logs and shown where something failed. JOBS programs run at once (unit and gradient tests).
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 build=${1:?usage: run.sh BUILD SUITE...}; shift
 jobs_at_once=${JOBS:-$(nproc)}
 logs=$build/test-logs

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs the unit, gradient and flow tests under ASan + UBSan, then under TSan, and sums both into one last line.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 passed=0 failed=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

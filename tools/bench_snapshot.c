@@ -290,7 +290,7 @@ static bool measure_round(struct snapshot_store *store, struct pupil *pupil, dou
 static double median_of(const struct round *round, size_t member)
 {
     double value[ROUNDS];
-    for (size_t i = 0; i < ROUNDS; i++) value[i] = *(const double *)((const char *)&round[i] + member);
+    for (size_t i = 0; i < ROUNDS; i++) memcpy(&value[i], (const char *)&round[i] + member, sizeof *value);
     return bench_median(value, ROUNDS);
 }
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Reads every #include of the product's folders against ARCHITECTURE.md's "Who may include what". Exit status 1 where one is not allowed.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 bad=0
 
 # Headers of libc and POSIX that core/ may use: nothing that opens a file, a socket, a clock or a thread.

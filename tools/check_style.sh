@@ -3,7 +3,7 @@
 # Exit status 1 where something is not as it should be.
 set -u
 export LC_ALL=C.UTF-8      # columns are characters, not bytes
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 # In a checkout git knows the files; in an unpacked copy the folders do.
 mapfile -t all < <(git ls-files -co --exclude-standard 2>/dev/null || find . -type f -not -path './build*' -not -path './.git*' | sed 's|^\./||')
 mapfile -t c < <(printf '%s\n' "${all[@]}" | grep -E '^(core|config|storage|daemon|tools|tests)/.*\.[ch]$' | while read -r f; do [ -e "$f" ] && echo "$f"; done)

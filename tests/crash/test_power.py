@@ -7,7 +7,7 @@ import signal
 import struct
 import time
 
-from plant import Plant, Skip, ctl, run, sized, tally
+from plant import Plant, Skip, ctl, sized, tally
 
 EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH = 0x8004587d, 2
 EVENTS = 30000

@@ -24,18 +24,18 @@ static void produce_event(struct mock_broker *broker, int i)
 {
     char text[512];
     unsigned dice = (unsigned)i * 2654435761u;
-    int user = dice % 97, item = dice / 97 % 50, clicked = (item + user) % 3 == 0;
+    int user = (int)(dice % 97), item = (int)(dice / 97 % 50), clicked = (item + user) % 3 == 0;
     int length =
         snprintf(text, sizeof text,
                  "{\"event\":\"impression\",\"impression_id\":\"r%d\",\"ts\":%lld,\"user_id\":\"u%d\",\"user\":{"
                  "\"age\":%d,\"city\":\"c%d\"},"
                  "\"behaviors\":[%s],\"context\":{\"hour\":%d},\"item_id\":\"i%d\",\"item\":{\"category\":\"k%d\"}}",
-                 i, (long long)(BEGIN + i * 20), user, 18 + user % 50, user % 7, user % 4 ? "\"i1\",\"i7\",\"i3\"" : "",
+                 i, (long long)BEGIN + i * 20, user, 18 + user % 50, user % 7, user % 4 ? "\"i1\",\"i7\",\"i3\"" : "",
                  i / 100 % 24, item, item % 5);
     mock_broker_produce(broker, "impressions", user % IMPRESSION_PARTITIONS, text, length);
     if (!clicked) return;
     length = snprintf(text, sizeof text, "{\"event\":\"click\",\"impression_id\":\"r%d\",\"ts\":%lld}", i,
-                      (long long)(BEGIN + i * 20 + 300));
+                      (long long)BEGIN + i * 20 + 300);
     mock_broker_produce(broker, "clicks", i % CLICK_PARTITIONS, text, length);
 }
 

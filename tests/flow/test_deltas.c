@@ -34,7 +34,7 @@ static void produce(struct world *world, int count)
             "{\"event\":\"example\",\"impression_id\":\"r%d\",\"ts\":%lld,\"user_id\":\"u%u\",\"user\":{\"age\":%u,"
             "\"city\":\"c%u\"},\"behaviors\":[%s],\"context\":{\"hour\":3},\"item_id\":\"i%d\",\"item\":{"
             "\"category\":\"k%d\"},\"clicked\":%s}",
-            i, (long long)(BEGIN + i * 20), user, 18 + user % 50, user % 7, user % 4 ? "\"i1\",\"i7\"" : "", item,
+            i, (long long)BEGIN + i * 20, user, 18 + user % 50, user % 7, user % 4 ? "\"i1\",\"i7\"" : "", item,
             item % 5, item % 3 == 0 ? "true" : "false");
         mock_broker_produce(world->broker, "examples", 0, text, length);
     }

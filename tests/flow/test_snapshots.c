@@ -31,12 +31,12 @@ static void produce(struct mock_broker *broker, int begin, int end, const char *
             "{\"event\":\"impression\",\"impression_id\":\"r%d\",\"ts\":%lld,\"user_id\":\"u%u\",\"user\":{\"age\":%u,"
             "\"city\":\"c%u\"%s},\"behaviors\":[%s],\"context\":{\"hour\":%d},\"item_id\":\"i%u\",\"item\":{"
             "\"category\":\"k%u\"}}",
-            i, (long long)(BEGIN + i * 20), user, 18 + user % 50, user % 7, user_more,
+            i, (long long)BEGIN + i * 20, user, 18 + user % 50, user % 7, user_more,
             user % 4 ? "\"i1\",\"i7\",\"i3\"" : "", i / 100 % 24, item, item % 5);
         mock_broker_produce(broker, "impressions", (int)(user % PARTITIONS), text, length);
         if ((item + user) % 3) continue;
         length = snprintf(text, sizeof text, "{\"event\":\"click\",\"impression_id\":\"r%d\",\"ts\":%lld}", i,
-                          (long long)(BEGIN + i * 20 + 300));
+                          (long long)BEGIN + i * 20 + 300);
         mock_broker_produce(broker, "clicks", 0, text, length);
     }
     mock_broker_flush(broker);

@@ -71,7 +71,8 @@ static void use(const struct delta *delta)
         }
     overlay_push(&overlay, level);
     const float *row = NULL;
-    for (size_t i = 0; i < delta->parts; i++) overlay_find_all(&overlay, 1, &(int){ 0 }, delta->part[i].key, &row);
+    const int table = 0;
+    for (size_t i = 0; i < delta->parts; i++) overlay_find_all(&overlay, 1, &table, delta->part[i].key, &row);
     overlay_release(&overlay);
     static volatile unsigned char kept;
     kept = sum;

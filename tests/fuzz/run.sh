@@ -4,7 +4,7 @@
 # FUZZ_OPTIONS: further options of libFuzzer. FUZZ_CORPUS: instead of BUILD/corpus.
 # A find goes into tests/fuzz/corpus/TARGET, named after what it was.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit
 build=${1:?usage: run.sh BUILD SECONDS TARGET...} seconds=${2:?}; shift 2
 mkdir -p "$build/finds" "$build/fuzz-logs"
 # A machine's pause must not look like a hanging target: libFuzzer's clock is the wall's.
@@ -12,7 +12,7 @@ options="-max_total_time=$seconds -timeout=120 -rss_limit_mb=2560 -print_final_s
 export UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
 
 fuzz() {
-    local target=$1 log=$build/fuzz-logs/$1.log corpus=${FUZZ_CORPUS:-$build/corpus}/$1 dictionary= status
+    local target=$1 log=$build/fuzz-logs/$1.log corpus=${FUZZ_CORPUS:-$build/corpus}/$1 dictionary='' status
     mkdir -p "$corpus"
     [ -e "tests/fuzz/dictionary/$target" ] && dictionary=-dict=tests/fuzz/dictionary/$target
     # shellcheck disable=SC2086

@@ -3,14 +3,15 @@
 # Prints a TAP line for each case and way of running it: OpenBLAS's kernels and the number of threads may not matter.
 # usage: run.sh BUILD [CASE...]
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit
 build=${1:?usage: run.sh BUILD [CASE...]}; shift
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0 number=0
 # The first python that has numpy: the one in the path need not be the system's.
 for python in python3 /usr/bin/python3; do "$python" -c 'import numpy' 2>/dev/null && break; done
-[ $# -gt 0 ] && cases=("$@") || { cases=(tests/golden/*/config.yaml); cases=("${cases[@]%/config.yaml}"); cases=("${cases[@]##*/}"); }
+cases=("$@")
+[ $# -gt 0 ] || { cases=(tests/golden/*/config.yaml); cases=("${cases[@]%/config.yaml}"); cases=("${cases[@]##*/}"); }
 
 run() {     # CASE NAME THREADS [VARIABLE=VALUE...]
     local case=tests/golden/$1 name=$2 threads=$3 log=$work/log

@@ -25,7 +25,7 @@ fetch() {
     (
         flock 9
         [ -e "$jars/.complete" ] && exit 0
-        for attempt in 1 2 3; do
+        for _ in 1 2 3; do
             timeout 300 mvn -q -B "-Dkafka.version=$version" -f "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$jars" >"$log" 2>&1 </dev/null &&
                 { touch "$jars/.complete"; exit 0; }
             sleep 2

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """A real Apache Kafka that asks who is there: SASL, TLS, client certificates, ACLs; what is wrong is told, and secrets stay secret.
 SCRAM is learned from on Kafka 3.9: librdkafka before 2.6.1, as Debian 12 has it, is refused by Kafka 4 (docs/security.md)."""
-import json
 import os
 import re
 import shutil

@@ -66,7 +66,7 @@ struct place { char directory[64], path[96]; struct control_server *server; int 
 
 static int setup(void **state)
 {
-    struct place *place = calloc(1, sizeof *place);
+    struct place *place = *state = calloc(1, sizeof *place);
     sem_init(&waiting, 0, 0);
     sem_init(&go_on, 0, 0);
     snprintf(place->directory, sizeof place->directory, "/tmp/coldstream-control-XXXXXX");
@@ -74,7 +74,6 @@ static int setup(void **state)
     snprintf(place->path, sizeof place->path, "%s/control.sock", place->directory);
     struct cs_error err = { 0 };
     place->server = control_start(place->path, verbs, &place->runs, &err);
-    *state = place;
     return place->server ? 0 : -1;
 }
 

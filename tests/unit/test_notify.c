@@ -20,7 +20,7 @@ struct place { char directory[64], path[96]; int handle; };
 
 static int setup(void **state)
 {
-    struct place *place = calloc(1, sizeof *place);
+    struct place *place = *state = calloc(1, sizeof *place);
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     snprintf(place->directory, sizeof place->directory, "/tmp/coldstream-notify-XXXXXX");
     if (!mkdtemp(place->directory)) return -1;
@@ -29,7 +29,6 @@ static int setup(void **state)
     place->handle = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
     setenv("NOTIFY_SOCKET", place->path, 1);
     unsetenv("WATCHDOG_PID");
-    *state = place;
     return bind(place->handle, (struct sockaddr *)&address, sizeof address);
 }
 
