@@ -97,7 +97,12 @@ def shorter_topic_is_noticed(tests):
     daemon.start()
     refused(daemon, f"{names[1]} [0]", "out of range", "the broker has 0 to 0")
     assert ctl("offsets", "--config", daemon.config, "--to", "same", check=False).returncode == 65
-    ctl("offsets", "--config", daemon.config, "--to", "latest")
+    moved = ctl("offsets", "--config", daemon.config, "--to", "latest", "--json")
+    answer = json.loads(moved.stdout)
+    assert answer.keys() == {"directory", "positions"} and moved.stderr == b"", moved
+    assert all(position.keys() == {"topic", "partition", "from", "to"} for position in answer["positions"]), answer
+    clicks = [position for position in answer["positions"] if position["topic"] == names[1]]
+    assert len(clicks) == 1 and clicks[0]["partition"] == 0 and clicks[0]["from"] > 0 and clicks[0]["to"] == 0, answer
     produce(tests, names, 200, 230)
     daemon.start().drained(2)
     assert daemon.examples() == 30, (daemon.status(), daemon.log_text()[-3000:])
