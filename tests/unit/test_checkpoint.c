@@ -74,6 +74,24 @@ static uint64_t publish(const char *directory, uint64_t keep)
     return version;
 }
 
+static void add_told(void *self, uint64_t bytes)
+{
+    *(uint64_t *)self += bytes;
+}
+
+static void who_waits_is_told_of_every_byte_hashed(void **state)
+{
+    uint64_t told = 0;
+    const struct storage_watch watch = { add_told, &told };
+    publish(*state, 5);
+    struct checkpoint *checkpoint = checkpoint_open_watched(*state, &watch, NULL);
+    assert_non_null(checkpoint);
+    json_t *manifest = json_loads(checkpoint_manifest(checkpoint), 0, NULL);
+    assert_int_equal(told, json_integer_value(json_object_get(manifest, "size")));
+    json_decref(manifest);
+    checkpoint_close(checkpoint);
+}
+
 static void a_version_reads_as_it_was_written(void **state)
 {
     struct cs_error err = { 0 };
@@ -432,6 +450,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fresh_directory, release)
     const struct CMUnitTest tests[] = {
         TEST(a_version_reads_as_it_was_written),
+        TEST(who_waits_is_told_of_every_byte_hashed),
         TEST(the_manifest_says_what_is_there),
         TEST(versions_rise_and_old_ones_go),
         TEST(nothing_unfinished_stays_or_shows),

@@ -599,6 +599,43 @@ static void a_backup_is_a_snapshot_of_its_own(void **state)
     assert_int_equal(stat(to, &status), -1);
 }
 
+static void add_told(void *self, uint64_t bytes)
+{
+    *(uint64_t *)self += bytes;
+}
+
+static void who_waits_is_told_of_every_byte(void **state)
+{
+    char to[300];
+    uint64_t told = 0;
+    struct cs_error err = { 0 };
+    const struct storage_watch watch = { add_told, &told };
+    struct snapshot_store *store = open_store(*state);
+    struct toy *toy = toy_create(500, 50, 100);
+    for (uint32_t slot = 0; slot < 500; slot++) toy_set(toy, slot, 1);
+    snapshot_watch(store, &watch);
+    struct snapshot_cut *cut = snapshot_begin(store);
+    toy_give(toy, cut, "rows.item");
+    commit(cut);
+    assert_in_range(told, 500 * 50, snapshot_stats(store).written_bytes);
+    struct snapshot_view *view = open_view(store);
+    uint64_t whole = snapshot_view_bytes(view);
+    assert_in_range(whole, 500 * 50, told);
+    told = 0;
+    assert_true(snapshot_view_verify(view, NULL, NULL, &err));      /* nobody waits */
+    assert_int_equal(told, 0);
+    snapshot_view_watch(view, &watch);
+    assert_true(snapshot_view_verify(view, NULL, NULL, &err));
+    assert_int_equal(told, whole);
+    snapshot_view_close(view);
+    snapshot_close(store);
+    toy_destroy(toy);
+    told = 0;
+    snprintf(to, sizeof to, "%s.backup", (char *)*state);
+    assert_true(snapshot_backup(*state, to, &watch, &err));
+    assert_int_equal(told, 3 * whole);          /* all of it lives: the copy is as large */
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fresh_directory, release)
@@ -621,6 +658,7 @@ int main(void)
         TEST(a_killed_writer_leaves_a_whole_cut),
         TEST(tools_see_sections_meta_and_tensors),
         TEST(a_backup_is_a_snapshot_of_its_own),
+        TEST(who_waits_is_told_of_every_byte),
     };
     if (!make_root(false)) return 1;
     return run_and_clean(cmocka_run_group_tests(tests, NULL, NULL));
