@@ -65,7 +65,7 @@ bool bench_overhead(struct bench *bench, struct cs_error *err);
 struct bench_daemon { pid_t pid; char socket[512], log[512]; };
 /* word: the first that the command prints, NULL where it doesn't matter; its messages go to our stderr. */
 bool bench_command(const char *command, char *word, size_t size, struct cs_error *err);
-bool bench_fill_topics(const char *brokers, struct cs_error *err);
+bool bench_fill_topics(const char *brokers, uint64_t events, struct cs_error *err);
 /* port: of http.listen, 0: any. */
 bool bench_daemon_config(const char *directory, const char *brokers, size_t system, int port, struct cs_error *err);
 bool bench_daemon_start(const struct bench *bench, const char *directory, struct bench_daemon *daemon,

@@ -40,12 +40,12 @@ bool bench_command(const char *command, char *word, size_t size, struct cs_error
     return *word || cs_fail(err, CS_FAILED, "%s printed nothing", command);
 }
 
-bool bench_fill_topics(const char *brokers, struct cs_error *err)
+bool bench_fill_topics(const char *brokers, uint64_t events, struct cs_error *err)
 {
     struct generate_settings world;
     struct generated event;
     if (!generate_profile(&world, "bench", err)) return false;
-    world.events = EVENTS;
+    world.events = events;
     struct generator *generator = generator_create(&world, err);
     struct generate_kafka *kafka = generator ? generate_kafka_create(brokers, NULL, NULL, err) : NULL;
     bool ok = kafka != NULL;
@@ -164,7 +164,7 @@ bool bench_kafka(struct bench *bench, struct cs_error *err)
         return cs_error_prefix(err, "Apache Kafka does not start");
     snprintf(command, sizeof command, "%s/tests/kafka/admin %s create impressions:4 clicks:2 >&2", bench->programs,
              brokers);
-    if (!bench_command(command, NULL, 0, err) || !bench_fill_topics(brokers, err)) goto out;
+    if (!bench_command(command, NULL, 0, err) || !bench_fill_topics(brokers, EVENTS, err)) goto out;
     for (size_t step = 0; step < sizeof plan / sizeof *plan; step++) {
         const struct bench_system *system = &bench_system[plan[step].system];
         double rate[RUNS_MAX];
