@@ -24,7 +24,8 @@
 #include "tools/bench.h"
 
 /* EVENTS: more than are learned meanwhile, at 7,000 a second. */
-enum { EVENTS = 700000, TURNS = 24, TURN = 3, WARM = 6, PAGES = 2, PATH_ROOM = 512, ANSWER_ROOM = 1 << 20, PATIENCE = 60 };
+enum { EVENTS = 700000, TURNS = 24, TURN = 3, WARM = 6, PAGES = 2, PATH_ROOM = 512, ANSWER_ROOM = 1 << 20,
+       PATIENCE = 60 };
 
 struct watchers { int port; atomic_bool on, stop; atomic_ulong asked; pthread_t scraper, page[PAGES]; };
 
