@@ -205,7 +205,7 @@ static int bind_socket(const char *listen_text, int *port, struct cs_error *err)
     if (address.ss_family == AF_INET6) setsockopt(handle, IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof yes);
     if (bind(handle, (struct sockaddr *)&address, size) != 0 || listen(handle, CONNECTIONS) != 0 ||
         getsockname(handle, (struct sockaddr *)&address, &size) != 0) {
-        cs_fail_errno(err, errno, "http.listen: can't listen on %s", listen_text);
+        http_guard_not_bound("http.listen", listen_text, errno, err);
         close(handle);
         return -1;
     }

@@ -4,6 +4,7 @@
 #include "daemon/http_guard.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -241,6 +242,16 @@ bool http_guard_is_ambiguous(struct MHD_Connection *connection)
     int count = 0;
     MHD_get_connection_values(connection, MHD_HEADER_KIND, count_framing, &count);
     return count > 1;
+}
+
+bool http_guard_not_bound(const char *setting, const char *address, int number, struct cs_error *err)
+{
+    const char *remedy = number == EADDRINUSE ? "; another program has the port (`ss -ltnp` says which): a second "
+                                                "instance needs one of its own, else stop the other"
+                         : number == EADDRNOTAVAIL ? "; no interface of this machine has that address (`ip address`)"
+                         : number == EACCES        ? "; ports below 1024 are root's: take a higher one"
+                                                   : "";
+    return cs_fail(err, CS_FAILED, "%s: can't listen on %s: %s%s", setting, address, strerrordesc_np(number), remedy);
 }
 
 void http_guard_warn_exposed(const char *setting, const struct sockaddr *bound)

@@ -114,7 +114,7 @@ const char *log_remedy(const char *message)
     return NULL;
 }
 
-const char *log_remedy_of_code(enum cs_code code)
+const char *log_remedy_of_daemon(enum cs_code code)
 {
     switch (code) {
     case CS_USAGE: return "see --help";
@@ -126,4 +126,20 @@ const char *log_remedy_of_code(enum cs_code code)
     case CS_FAILED: break;
     }
     return "look at what the error names; started again, it goes on from the last snapshot";
+}
+
+/* A scorer has no state of its own: what it can't do is about its options, its socket, or the version to be read. */
+const char *log_remedy_of_scorer(enum cs_code code)
+{
+    switch (code) {
+    case CS_USAGE:
+    case CS_CONFIG: return "mend the options (under systemd in /etc/coldstream/serve.env, serve-NAME.env): see --help";
+    case CS_REFUSED:
+        return "`coldstreamctl verify` the version; publish or fetch another one, or `coldstreamctl rollback` to one "
+               "that can be read, then start again";
+    case CS_OK:
+    case CS_FENCED:
+    case CS_FAILED: break;
+    }
+    return "look at what the error names, then start again: the current version is opened anew, nothing is lost";
 }

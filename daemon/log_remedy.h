@@ -9,6 +9,8 @@ struct log_remedy { const char *message, *remedy; };
 extern const struct log_remedy log_remedies[];          /* ends with a NULL message */
 
 const char *log_remedy(const char *message);            /* NULL: it has none */
-const char *log_remedy_of_code(enum cs_code code);      /* of what a program ends with */
+/* Of what a program ends with: coldstreamd, coldstream-serve. */
+const char *log_remedy_of_daemon(enum cs_code code);
+const char *log_remedy_of_scorer(enum cs_code code);
 
 #endif

@@ -294,7 +294,7 @@ out:
         return 0;
     }
     log_error("stopped by an error", LOG_S("error", err.message), LOG_S("where", err.at.source),
-              LOG_S("remedy", log_remedy_of_code(err.code)));
+              LOG_S("remedy", log_remedy_of_daemon(err.code)));
     if (err.code == CS_REFUSED && !publisher)
         log_notice("nothing was changed. Where the snapshot is damaged: `coldstreamctl verify` says what is, "
                    "`snapshot.on_damage: previous` goes on from the snapshot before it, `coldstreamctl restore` brings "

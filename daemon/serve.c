@@ -1,4 +1,5 @@
 /* coldstream-serve: the reference scorer of the serving fleet: HTTP/JSON over libcoldstream. */
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <signal.h>
@@ -205,10 +206,17 @@ static bool holds_data(const char *directory)
     return length > 0 && (size_t)length < sizeof path && access(path, F_OK) == 0;
 }
 
-/* The directory is there and holds no version yet: the first one is waited for. */
+static bool is_missing(const char *directory)
+{
+    struct stat status;
+    return stat(directory, &status) != 0 && errno == ENOENT;
+}
+
+/* The directory holds no version yet, or is still to be made: the first one is waited for. */
 static bool is_empty(const char *directory)
 {
     struct stat status;
+    if (is_missing(directory)) return true;
     return stat(directory, &status) == 0 && S_ISDIR(status.st_mode) && checkpoint_current(directory) == 0 &&
            !holds_data(directory);
 }
@@ -307,6 +315,10 @@ static int serve(const struct arguments *arguments, const sigset_t *set)
     telemetry_set(serving.telemetry, METRIC_BUILD_INFO, TELEMETRY_LABELS(version_number, version_commit), 1);
     telemetry_set(serving.telemetry, METRIC_START_TIME, NULL, (double)clock_wall() / 1000);
     bool wait = is_empty(arguments->checkpoint);
+    if (is_missing(arguments->checkpoint))
+        log_warning("there is no directory of checkpoints: it is waited for",
+                    LOG_S("checkpoint", arguments->checkpoint),
+                    LOG_S("remedy", "none where the daemon or coldstream-fetch makes it yet; else check --checkpoint"));
     if (!wait && !open_first(&serving, arguments, &err)) goto out;
     struct serve_options pages = { .listen = arguments->listen,
                                    .threads = (unsigned)arguments->threads,
@@ -333,7 +345,7 @@ static int serve(const struct arguments *arguments, const sigset_t *set)
 out:
     if (err.code)
         log_error("coldstream-serve can't serve", LOG_S("error", err.message),
-                  LOG_S("remedy", log_remedy_of_code(err.code)));
+                  LOG_S("remedy", log_remedy_of_scorer(err.code)));
     serve_http_stop(server, DRAIN_MILLISECONDS);
     serve_deltas_destroy(serving.deltas);
     serve_shadow_destroy(serving.shadow);

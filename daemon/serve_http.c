@@ -351,7 +351,7 @@ static int bind_socket(const char *address, int *port, struct cs_error *err)
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) ||
         bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, 512) ||
         getsockname(fd, (struct sockaddr *)&bound, &size)) {
-        cs_fail_errno(err, errno, "listening on %s", address);
+        http_guard_not_bound("--listen", address, errno, err);
         if (fd >= 0) close(fd);
         fd = -1;
     } else {

@@ -5,8 +5,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -14,11 +17,11 @@ sys.path[:0] = [HERE, f"{ROOT}/tests/crash"]
 import machine          # noqa: E402
 import plant as fixture  # noqa: E402
 
-SERVICES = ("coldstream.service", "coldstream@.service", "coldstream-serve.service", "coldstream-serve@.service")
+SERVICES = ("coldstream.service", "coldstream@.service", "coldstream-serve.service", "coldstream-serve@.service", "coldstream-fetch.service")
 place = {}
 
 
-def configuration(address, name="", extra=""):
+def configuration(address, name="", extra="", listen=""):
     """name: of the instance, "" for the single model."""
     state, runtime = f"/var/lib/coldstream{'/' + name if name else ''}", f"/run/coldstream{'-' + name if name else ''}"
     return f"""
@@ -33,7 +36,7 @@ batch: {{size: 64, max_delay: 1s}}
 snapshot: {{directory: {state}/snapshot, interval: 1s}}
 checkpoint: {{directory: {state}/checkpoints, interval: 1s, keep: 3}}
 control: {{socket: {runtime}/control.sock}}
-http: {{listen: ""}}
+http: {{listen: "{listen}"}}
 compute: {{threads: 1, seed: 7}}
 """
 
@@ -56,8 +59,31 @@ def wait_for(unit, what, **wanted):
     place["machine"].until(reached, f"{unit} {what}: {show(unit, *wanted)}")
 
 
-def status(socket="/run/coldstream/control.sock"):
-    done = place["machine"].run("coldstreamctl", "status", "--json", "--control", socket, check=False)
+def said(unit, lines=30):
+    """Its last lines in the journal."""
+    return place["machine"].run("journalctl", "--no-pager", "-o", "cat", "-n", str(lines), "-u", unit).stdout
+
+
+def drop_in(unit, text):
+    """A part of the unit's [Service], as `systemctl edit --runtime` would make it; "": none any more."""
+    folder = f"/run/systemd/system/{unit}.service.d"
+    place["machine"].shell(f"mkdir -p {folder}; printf '%s' '[Service]\n{text}' >{folder}/test.conf; systemctl daemon-reload" if text else
+                           f"rm -rf {folder}; systemctl daemon-reload")
+
+
+def page(port, path):
+    """Its status; None where nobody answers. The machine has no network of its own."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def status(control="/run/coldstream/control.sock"):
+    done = place["machine"].run("coldstreamctl", "status", "--json", "--control", control, check=False)
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
@@ -72,7 +98,6 @@ def is_accepted_and_scored():
     assert done.returncode == 0 and not complaints, complaints
     for unit in SERVICES:
         on.run("systemd-analyze", "security", "--offline=true", "--threshold=12", f"/usr/lib/systemd/system/{unit}")
-    on.run("systemd-analyze", "security", "--offline=true", "--threshold=13", "/usr/lib/systemd/system/coldstream-fetch.service")
 
 
 def starts_without_a_broker():
@@ -172,6 +197,76 @@ def stops_in_order_and_goes_on_after_an_upgrade():
     assert resumed >= learned, (resumed, learned)
 
 
+def tried_again_within_limits(unit, recovers):
+    """A unit that can't start is tried some times, and then left until somebody looks; recovers() takes the cause away."""
+    on = place["machine"]
+    drop_in(unit, "RestartSec=0\n")
+    assert on.run("systemctl", "start", unit, check=False).returncode != 0
+    wait_for(unit, "given up", ActiveState="failed", SubState="failed", NRestarts=lambda count: count in ("4", "5"))
+    on.until(lambda: "Start request repeated too quickly" in said(unit), "systemd's word that it gives up")
+    assert on.run("systemctl", "start", unit, check=False).returncode != 0, "started although the limit is reached"
+    recovers()
+    on.run("systemctl", "reset-failed", unit)
+    on.run("systemctl", "start", unit)
+    assert show(unit, "ActiveState")["ActiveState"] == "active"
+    # What the dynamic linker ends with where it refuses the processor: once is enough.
+    on.run("systemctl", "stop", unit)
+    on.run("systemctl", "reset-failed", unit, check=False)
+    drop_in(unit, "RestartSec=0\nExecStart=\nExecStart=/bin/sh -c \"exit 127\"\n")
+    assert on.run("systemctl", "start", unit, check=False).returncode != 0
+    wait_for(unit, "not tried again", ActiveState="failed", ExecMainStatus="127", NRestarts="0")
+    drop_in(unit, "")
+    on.run("systemctl", "reset-failed", unit)
+
+
+def a_daemon_that_cannot_start_is_left_alone_in_the_end():
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        listen = "127.0.0.1:%d" % held.getsockname()[1]
+        write("/etc/coldstream/busy.yaml", configuration(place["broker"].address, "busy", listen=listen))
+
+        def recovers():
+            last = said("coldstream@busy", 60)
+            assert f"http.listen: can't listen on {listen}: Address already in use" in last and "instance needs one of its own" in last, last
+            held.close()
+        tried_again_within_limits("coldstream@busy", recovers)
+
+
+def a_scorer_waits_for_a_version_and_is_left_alone_where_it_cannot_start():
+    on = place["machine"]
+    port = fixture.harness.free_port()
+    write("/etc/coldstream/serve-early.env", f"LISTEN=127.0.0.1:{port}\n")
+    unit, state = "coldstream-serve@early", "/var/lib/coldstream/early"
+    on.run("systemctl", "start", unit)                      # before its daemon was ever started: not even the directory is there
+    assert show(unit, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}
+    assert "there is no directory of checkpoints: it is waited for" in said(unit)
+    assert (page(port, "/livez"), page(port, "/readyz")) == (200, 503)
+    on.shell(f"install -d -m 755 {state} && cp -a /var/lib/coldstream/checkpoints {state}/checkpoints")
+    on.until(lambda: page(port, "/readyz") == 200, "an answer once there is a version")
+    assert show(unit, "NRestarts")["NRestarts"] == "0"
+    on.run("systemctl", "stop", unit)
+
+    data = on.shell(f"echo {state}/checkpoints/$(readlink {state}/checkpoints/current)/data.mdb").stdout.strip()
+    on.shell(f"cp -a {data} /root/whole; truncate -s 5000 {data}")
+
+    def recovers():
+        last = said(unit, 60)
+        assert "can't serve" in last and "coldstreamctl verify" in last and "snapshot" not in last, last
+        on.shell(f"cp -a /root/whole {data}")
+    tried_again_within_limits(unit, recovers)
+
+    # By its socket: that fails along with it, rather than start it for ever for who has connected.
+    ask = f"curl -sS -o /dev/null -w '%{{http_code}}' --max-time 30 --unix-socket /run/coldstream-serve/early.sock http://localhost/readyz"
+    on.shell(f"truncate -s 5000 {data}; systemctl start {unit}.socket")
+    drop_in(unit, "RestartSec=0\n")
+    assert on.shell(ask, check=False).stdout != "200"
+    wait_for(f"{unit}.socket", "failed too", ActiveState="failed")
+    recovers()
+    on.shell(f"systemctl reset-failed {unit}.socket {unit}; systemctl start {unit}.socket")
+    assert on.shell(ask).stdout == "200"
+    on.shell(f"systemctl stop {unit}.socket {unit}")
+    drop_in(unit, "")
+
+
 def two_models_live_side_by_side():
     on = place["machine"]
     write("/etc/coldstream/second.yaml", configuration(place["broker"].address, "second"))
@@ -186,7 +281,8 @@ def two_models_live_side_by_side():
 
 TESTS = [is_accepted_and_scored, starts_without_a_broker, reloads_or_says_why_not, learns_and_publishes_in_its_sandbox,
          is_in_the_journal_with_fields, hung_it_is_ended_and_started_again, a_secret_comes_as_a_credential,
-         stops_in_order_and_goes_on_after_an_upgrade, two_models_live_side_by_side]
+         stops_in_order_and_goes_on_after_an_upgrade, a_daemon_that_cannot_start_is_left_alone_in_the_end,
+         a_scorer_waits_for_a_version_and_is_left_alone_where_it_cannot_start, two_models_live_side_by_side]
 
 
 def install():
