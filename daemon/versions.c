@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "daemon/clock.h"
@@ -20,12 +21,29 @@ struct versions {
     const char *directory, *topic;      /* topic NULL: nothing is announced */
     struct kafka_sink *sink;
     struct telemetry *telemetry;
+    int held;                           /* the directory, held by flock; -1: it is not there yet */
     pthread_mutex_t change;     /* over the directory: held while it changes, which may take a disk's time */
     pthread_mutex_t lock;       /* over the view alone */
     struct versions_view view;
 };
 
 static const char *const cause_name[] = { "operator", "automatic" };
+
+/* Two daemons that publish into one directory would have readers jump between two models. */
+static bool hold_directory(struct versions *versions, struct cs_error *err)
+{
+    if (versions->held >= 0) return true;
+    int handle = open(versions->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (handle < 0) return cs_fail_errno(err, errno, "opening %s", versions->directory);
+    if (flock(handle, LOCK_EX | LOCK_NB) == 0) {
+        versions->held = handle;
+        return true;
+    }
+    int number = errno;
+    close(handle);
+    if (number != EWOULDBLOCK) return cs_fail_errno(err, number, "locking %s", versions->directory);
+    return cs_fail(err, CS_FENCED, "checkpoint.directory: another daemon publishes into %s", versions->directory);
+}
 
 /* ---- what others are told */
 
@@ -234,13 +252,11 @@ bool versions_accept(struct versions *versions, struct checkpoint_writer *candid
 {
     pthread_mutex_lock(&versions->change);
     struct versions_view view = versions_view(versions);
-    bool ok = !view.held;
-    if (ok) {
-        ok = checkpoint_accept(candidate, keep, version, err);
-    } else {
-        checkpoint_abandon(candidate);
-        cs_fail(err, CS_FAILED, "nothing is published until `coldstreamctl resume`: %.380s", view.hold);
-    }
+    bool ok = !view.held ||
+              cs_fail(err, CS_FAILED, "nothing is published until `coldstreamctl resume`: %.380s", view.hold);
+    ok = ok && hold_directory(versions, err);
+    if (ok) ok = checkpoint_accept(candidate, keep, version, err);
+    else checkpoint_abandon(candidate);
     if (ok) {
         show(versions, *version, "");
         announce(versions, "published", *version, json_pack("{s:I}", "watermark", (json_int_t)watermark));
@@ -350,10 +366,17 @@ struct versions *versions_open(const struct cs_config *config, struct kafka_sink
     versions->topic = sink ? config->checkpoint.announce_topic : NULL;
     versions->sink = sink;
     versions->telemetry = telemetry;
+    versions->held = -1;
     for (size_t i = 0; i < sizeof cause_name / sizeof *cause_name; i++)
         telemetry_add(telemetry, METRIC_ROLLBACKS, &cause_name[i], 0);
     pthread_mutex_init(&versions->change, NULL);
     pthread_mutex_init(&versions->lock, NULL);
+    struct cs_error fenced = { 0 };
+    if (!hold_directory(versions, &fenced) && fenced.code == CS_FENCED) {   /* others: before anything is published */
+        *err = fenced;
+        versions_close(versions);
+        return NULL;
+    }
     if (!resume_hold(versions, err)) {
         versions_close(versions);
         return NULL;
@@ -367,6 +390,7 @@ struct versions *versions_open(const struct cs_config *config, struct kafka_sink
 void versions_close(struct versions *versions)
 {
     if (!versions) return;
+    if (versions->held >= 0) close(versions->held);
     pthread_mutex_destroy(&versions->change);
     pthread_mutex_destroy(&versions->lock);
     free(versions);

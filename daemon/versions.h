@@ -14,7 +14,9 @@
 #include "storage/checkpoint.h"
 
 struct versions;
-/* Borrows all; sink NULL: nothing is announced. Completes an interrupted rollback; announces what is current. */
+/* Borrows all; sink NULL: nothing is announced. Completes an interrupted rollback; announces what is current.
+ * CS_FENCED: another daemon publishes into the directory, which is held (by flock) from here on, or where it is not
+ * there yet from the first version on. */
 struct versions *versions_open(const struct cs_config *config, struct kafka_sink *sink, struct telemetry *telemetry,
                                struct cs_error *err);
 void versions_close(struct versions *versions);

@@ -211,6 +211,8 @@ static void an_interrupted_rollback_is_completed(void **state)
     file = fopen(path, "w");
     fputs("{\"from\":3,", file);
     fclose(file);
+    versions_close(world->versions);
+    world->versions = NULL;
     assert_null(versions_open(&world->config, NULL, world->telemetry, &err));
     assert_int_equal(err.code, CS_REFUSED);
     assert_non_null(strstr(err.message, "remove the file if it may go on"));
@@ -236,6 +238,37 @@ static void pins_are_told_and_kept(void **state)
     free(version);
 }
 
+/* Versions of two models in one directory would have readers jump between them. */
+static void a_directory_is_one_daemons(void **state)
+{
+    struct world *world = *state;
+    struct cs_error err = { 0 };
+    assert_null(versions_open(&world->config, NULL, world->telemetry, &err));
+    assert_int_equal(err.code, CS_FENCED);
+    assert_non_null(strstr(err.message, world->fixture.directory));
+    open_versions(world);                               /* once the other has gone */
+
+    char later[160];                                    /* not made before the first version is */
+    snprintf(later, sizeof later, "%s/later", world->fixture.directory);
+    world->config.checkpoint.directory = later;
+    struct versions *first = versions_open(&world->config, NULL, world->telemetry, &err);
+    struct versions *second = versions_open(&world->config, NULL, world->telemetry, &err);
+    uint64_t version;
+    assert_non_null(first);
+    assert_non_null(second);
+    struct checkpoint_writer *candidate[2];
+    for (int i = 0; i < 2; i++) {
+        candidate[i] = checkpoint_begin(later, &err);
+        assert_true(checkpoint_seal(candidate[i], "{}", &err));
+    }
+    assert_true(versions_accept(first, candidate[0], 1, 0, &version, &err));
+    assert_false(versions_accept(second, candidate[1], 1, 0, &version, &err));
+    assert_int_equal(err.code, CS_FENCED);
+    assert_int_equal(checkpoint_current(later), 1);
+    versions_close(first);
+    versions_close(second);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -247,6 +280,7 @@ int main(void)
         TEST(the_gate_goes_back_to_what_is_intact_and_never_after_an_operator),
         TEST(an_interrupted_rollback_is_completed),
         TEST(pins_are_told_and_kept),
+        TEST(a_directory_is_one_daemons),
     };
     return cmocka_run_group_tests_name("versions", tests, NULL, NULL);
 }
