@@ -3,8 +3,8 @@
  * publication may take minutes while `status` wants its answer now.
  *
  *     a connection   idle -> (a line is whole) -> running its verb -> answering -> idle ...
- *     is closed      idle for IDLE_SECONDS; or, where all places are taken and one more comes, idle the longest;
- *                    an answer is not read for SEND_SECONDS; a request is longer than REQUEST_MAX */
+ *     is closed      idle for limits.silent; or, where all places are taken and one more comes, idle the longest;
+ *                    an answer is not read for limits.unread; a request is longer than REQUEST_MAX */
 #include "daemon/control.h"
 
 #include <errno.h>
@@ -27,11 +27,10 @@ enum {
     REQUEST_MAX = 64 * 1024,            /* bytes of a request's line */
     CONNECTIONS_MAX = 32,
     VERBS_MAX = 8,                      /* changing verbs that run at once; the next waits its turn */
-    IDLE_SECONDS = 60,
-    SEND_SECONDS = 10,
     ACCEPT_AGAIN = 1000,                /* ms until it is tried again, where no file descriptor is left */
-    SECOND = 1000,
 };
+
+const struct control_limits control_limits = { 60000, 10000, clock_monotonic };
 
 /* A changing verb on its way. The connection waits for it, even where its peer has gone. */
 struct job {
@@ -60,6 +59,7 @@ struct connection {
 struct control_server {
     char *path;
     int listener, wake;                 /* wake: an eventfd; readable: a verb has run, or stop */
+    struct control_limits limits;
     const struct control_verb *verb;
     void *self;
     struct connection connection[CONNECTIONS_MAX];
@@ -200,7 +200,7 @@ static void give_answer(struct control_server *server, struct connection *connec
     connection->answer = answer;
     connection->answer_length = length;
     connection->answer_sent = 0;
-    connection->since = clock_monotonic();
+    connection->since = server->limits.clock();
     if (!answer) connection->last = true;       /* out of memory: closed, which says as much */
 }
 
@@ -272,7 +272,7 @@ static bool advance(struct control_server *server, struct connection *connection
             if (sent < 0 && errno == EINTR) continue;
             if (sent < 0) return errno == EAGAIN;
             connection->answer_sent += (size_t)sent;
-            connection->since = clock_monotonic();
+            connection->since = server->limits.clock();
         }
         free(connection->answer);
         connection->answer = NULL;
@@ -311,7 +311,7 @@ static bool take(struct control_server *server, struct connection *connection)
     return advance(server, connection);
 }
 
-/* The idle connection that has said nothing for the longest; the count where none is idle. */
+/* The idle connection that has said  for the longest; the count where none is idle. */
 static size_t longest_idle(const struct control_server *server)
 {
     size_t found = server->connection_count;
@@ -327,13 +327,13 @@ static void accept_connection(struct control_server *server)
     int handle = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC);
     if (handle < 0) {
         if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
-            server->accept_again = clock_monotonic() + ACCEPT_AGAIN;
+            server->accept_again = server->limits.clock() + ACCEPT_AGAIN;
         return;
     }
     if (server->connection_count == CONNECTIONS_MAX) close_connection(server, longest_idle(server));
     struct connection *connection = &server->connection[server->connection_count];
     socklen_t size = sizeof connection->peer;
-    *connection = (struct connection){ .handle = handle, .since = clock_monotonic(), .turn = ++server->turns };
+    *connection = (struct connection){ .handle = handle, .since = server->limits.clock(), .turn = ++server->turns };
     bool known = getsockopt(handle, SOL_SOCKET, SO_PEERCRED, &connection->peer, &size) == 0;
     connection->text = known ? malloc(REQUEST_MAX) : NULL;
     if (connection->text) server->connection_count++;
@@ -364,18 +364,18 @@ static void collect_jobs(struct control_server *server)
 }
 
 /* When the connection has waited long enough; INT64_MAX: it may wait. */
-static int64_t deadline(const struct connection *connection)
+static int64_t deadline(const struct control_limits *limits, const struct connection *connection)
 {
-    if (connection->answer) return connection->since + SEND_SECONDS * SECOND;
-    return is_idle(connection) ? connection->since + IDLE_SECONDS * SECOND : INT64_MAX;
+    if (connection->answer) return connection->since + limits->unread;
+    return is_idle(connection) ? connection->since + limits->silent : INT64_MAX;
 }
 
 /* Closes whose time is over; ms until the next one's is, -1: nobody's. */
 static int expire(struct control_server *server)
 {
-    int64_t now = clock_monotonic(), next = server->accept_again > now ? server->accept_again : INT64_MAX;
+    int64_t now = server->limits.clock(), next = server->accept_again > now ? server->accept_again : INT64_MAX;
     for (size_t i = server->connection_count; i-- > 0;) {
-        int64_t end = deadline(&server->connection[i]);
+        int64_t end = deadline(&server->limits, &server->connection[i]);
         if (end <= now) close_connection(server, i);
         else if (end < next) next = end;
     }
@@ -400,12 +400,13 @@ static short events_of(const struct connection *connection)
 static void *run(void *argument)
 {
     struct control_server *server = argument;
-    while (!has_ended(server)) {
-        int timeout = expire(server);
+    for (;;) {
+        int timeout = expire(server);           /* first: it may close the last that the end waits for */
+        if (has_ended(server)) return NULL;
         struct pollfd wait[CONNECTIONS_MAX + 2] = { { .fd = server->wake, .events = POLLIN } };
         size_t count = server->connection_count;
         bool room = count < CONNECTIONS_MAX || longest_idle(server) < count;    /* else the kernel's queue keeps it */
-        room = room && !atomic_load(&server->stopping) && clock_monotonic() >= server->accept_again;
+        room = room && !atomic_load(&server->stopping) && server->limits.clock() >= server->accept_again;
         wait[1] = (struct pollfd){ .fd = room ? server->listener : -1, .events = POLLIN };
         for (size_t i = 0; i < count; i++)
             wait[i + 2] = (struct pollfd){ .fd = server->connection[i].handle,
@@ -433,7 +434,6 @@ static void *run(void *argument)
             collect_jobs(server);
         }
     }
-    return NULL;
 }
 
 /* A socket that nobody answers is left over from a crash. */
@@ -454,8 +454,8 @@ static bool remove_stale(const char *path, const struct sockaddr_un *address, st
     return true;
 }
 
-struct control_server *control_start(const char *path, const struct control_verb *verb, void *self,
-                                     struct cs_error *err)
+struct control_server *control_start(const char *path, const struct control_limits *limits,
+                                     const struct control_verb *verb, void *self, struct cs_error *err)
 {
     struct sockaddr_un address;
     struct control_server *server = calloc(1, sizeof *server);
@@ -467,6 +467,7 @@ struct control_server *control_start(const char *path, const struct control_verb
     }
     server->listener = server->wake = -1;
     pthread_mutex_init(&server->lock, NULL);
+    server->limits = *limits;
     server->verb = verb;
     server->self = self;
     if (!make_address(path, &address, err) || !remove_stale(path, &address, err)) goto out;

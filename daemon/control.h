@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "core/error.h"
 
@@ -29,9 +30,13 @@ struct control_verb {
     json_t *(*run)(void *self, struct control_call *call, struct cs_error *err);
 };
 
+/* ms until a request has to be there, and that an answer may stand still because nobody reads it; by which clock. */
+struct control_limits { int64_t silent, unread, (*clock)(void); };
+extern const struct control_limits control_limits;      /* those of docs/control.md, by the monotonic clock */
+
 struct control_server;
-struct control_server *control_start(const char *path, const struct control_verb *verb, void *self,
-                                     struct cs_error *err);
+struct control_server *control_start(const char *path, const struct control_limits *limits,
+                                     const struct control_verb *verb, void *self, struct cs_error *err);
 void control_stop(struct control_server *server);       /* removes the socket */
 
 /* The client's side, for coldstreamctl: sends, waits without limit, returns the result or fails with the daemon's own

@@ -52,7 +52,7 @@ static void start(void)
     if (!mkdtemp(directory)) abort();
     snprintf(daemon_path, sizeof daemon_path, "%s/daemon", directory);
     snprintf(client_path, sizeof client_path, "%s/client", directory);
-    if (!control_start(daemon_path, verbs, NULL, &err)) abort();
+    if (!control_start(daemon_path, &control_limits, verbs, NULL, &err)) abort();
     struct sockaddr_un address = address_of(client_path);
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 4)) abort();

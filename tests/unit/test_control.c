@@ -2,6 +2,7 @@
 #include "daemon/control.h"
 
 #include <grp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <setjmp.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -31,12 +33,13 @@ static json_t *verb_refuse(void *self, struct control_call *call, struct cs_erro
     return NULL;
 }
 
-/* More than a socket's buffer holds. */
+/* More than a socket's buffer holds, several times. */
+enum { LONG = 300000 };
 static json_t *verb_long(void *self, struct control_call *call, struct cs_error *err)
 {
     (void)self, (void)call, (void)err;
     json_t *list = json_array();
-    for (int i = 0; i < 100000; i++) json_array_append_new(list, json_integer(i));
+    for (int i = 0; i < LONG; i++) json_array_append_new(list, json_integer(i));
     return list;
 }
 
@@ -62,24 +65,37 @@ static const struct control_verb verbs[] = {
     { "wait", true, verb_wait },      { "reasons", true, verb_reasons }, { 0 },
 };
 
+/* Those that the daemon has, but that time passes where a test says so. */
+static _Atomic int64_t fake_time;
+static int64_t fake_clock(void)
+{
+    return fake_time;
+}
+static struct control_limits limits;
+
 struct place { char directory[64], path[96]; struct control_server *server; int runs; };
 
 static int setup(void **state)
 {
     struct place *place = *state = calloc(1, sizeof *place);
+    limits = control_limits;
+    limits.clock = fake_clock;
+    fake_time = 1;
     sem_init(&waiting, 0, 0);
     sem_init(&go_on, 0, 0);
     snprintf(place->directory, sizeof place->directory, "/tmp/coldstream-control-XXXXXX");
     if (!mkdtemp(place->directory)) return -1;
     snprintf(place->path, sizeof place->path, "%s/control.sock", place->directory);
     struct cs_error err = { 0 };
-    place->server = control_start(place->path, verbs, &place->runs, &err);
+    place->server = control_start(place->path, &limits, verbs, &place->runs, &err);
     return place->server ? 0 : -1;
 }
 
 static int teardown(void **state)
 {
     struct place *place = *state;
+    for (int i = 0; i < 32; i++) sem_post(&go_on);      /* what a test that failed left waiting ends */
+    fake_time = INT64_MAX / 2;
     control_stop(place->server);
     unlink(place->path);
     rmdir(place->directory);
@@ -140,7 +156,7 @@ static void long_answers_arrive_whole(void **state)
     struct place *place = *state;
     struct cs_error err = { 0 };
     json_t *result = control_request(place->path, "long", NULL, &err);
-    assert_int_equal(json_array_size(result), 100000);
+    assert_int_equal(json_array_size(result), LONG);
     json_decref(result);
 }
 
@@ -283,6 +299,81 @@ static void many_verbs_that_wait_take_turns(void **state)
     }
 }
 
+/* What is closed at this time is closed when it returns: the answer comes from a turn of the loop that knew of it. */
+static void time_is(const struct place *place, int64_t time)
+{
+    struct cs_error err = { 0 };
+    fake_time = time;
+    json_t *result = control_request(place->path, "status", NULL, &err);
+    assert_non_null(result);
+    json_decref(result);
+}
+
+static bool is_open(int handle)
+{
+    struct pollfd wait = { .fd = handle, .events = POLLRDHUP };
+    return poll(&wait, 1, 0) == 0;
+}
+
+/* Three that could be closed too early, or never: one is silent, one's verb runs, one does not read its answer. */
+static void each_has_its_time_and_no_more(void **state)
+{
+    enum { SILENT = 60000, UNREAD = 10000 };
+    struct place *place = *state;
+    assert_int_equal(control_limits.silent, SILENT);        /* as docs/control.md says */
+    assert_int_equal(control_limits.unread, UNREAD);
+    int silent = raw_connect(place->path), runs = raw_connect(place->path), unread = raw_connect(place->path);
+    assert_int_equal(send(silent, "{\"verb\":\"status\"}\n{", 19, 0), 19);  /* a piece of a next one is none */
+    json_decref(raw_answer(silent));
+    assert_int_equal(send(runs, "{\"verb\":\"wait\"}\n", 16, 0), 16);
+    assert_int_equal(sem_wait(&waiting), 0);
+    assert_int_equal(send(unread, "{\"verb\":\"long\"}\n", 16, 0), 16);
+    assert_int_equal(poll(&(struct pollfd){ .fd = unread, .events = POLLIN }, 1, -1), 1);
+    time_is(place, 1);                                      /* by then no more of it fits */
+    time_is(place, UNREAD);
+    assert_true(is_open(unread));
+    time_is(place, UNREAD + 1);
+    assert_false(is_open(unread));
+    assert_true(is_open(silent));
+    time_is(place, SILENT);
+    assert_true(is_open(silent));
+    time_is(place, SILENT + 1);
+    assert_false(is_open(silent));
+    time_is(place, 24 * 60 * SILENT);
+    assert_true(is_open(runs));                             /* a verb may take as long as it takes */
+    sem_post(&go_on);
+    json_t *reply = raw_answer(runs);
+    assert_string_equal(json_string_value(json_object_get(reply, "result")), "waited");
+    json_decref(reply);
+    close(silent);
+    close(runs);
+    close(unread);
+}
+
+/* Whoever reads, however slowly, gets all of it: its time begins anew with each piece that went out. */
+static void a_slow_reader_gets_all_of_it(void **state)
+{
+    struct place *place = *state;
+    int handle = raw_connect(place->path);
+    assert_int_equal(send(handle, "{\"verb\":\"long\"}\n", 16, 0), 16);
+    static char text[1 << 22];
+    size_t total = 0;
+    int pieces = 0;
+    for (; !total || text[total - 1] != '\n'; pieces++) {
+        int queued;
+        assert_int_equal(poll(&(struct pollfd){ .fd = handle, .events = POLLIN }, 1, -1), 1);
+        time_is(place, fake_time);                          /* the next piece has come, whole */
+        time_is(place, fake_time + 9000);
+        assert_int_equal(ioctl(handle, FIONREAD, &queued), 0);
+        assert_true(queued > 0 && total + (size_t)queued <= sizeof text);                       /* nobody has hung up */
+        assert_int_equal(recv(handle, text + total, (size_t)queued, MSG_WAITALL), queued);
+        total += (size_t)queued;
+    }
+    assert_true(pieces > 2);
+    assert_in_range(total, 1988000, 1990000);
+    close(handle);
+}
+
 static void *let_go(void *unused)
 {
     sem_post(&go_on);
@@ -306,6 +397,19 @@ static void the_end_waits_for_what_runs_and_answers_it(void **state)
     assert_null(raw_answer(silent));
     close(handle);
     close(silent);
+}
+
+static void the_end_does_not_wait_for_who_does_not_read(void **state)
+{
+    struct place *place = *state;
+    int handle = raw_connect(place->path);
+    assert_int_equal(send(handle, "{\"verb\":\"long\"}\n", 16, 0), 16);
+    assert_int_equal(poll(&(struct pollfd){ .fd = handle, .events = POLLIN }, 1, -1), 1);
+    time_is(place, 1);
+    fake_time = control_limits.unread + 1;
+    control_stop(place->server);
+    place->server = NULL;
+    close(handle);
 }
 
 static void all_reasons_arrive(void **state)
@@ -334,7 +438,7 @@ static void a_living_daemon_is_not_pushed_out(void **state)
 {
     struct place *place = *state;
     struct cs_error err = { 0 };
-    assert_null(control_start(place->path, verbs, NULL, &err));
+    assert_null(control_start(place->path, &limits, verbs, NULL, &err));
     assert_int_equal(err.code, CS_FENCED);
     verbs_answer(state);
 }
@@ -350,7 +454,7 @@ static void a_stale_socket_is_replaced_and_stop_removes_ours(void **state)
     int left = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_int_equal(bind(left, (struct sockaddr *)&address, sizeof address), 0);
     close(left);
-    struct control_server *server = control_start(path, verbs, &place->runs, &err);
+    struct control_server *server = control_start(path, &limits, verbs, &place->runs, &err);
     if (!server) fail_msg("%s", err.message);
     json_t *result = control_request(path, "status", NULL, &err);
     assert_non_null(result);
@@ -367,13 +471,13 @@ static void other_files_are_left_alone(void **state)
     snprintf(path, sizeof path, "%s/file", place->directory);
     FILE *file = fopen(path, "w");
     fclose(file);
-    assert_null(control_start(path, verbs, NULL, &err));
+    assert_null(control_start(path, &limits, verbs, NULL, &err));
     assert_int_equal(err.code, CS_CONFIG);
     assert_int_equal(unlink(path), 0);
     char longer[200];
     memset(longer, 'x', sizeof longer - 1);
     longer[199] = 0;
-    assert_null(control_start(longer, verbs, NULL, &err));
+    assert_null(control_start(longer, &limits, verbs, NULL, &err));
     assert_int_equal(err.code, CS_CONFIG);
 }
 
@@ -444,7 +548,10 @@ int main(void)
         TEST(what_was_asked_is_answered_however_many_come),
         TEST(verbs_that_wait_hold_up_nobody),
         TEST(many_verbs_that_wait_take_turns),
+        TEST(each_has_its_time_and_no_more),
+        TEST(a_slow_reader_gets_all_of_it),
         TEST(the_end_waits_for_what_runs_and_answers_it),
+        TEST(the_end_does_not_wait_for_who_does_not_read),
         TEST(all_reasons_arrive),
         TEST(socket_is_for_owner_and_group),
         TEST(a_living_daemon_is_not_pushed_out),
