@@ -40,6 +40,7 @@ struct operator {
 
     pthread_mutex_t lock;                   /* over what follows */
     enum level_by level_by;
+    bool reload_refused;                    /* the last one: the file is not what runs */
     struct sample sample[SAMPLES];          /* a ring; the next goes to samples % SAMPLES */
     uint64_t samples;
     int64_t said;                           /* monotonic ms */
@@ -286,6 +287,11 @@ static json_t *problems(struct operator *operator, const struct pipeline_view *v
                                                   (unsigned long long)view->letters.kept, view->letters.why));
     if (!join_counts_add_up(&view->join, &view->undecided))
         json_array_append_new(array, json_string("the join's counts do not add up: a defect, please report it"));
+    pthread_mutex_lock(&operator->lock);
+    if (operator->reload_refused)
+        json_array_append_new(array, json_string("the last reload was refused: what runs is not what the file says, "
+                                                 "and a restart may fail"));
+    pthread_mutex_unlock(&operator->lock);
     return array;
 }
 
@@ -303,15 +309,15 @@ void operator_tick(struct operator *operator)
         (struct sample){ now, view.report[USERS_ALL][SPAN_START].examples, sum(view.events, DECODE_RESULTS) };
     if (say) operator->said = now;
     pthread_mutex_unlock(&operator->lock);
-    if (say) operator_say(operator, "");
+    if (say) operator_say(operator);
     pipeline_view_release(&view);
 }
 
-void operator_say(struct operator *operator, const char *note)
+void operator_say(struct operator *operator)
 {
     char text[400];
     operator_line(operator, text, sizeof text);
-    notify_status("%s%s", text, note);
+    notify_status("%s", text);
 }
 
 /* "running: 41200 examples/s, 0.8 s behind, lag 5230, version 17"; what is wrong comes first. */
@@ -321,14 +327,18 @@ void operator_line(struct operator *operator, char *text, size_t size)
     struct publisher_view publisher = publisher_view(operator->publisher);
     json_t *wrong = problems(operator, &view, &publisher);
     const char *first = json_string_value(json_array_get(wrong, 0));
+    size_t count = json_array_size(wrong);
     int64_t lag = lag_of(&view);
     char lags[32] = "unknown", behind[48] = "";
     if (lag >= 0) snprintf(lags, sizeof lags, "%lld", (long long)lag);
     if (view.clock != INT64_MIN && !view.all_idle)
         snprintf(behind, sizeof behind, ", %.1f s behind", (double)(clock_wall() - view.clock) / SECOND);
-    snprintf(text, size, "%.160s: %.0f examples/s%s, lag %s, version %llu%s",
-             first ? first : pipeline_state_name[view.state].text, rate_of(operator).examples, behind, lags,
-             (unsigned long long)publisher.version, publisher.version ? "" : " (none yet)");
+    int used = snprintf(text, size, "%.160s: %.0f examples/s%s, lag %s, version %llu%s",
+                        first ? first : pipeline_state_name[view.state].text, rate_of(operator).examples, behind, lags,
+                        (unsigned long long)publisher.version, publisher.version ? "" : " (none yet)");
+    if (count > 1 && (size_t)used < size)
+        snprintf(text + used, size - (size_t)used, "; also: %.160s",
+                 json_string_value(json_array_get(wrong, count - 1)));
     json_decref(wrong);
     pipeline_view_release(&view);
 }
@@ -549,12 +559,13 @@ json_t *operator_reload(struct operator *operator, json_t **reasons, struct cs_e
     pthread_mutex_lock(&operator->reload);
     notify_reloading();
     json_t *result = reload(operator, &why, err);
+    pthread_mutex_lock(&operator->lock);
+    operator->reload_refused = !result;
+    pthread_mutex_unlock(&operator->lock);
     telemetry_add(operator->telemetry, METRIC_RELOADS, TELEMETRY_LABELS(result ? "ok" : "failed"), 1);
     log_reload(operator, result, why, err);
     char line[400];
     operator_line(operator, line, sizeof line);
-    size_t used = strlen(line);
-    if (!result) snprintf(line + used, sizeof line - used, "; the last reload was refused");
     notify_ready(line);
     pthread_mutex_unlock(&operator->reload);
     if (reasons) *reasons = why;

@@ -23,8 +23,8 @@ json_t *operator_reload(struct operator *operator, json_t **reasons, struct cs_e
 json_t *operator_status(struct operator *operator);
 /* The state, rate, lag and version in a line; what is wrong comes first. */
 void operator_line(struct operator *operator, char *text, size_t size);
-/* Tells systemd that line, and note. */
-void operator_say(struct operator *operator, const char *note);
+/* Tells systemd that line. */
+void operator_say(struct operator *operator);
 /* To be called several times a second: keeps count for the rates, and tells systemd every few seconds. */
 void operator_tick(struct operator *operator);
 
