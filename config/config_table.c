@@ -358,12 +358,14 @@ const struct setting settings[] = {
 
     { .key = "control.socket", .type = SETTING_TEXT, AT(control.socket), .check = is_socket,
       .allowed = "a path of at most 107 bytes", .preset = "/run/coldstream/control.sock",
-      .doc = "Unix socket on which coldstreamctl talks to the daemon." },
+      .doc = "Unix socket on which coldstreamctl talks to the daemon. Of coldstream@NAME: "
+             "/run/coldstream-NAME/control.sock." },
 
     { .key = "http.listen", .type = SETTING_TEXT, AT(http.listen), .check = is_listen, .preset = "127.0.0.1:9464",
       .allowed = "address:port as 127.0.0.1:9464 or [::1]:9464, or \"\" for none",
       .doc = "Address of the read-only pages: /metrics, /livez, /readyz, /status and /. They ask for no "
-             "password: think before leaving loopback. \"\" turns them off." },
+             "password: think before leaving loopback. Each daemon on a machine needs a port of its own. \"\" turns "
+             "them off." },
 
     { .key = "logging.level", .type = SETTING_CHOICE, AT(logging.level),
       .choices = "error warning notice info debug", .preset = "info", .live = true,

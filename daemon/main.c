@@ -19,6 +19,7 @@
 #include "daemon/log_remedy.h"
 #include "daemon/notify.h"
 #include "daemon/operate.h"
+#include "daemon/own_places.h"
 #include "daemon/pipeline.h"
 #include "daemon/positions.h"
 #include "daemon/program.h"
@@ -193,6 +194,7 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     struct kafka_positions positions = { 0 };
 
     /* 1. What computes. */
+    if (!own_places_check(config, &err)) goto out;
     telemetry = telemetry_create();
     if (!(pool = worker_pool_create(config->compute.threads, &err))) goto out;
     struct parallel *parallel = worker_pool_parallel(pool);

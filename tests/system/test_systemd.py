@@ -87,6 +87,26 @@ def status(control="/run/coldstream/control.sock"):
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
+def learned_whole(control="/run/coldstream/control.sock"):
+    """All of the stream is learned, and nothing of it twice."""
+    stream = place["broker"].stream
+    with open(stream.file) as lines:
+        kinds = [json.loads(line)["event"] for line in lines]
+
+    def done():
+        now = status(control)
+        waits = not now or now["state"] != "running" or now["lag"] != 0 or now["join"]["pending"] or now["join"]["open_batch"]
+        join = now and now["join"]
+        return None if waits or join["impressions"] + join["clicks"] < stream.events or now["examples"]["all"] < join["matched"] + join["expired"] else now
+    try:
+        now = place["machine"].until(done, "all learned")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{json.dumps(status(control))[:3000]}") from None
+    join = now["join"]
+    assert (join["impressions"], join["clicks"]) == (kinds.count("impression"), kinds.count("click")) and join["adds_up"], join
+    assert now["examples"]["all"] == join["matched"] + join["expired"] == join["impressions"] - join["duplicate_impressions"], (now["examples"], join)
+
+
 def is_accepted_and_scored():
     """systemd-analyze: no word against any unit, and a score of at most 1.2."""
     on = place["machine"]
@@ -109,15 +129,32 @@ def starts_without_a_broker():
 
 
 def reloads_or_says_why_not():
+    """Refused, nothing has changed, not even what could have been; systemd is told what goes on, and how it ended."""
     on = place["machine"]
-    write("/etc/coldstream/coldstream.yaml", configuration("127.0.0.1:1").replace("interval: 1s", "intervall: 1s"))
+
+    def heard():
+        """What the daemon told systemd."""
+        lines = on.run("journalctl", "--no-pager", "-o", "cat", "_PID=1").stdout.splitlines()
+        return [line for line in lines if line.startswith("coldstream.service: Got notification message")]
+    good = configuration("127.0.0.1:1")
+    quiet, wrong = good + "logging: {level: notice}\n", ("interval: 1s", "intervall: 1s")
+    level = status()["logging"]["level"]
+    assert level == "info", level
+    on.run("systemctl", "log-level", "debug")
+    write("/etc/coldstream/coldstream.yaml", quiet.replace(*wrong))
     done = on.run("systemctl", "reload", "coldstream", check=False)
     assert done.returncode != 0, "a wrong configuration was reloaded"
-    said = on.run("journalctl", "--no-pager", "-o", "cat", "-u", "coldstream").stdout
-    assert "intervall" in said, said[-1500:]
-    assert show("coldstream", "ActiveState")["ActiveState"] == "active"
-    write("/etc/coldstream/coldstream.yaml", configuration("127.0.0.1:1").replace("interval: 1s", "interval: 2s"))
+    assert "intervall" in said("coldstream"), said("coldstream")
+    assert status()["logging"]["level"] == level, "a refused reload changed something"
+    wait_for("coldstream", "says that it was refused", ActiveState="active", StatusText=lambda text: "the last reload was refused" in text)
+    on.until(lambda: any(" (STATUS=" in line and "refused" in line for line in heard()), "the next status, which says so too")
+    write("/etc/coldstream/coldstream.yaml", quiet)
+    before = len(heard())
     on.run("systemctl", "reload", "coldstream")
+    told = "\n".join(heard()[before:])
+    on.run("systemctl", "log-level", "info")
+    assert 0 <= told.find("(RELOADING=1, MONOTONIC_USEC=") < told.find("(READY=1, STATUS="), told
+    assert status()["logging"]["level"] == "notice" and "refused" not in show("coldstream", "StatusText")["StatusText"]
     write("/etc/coldstream/coldstream.yaml", configuration(place["broker"].address))
     done = on.run("systemctl", "reload", "coldstream", check=False)
     assert done.returncode != 0, "another broker is no matter of a reload"
@@ -147,16 +184,19 @@ def is_in_the_journal_with_fields():
 
 
 def hung_it_is_ended_and_started_again():
+    """While the rest of the stream comes; of what was learned since the last snapshot nothing is lost, nor learned twice."""
     on = place["machine"]
-    on.shell("mkdir -p /run/systemd/system/coldstream.service.d; printf '[Service]\\nWatchdogSec=2\\nRestartSec=0\\n' "
-             ">/run/systemd/system/coldstream.service.d/test.conf; systemctl daemon-reload; systemctl restart coldstream")
+    drop_in("coldstream", "WatchdogSec=2\nRestartSec=0\n")
+    on.run("systemctl", "restart", "coldstream")
     before = show("coldstream", "MainPID", "NRestarts")
+    learned = on.until(lambda: status() and status()["steps"], "steps learned before")
+    place["broker"].produce()
+    on.until(lambda: status()["steps"] > learned, "another step")
     on.run("kill", "-STOP", before["MainPID"])
     wait_for("coldstream", "restarted by the watchdog", NRestarts=str(int(before["NRestarts"]) + 1), ActiveState="active",
              MainPID=lambda pid: pid not in ("0", before["MainPID"]))
-    said = on.run("journalctl", "--no-pager", "-o", "cat", "-u", "coldstream").stdout
-    assert "Watchdog timeout" in said, said[-1500:]
-    on.until(lambda: status() and status()["steps"] is not None, "an answer after the restart")
+    assert "Watchdog timeout" in said("coldstream", 200), said("coldstream", 200)
+    learned_whole()
 
 
 def a_secret_comes_as_a_credential():
@@ -268,21 +308,50 @@ def a_scorer_waits_for_a_version_and_is_left_alone_where_it_cannot_start():
 
 
 def two_models_live_side_by_side():
+    """Each with its own state, socket and port; the end of one is nothing to the other."""
     on = place["machine"]
-    write("/etc/coldstream/second.yaml", configuration(place["broker"].address, "second"))
-    on.run("systemctl", "start", "coldstream@second")
-    assert show("coldstream@second", "ActiveState")["ActiveState"] == "active"
+    ports = {name: fixture.harness.free_port() for name in ("a", "b")}
+    for name, port in ports.items():
+        write(f"/etc/coldstream/{name}.yaml", configuration(place["broker"].address, name, listen=f"127.0.0.1:{port}"))
+    on.run("systemctl", "start", "coldstream@a", "coldstream@b")
+    for name, port in ports.items():
+        learned_whole(f"/run/coldstream-{name}/control.sock")
+        on.until(lambda: page(port, "/readyz") == 200, f"{name} ready")
+        assert {"snapshot", "checkpoints"} <= set(on.shell(f"ls /var/lib/coldstream/{name}").stdout.split())
     on.run("systemctl", "stop", "coldstream")
-    assert status("/run/coldstream-second/control.sock"), "the second went with the first"
-    on.run("systemctl", "reload", "coldstream@second")
-    on.run("systemctl", "stop", "coldstream@second")
-    assert "snapshot" in on.shell("ls /var/lib/coldstream/second").stdout
+    on.run("systemctl", "stop", "coldstream@a")
+    assert page(ports["a"], "/livez") is None and page(ports["b"], "/livez") == 200
+    on.run("systemctl", "reload", "coldstream@b")
+    assert status("/run/coldstream-b/control.sock"), "the second went with the first"
+
+
+def of_two_models_on_one_place_the_second_is_told():
+    on = place["machine"]
+    own = configuration(place["broker"].address, "a")
+    cases = [("/var/lib/coldstream/a/snapshot", "/var/lib/coldstream/b/snapshot", "", "78",
+              "snapshot.directory: this unit may not write /var/lib/coldstream/b/snapshot; its own is /var/lib/coldstream/a"),
+             ("/run/coldstream-a/control.sock", "/run/coldstream-b/control.sock", "", "76", "another daemon answers on /run/coldstream-b/control.sock"),
+             ("/var/lib/coldstream/a/snapshot", "/var/lib/coldstream/b/snapshot", "ReadWritePaths=/var/lib/coldstream/b\n", "76",
+              "/var/lib/coldstream/b/snapshot is in use by process"),
+             ("/var/lib/coldstream/a/checkpoints", "/var/lib/coldstream/b/checkpoints", "ReadWritePaths=/var/lib/coldstream/b\n", "76",
+              "another daemon publishes into /var/lib/coldstream/b/checkpoints")]
+    for mine, other, allowed, code, text in cases:
+        drop_in("coldstream@a", allowed)
+        write("/etc/coldstream/a.yaml", own.replace(mine, other))
+        assert on.run("systemctl", "start", "coldstream@a", check=False).returncode != 0, other
+        wait_for("coldstream@a", "refused for good", ActiveState="failed", ExecMainStatus=code, NRestarts="0")
+        last = said("coldstream@a", 15)
+        assert text in last and "remedy=" in last, f"{text} is not in\n{last}"
+        on.run("systemctl", "reset-failed", "coldstream@a")
+    learned_whole("/run/coldstream-b/control.sock")
+    on.run("systemctl", "stop", "coldstream@b")
 
 
 TESTS = [is_accepted_and_scored, starts_without_a_broker, reloads_or_says_why_not, learns_and_publishes_in_its_sandbox,
          is_in_the_journal_with_fields, hung_it_is_ended_and_started_again, a_secret_comes_as_a_credential,
          stops_in_order_and_goes_on_after_an_upgrade, a_daemon_that_cannot_start_is_left_alone_in_the_end,
-         a_scorer_waits_for_a_version_and_is_left_alone_where_it_cannot_start, two_models_live_side_by_side]
+         a_scorer_waits_for_a_version_and_is_left_alone_where_it_cannot_start, two_models_live_side_by_side,
+         of_two_models_on_one_place_the_second_is_told]
 
 
 def install():
@@ -295,7 +364,7 @@ def prepare(plant):
     subprocess.run(["make", "-s", f"BUILD={os.environ.get('BUILD', 'build')}", f"DESTDIR={given}/installed", "PREFIX=/usr", "install"],
                    cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     stream = fixture.Stream(plant.folder, 3000)
-    place["broker"] = plant.broker(stream).produce()
+    place["broker"] = plant.broker(stream).produce(1500)    # the rest comes while the daemon hangs
     place["machine"] = machine.Machine(given)
     install()
 
