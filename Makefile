@@ -124,6 +124,13 @@ $(BUILD)/man/%: tools/man/% $(BUILD)/.version
 	sed 's|@VERSION@|$(VERSION)|' $< >$@
 man: $(pages) ## the man pages, into build/man
 
+# ---- journald's catalog: what `journalctl -x` says beside our messages
+
+$(BUILD)/log_catalog: $(BUILD)/tools/log_catalog.o $(archive) $(thrd_shim)
+	$(CC) $(LDFLAGS) $(program_flags) $^ $(LDLIBS) -o $@
+$(BUILD)/coldstream.catalog: $(BUILD)/log_catalog
+	$< >$@
+
 # ---- tests
 
 setup: ## installs the packages needed to build (Debian; by sudo when not root)
@@ -205,8 +212,8 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 ZSHDIR  ?= $(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
 units: ## the services, from systemd/*.service.in, into build/systemd
 	@systemd/units.sh $(BUILD)/systemd $(PREFIX)/bin
-install: all units man ## into $(DESTDIR)$(PREFIX)
-	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(LIBDIR)/pkgconfig $(PREFIX)/include $(UNITDIR) $(PREFIX)/lib/sysusers.d $(PREFIX)/lib/tmpfiles.d \
+install: all units man $(BUILD)/coldstream.catalog ## into $(DESTDIR)$(PREFIX)
+	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(LIBDIR)/pkgconfig $(PREFIX)/include $(UNITDIR) $(PREFIX)/lib/sysusers.d $(PREFIX)/lib/tmpfiles.d $(PREFIX)/lib/systemd/catalog \
 	    $(PREFIX)/share/doc/coldstream $(PREFIX)/share/coldstream $(addprefix $(PREFIX)/share/man/man,1 3 5 8) $(PREFIX)/share/bash-completion/completions $(ZSHDIR))
 	install -m 755 $(programs) tools/coldstream-fetch $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(BUILD)/libcoldstream.a $(DESTDIR)$(LIBDIR)
@@ -218,6 +225,7 @@ install: all units man ## into $(DESTDIR)$(PREFIX)
 	    coldstream-serve.service coldstream-serve@.service coldstream-fetch.service) $(DESTDIR)$(UNITDIR)
 	install -m 644 systemd/coldstream.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/coldstream.conf
 	install -m 644 systemd/coldstream.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coldstream.conf
+	install -m 644 $(BUILD)/coldstream.catalog $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 	for section in 1 3 5 8; do install -m 644 $(BUILD)/man/*.$$section $(DESTDIR)$(PREFIX)/share/man/man$$section || exit 1; done
 	install -m 644 tools/completion/bash/* $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 644 tools/completion/zsh/* $(DESTDIR)$(ZSHDIR)

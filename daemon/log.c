@@ -210,6 +210,12 @@ static bool stderr_is_journal(void)
     return status.st_dev == device && status.st_ino == inode;
 }
 
+void log_message_id(const char *message, char id[LOG_ID_SIZE])
+{
+    XXH128_hash_t hash = XXH3_128bits(message, strlen(message));
+    snprintf(id, LOG_ID_SIZE, "%016" PRIx64 "%016" PRIx64, (uint64_t)hash.high64, (uint64_t)hash.low64);
+}
+
 /* COLDSTREAM_TOPIC=..., so that `journalctl COLDSTREAM_TOPIC=x` finds it; MESSAGE carries the fields for people. */
 static void send_journal(enum log_level level, const char *file, int number, const char *function,
                          const char *message, const struct log_field *field)
@@ -219,10 +225,11 @@ static void send_journal(enum log_level level, const char *file, int number, con
     add_text_fields(&readable, field);
     struct line packed = { 0 };
     size_t start[JOURNAL_FIELDS], count = 0;
-    XXH128_hash_t id = XXH3_128bits(message, strlen(message));      /* the message names the event */
+    char id[LOG_ID_SIZE];
+    log_message_id(message, id);
     char head[HEADS][320];
     snprintf(head[0], sizeof *head, "PRIORITY=%d", priority[level]);
-    snprintf(head[1], sizeof *head, "MESSAGE_ID=%016" PRIx64 "%016" PRIx64, (uint64_t)id.high64, (uint64_t)id.low64);
+    snprintf(head[1], sizeof *head, "MESSAGE_ID=%s", id);
     snprintf(head[2], sizeof *head, "CODE_FILE=%s", file);
     snprintf(head[3], sizeof *head, "CODE_LINE=%d", number);
     snprintf(head[4], sizeof *head, "CODE_FUNC=%s", function);

@@ -27,6 +27,9 @@ enum log_level log_current_level(void);
 enum log_format log_current_format(void);
 void log_write(enum log_level level, const char *file, int line, const char *function, const char *message,
                const struct log_field *field);
+enum { LOG_ID_SIZE = 33 };
+/* MESSAGE_ID: of the kind of event, so of the fixed text. */
+void log_message_id(const char *message, char id[LOG_ID_SIZE]);
 /* Tells how often what was left out has been repeated, where its minute is over; all: whether it is or not. To be
  * called now and then, and at the end. */
 void log_tell_repeats(bool all);

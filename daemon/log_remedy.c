@@ -103,6 +103,9 @@ const struct log_remedy log_remedies[] = {
     { "configuration not reloaded", "mend the file, `coldstreamctl check-config FILE`, and reload" },
     { "running as root: a user of its own is safer, as in coldstream.service",
       "run it by the unit, or by `setpriv --reuid coldstream`" },
+    { "stopped by an error", "the line's own remedy; what its exit status means: docs/operations.md, Exit statuses" },
+    { "coldstream-serve can't serve",
+      "the line's own remedy; what its exit status means: docs/operations.md, Exit statuses" },
     { "stopped at once: state is the last snapshot's", "none: what came after it is learned again at the next start" },
     { NULL, NULL },
 };
@@ -120,7 +123,8 @@ const char *log_remedy_of_daemon(enum cs_code code)
     case CS_USAGE: return "see --help";
     case CS_REFUSED:
         return "nothing was changed: `coldstreamctl verify` the state, or `offsets` where the stream is at fault";
-    case CS_FENCED: return "one daemon a state: stop the other one, or give this one directories of its own";
+    case CS_FENCED:
+        return "one daemon a state: stop the other one, or give this one directories and a control.socket of its own";
     case CS_CONFIG: return "mend the configuration: `coldstreamctl check-config FILE`";
     case CS_OK:
     case CS_FAILED: break;

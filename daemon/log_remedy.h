@@ -1,5 +1,7 @@
-/* What an operator does next about a warning or an error: a row a message, added to its line as remedy="...". A message
- * that no row has must say so itself, in a field `remedy`; tests/unit/test_log.c reads the sources for it. */
+/* What an operator does next about a warning or an error: a row a message, added to its line as remedy="...", and to
+ * journald's catalog (tools/log_catalog.c), where `journalctl -x` finds it by the message's id. A message that no row
+ * has must say so itself, in a field `remedy`, which goes before a row's; tests/unit/test_log.c reads the sources for
+ * it. */
 #ifndef DAEMON_LOG_REMEDY_H
 #define DAEMON_LOG_REMEDY_H
 

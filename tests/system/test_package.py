@@ -55,7 +55,7 @@ def hold_what_they_should():
     for wanted in ("/usr/bin/coldstreamd", "/usr/bin/coldstreamctl", "/usr/bin/coldstream-fetch", "/etc/coldstream/coldstream.yaml",
                    "/lib/systemd/system/coldstream.service", "/lib/systemd/system/coldstream@.service", "/usr/lib/sysusers.d/coldstream.conf",
                    "/usr/lib/tmpfiles.d/coldstream.conf", "/usr/share/man/man8/coldstreamd.8.gz", "/usr/share/man/man5/coldstream.yaml.5.gz",
-                   "/usr/share/coldstream/monitoring/alerts.yaml"):
+                   "/usr/share/coldstream/monitoring/alerts.yaml", "/usr/lib/systemd/catalog/coldstream.catalog"):
         assert wanted in daemon, f"coldstream has no {wanted}"
     for wanted in ("/usr/bin/coldstream-serve", "/lib/systemd/system/coldstream-serve.socket", "/lib/systemd/system/coldstream-serve@.socket",
                    "/usr/share/man/man8/coldstream-serve.8.gz", "/usr/lib/sysusers.d/coldstream-serve.conf"):
@@ -82,6 +82,7 @@ def are_installed_and_start_nothing():
     done = on.shell("cd /tmp && echo '#include <coldstream.h>\nint main(void) { coldstream_close(0); return 0; }' >a.c && "
                     "cc a.c $(pkg-config --cflags --libs coldstream) -o a && ./a && ldd ./a").stdout
     assert "-linux-gnu/libcoldstream.so.1" in done, done
+    assert "Coldstream" in on.run("journalctl", "--list-catalog").stdout      # systemd's trigger has taken it in
 
 
 def are_run_with_scorers_that_sockets_start():
@@ -104,6 +105,7 @@ def are_upgraded_while_all_runs():
     before = {unit: test_systemd.show(unit, "MainPID")["MainPID"] for unit in units}
     socket = test_systemd.show("coldstream-serve.socket", "ActiveEnterTimestampMonotonic")
     learned = on.until(lambda: test_systemd.status() and test_systemd.status()["steps"], "steps")
+    place["broker"].produce()                       # the rest of the stream
     for path in packages(place["debs"]):            # the same files under a later version: what dpkg does is that of any upgrade
         name = os.path.basename(path).split("_")[0]
         tree = f"{place['given']}/next/{name}"
@@ -117,6 +119,8 @@ def are_upgraded_while_all_runs():
     assert test_systemd.show("coldstream-serve.socket", "ActiveEnterTimestampMonotonic") == socket, "the socket was closed meanwhile"
     resumed = on.until(lambda: test_systemd.status() and test_systemd.status()["steps"], "the steps learned before")
     assert resumed >= learned, (resumed, learned)
+    for control in ("/run/coldstream/control.sock", "/run/coldstream-second/control.sock"):
+        test_systemd.learned_whole(control)
     assert place["broker"].address in on.shell("cat /etc/coldstream/coldstream.yaml").stdout, "the configuration was overwritten"
     on.until(lambda: version_of(score("http://127.0.0.1:9465/v1/score")), "an answer after the upgrade")
 
@@ -149,7 +153,7 @@ def build():
 
 
 def start(plant):
-    place["broker"] = plant.broker(fixture.Stream(plant.folder, 3000)).produce()
+    place["broker"] = plant.broker(fixture.Stream(plant.folder, 3000)).produce(1500)
     place["machine"] = machine.Machine(place["given"])
 
 

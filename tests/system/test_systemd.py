@@ -176,11 +176,21 @@ def learns_and_publishes_in_its_sandbox():
     assert "10" in nice, nice
 
 
+def explains_itself(on, message, remedy):
+    """What journald's catalog says beside a line is what the table of remedies says, whole."""
+    shown = on.run("journalctl", "--no-pager", "-x", "-o", "short", "-t", "coldstreamd").stdout.splitlines()
+    said_at = [i for i, line in enumerate(shown) if message in line and not line.startswith("\u2591")]
+    assert said_at, shown[-5:]
+    beside = [line.lstrip("\u2591 ") for line in shown[said_at[0] + 1:said_at[0] + 9]]
+    assert beside[:2] == [f"Subject: {message}", "Defined-By: Coldstream"] and remedy in " ".join(beside), beside
+
+
 def is_in_the_journal_with_fields():
     lines = place["machine"].run("journalctl", "--no-pager", "-o", "json", "-u", "coldstream").stdout.splitlines()
     entries = [json.loads(line) for line in lines]
     ours = [entry for entry in entries if entry.get("_COMM") == "coldstreamd" and "MESSAGE_ID" in entry]
     assert ours and all("PRIORITY" in entry and "CODE_FILE" in entry for entry in ours), lines[-3:]
+    explains_itself(place["machine"], "reload refused", "What to do: mend the file, `coldstreamctl check-config FILE`, and reload;")
 
 
 def hung_it_is_ended_and_started_again():
@@ -355,7 +365,8 @@ TESTS = [is_accepted_and_scored, starts_without_a_broker, reloads_or_says_why_no
 
 
 def install():
-    place["machine"].shell("cp -a /run/given/installed/. /; systemd-sysusers; systemd-tmpfiles --create /usr/lib/tmpfiles.d/coldstream.conf")
+    place["machine"].shell("cp -a /run/given/installed/. /; systemd-sysusers; systemd-tmpfiles --create /usr/lib/tmpfiles.d/coldstream.conf; "
+                           "journalctl --update-catalog")
 
 
 def prepare(plant):
