@@ -7,7 +7,7 @@ import shutil
 import signal
 import stat
 
-from harness import BUILD, Broker, Daemon, Tests, ctl, run, until
+from harness import BUILD, Broker, Daemon, Scorer, Tests, ctl, run, until
 
 STREAM = ["generate", "--profile", "small", "--users", "500", "--items", "200", "--span", "10m", "--click-delay", "500ms", "--window", "2s"]
 SCRAM, TLS, MUTUAL = range(3)
@@ -283,6 +283,34 @@ def tools_take_references(tests):
     assert serve.returncode == 2 and b"sasl.password" in serve.stderr and b"written-out" not in serve.stderr, serve.stderr
 
 
+ASKED = {"requests": [{"user": {"age": 25, "gender": "F", "city": "c1"}, "behaviors": ["i1"], "context": {"hour": 3}, "item_id": "i3",
+                       "item": {"category": "c3"}}]}
+
+
+def deltas_travel_by_client_certificate(tests):
+    """coldstream-serve --delta-topic by TLS with a client certificate: READ on that topic is all it needs, and without it that is told"""
+    topics, deltas = stream(tests, "certified"), "certified.deltas"
+    tests.broker.create(f"{deltas}:1")
+    allow(tests, MUTUAL, "certified", topics)
+    tests.broker.admin("allow", PRINCIPAL[MUTUAL], "write", "topic", deltas)
+    daemon = start(tests, "certified", topics, MUTUAL, checkpoint=f"interval: 1h, delta_topic: {deltas}, delta_interval: 100ms")
+    is_learned(daemon)
+    until(lambda: daemon.metrics().get("published_version"), "a first version")
+    given = {**pairs(tests, MUTUAL), "ssl.key.password": f"file:{tls(tests, 'key-password')}"}
+    options = [word for key, value in given.items() for word in ("--kafka-property", f"{key}={value}")]
+    scorer = Scorer(listener(tests, MUTUAL), tests.folder, "certified", daemon.checkpoints, "--delta-topic", deltas, *options)
+    tests.others.append(scorer.process)
+    until(lambda: "deltas can't be read" in scorer.log_text() and "authorization failed" in scorer.log_text(), lambda: scorer.log_text()[-2000:], 60)
+    version, score = scorer.scores(ASKED)
+    tests.broker.admin("allow", PRINCIPAL[MUTUAL], "read", "topic", deltas)
+    learn_more(tests, daemon, topics, 2)
+    until(lambda: scorer.scores(ASKED)[0] > version and scorer.deltas("applied") > 0, lambda: scorer.log_text()[-2000:])
+    assert scorer.scores(ASKED)[1] != score, "what was learned is served"
+    with open(f"/proc/{scorer.process.pid}/cmdline", "rb") as line:
+        state.setdefault("outputs", []).append(line.read() + scorer.ask("/metrics").encode())
+    assert scorer.stop() == 0 and daemon.stop() == 0, daemon.log_text()[-2000:]
+
+
 def secrets_are_refused_where_others_read_them(tests):
     """a secret's file that is missing, empty, or open to others: exit 78, with key and file; --check-config shows no secret"""
     daemon = start(tests, "secrets", state["topics"], TLS)
@@ -290,7 +318,7 @@ def secrets_are_refused_where_others_read_them(tests):
     file = os.path.join(tests.folder, "a-secret")
     check = [os.path.join(BUILD, "coldstreamd"), "--config", daemon.config, "--check-config"]
     checked = run(*check, env=daemon.environment)
-    state["outputs"] = [checked.stdout + checked.stderr]
+    state.setdefault("outputs", []).append(checked.stdout + checked.stderr)
     with open(daemon.config) as config:
         text = config.read().replace(f"file:{tls(tests, 'password')}", f"file:{file}")
     with open(daemon.config, "w") as config:
@@ -362,4 +390,5 @@ def files_are_not_for_others(tests):
 if __name__ == "__main__":
     os.environ["BROKER_SECURITY"] = "1"
     Tests().run(scram_is_learned_from, each_listener_is_learned_from, every_acl_is_needed, refused_letters_are_kept, reading_waits_for_letters,
-                what_is_wrong_is_told, certificates_are_looked_at, tools_take_references, secrets_are_refused_where_others_read_them, nothing_shows_a_secret, files_are_not_for_others)
+                what_is_wrong_is_told, certificates_are_looked_at, tools_take_references,
+                deltas_travel_by_client_certificate, secrets_are_refused_where_others_read_them, nothing_shows_a_secret, files_are_not_for_others)
