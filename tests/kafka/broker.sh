@@ -45,7 +45,8 @@ print(*[s.getsockname()[1] for s in held])'; }
 run_java() { java -Xms64m "-Xmx$heap" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Xshare:auto \
                 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" "$@"; }
 
-alive() { [ -s "$1/pid" ] && kill -0 "$(cat "$1/pid")" 2>/dev/null; }
+# One that ended, and that nobody has asked for its status yet, is still there for kill -0.
+alive() { [ -s "$1/pid" ] && grep -q '^State:[[:space:]]*[^ZX]' "/proc/$(cat "$1/pid")/status" 2>/dev/null; }
 
 launch() {  # DIR: starts the formatted broker, waits for its answer
     local dir=$1 waited=0 address
