@@ -153,6 +153,12 @@ run-torture: all test-programs
 	@TORTURE=full CRASH_SECONDS=7200 tests/run.sh $(BUILD) crash; status=$$?; \
 	    python3 tests/crash/plant.py $(BUILD) | tee $(BUILD)/torture.txt; exit $$status
 
+walkthrough: ## docs/operations.md's commands in an empty Debian, with a real systemd, Kafka and Prometheus; wants root; ten minutes
+	@tools/setup.sh build test kafka walk
+	$(again) run-walkthrough
+run-walkthrough: all helpers
+	@python3 tests/system/walkthrough.py $(BUILD) $(DEBIAN)
+
 sanitize: ## unit, gradient and flow tests under ASan + UBSan, then under TSan
 	@tools/setup.sh build test
 	@tests/sanitize.sh
@@ -234,7 +240,7 @@ install: all units man $(BUILD)/coldstream.catalog ## into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs/alerts $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
 	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs
 	install -m 644 docs/alerts/*.md $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs/alerts
-	install -m 644 tools/monitoring/alerts.yaml tools/monitoring/dashboard.json $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
+	install -m 644 $(addprefix tools/monitoring/,alerts.yaml dashboard.json prometheus.yml) $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
 
 # What install would put is what goes: one list. Of folders only those that are ours alone, and only where nothing else lies in them.
 staged = $(BUILD)/uninstall
@@ -261,7 +267,7 @@ clean: ## removes what was built
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 18
 
-.PHONY: all build setup test run-test test-programs unit torture run-torture sanitize sanitized run-asan run-tsan fuzz fuzzers run-fuzzers check-layers check-style wrap \
+.PHONY: all build setup test run-test test-programs unit torture run-torture walkthrough run-walkthrough sanitize sanitized run-asan run-tsan fuzz fuzzers run-fuzzers check-layers check-style wrap \
     bench demo demo-movielens helpers units man install uninstall deb clean help force
 .SECONDARY:
 .DELETE_ON_ERROR:

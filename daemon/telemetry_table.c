@@ -32,7 +32,8 @@ static const struct telemetry_buckets distance = { 8, { 0.0001, 0.0003, 0.001, 0
 const struct telemetry_row telemetry_table[METRICS] = {
     COUNTER(METRIC_EVENTS, "events_total", "Records read, by topic and by what became of them.", "topic", "result"),
     GAUGE(METRIC_STATE, "state",
-          "1 for what reading is: waiting (for brokers or topics), running, paused, held (snapshots fail), stopping.",
+          "1 for what reading is: waiting (for brokers or topics), running, paused, held (snapshots fail), standby, "
+          "stopping.",
           "state"),
     GAUGE(METRIC_CONNECTED, "kafka_connected", "1 where the brokers answer."),
     GAUGE(METRIC_EVENT_LAG, "event_lag_seconds", "Wall clock less the event time of the newest event joined."),

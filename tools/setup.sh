@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that are missing for what is to be done; says nothing where nothing is missing.
-# usage: setup.sh GROUP...       groups: build test library fuzz kafka data package browser
+# usage: setup.sh GROUP...       groups: build test library fuzz kafka data package browser walk
 set -eu
 
 packages() {
@@ -15,7 +15,8 @@ packages() {
     data)  echo python3 python3-pip python3-venv unzip ;;
     package) echo build-essential dpkg-dev debhelper lintian fakeroot man-db zsh libopenblas0 ;;
     browser) echo chromium ;;
-    *)     echo "setup.sh: unknown group $1: one of build test library fuzz kafka data package browser" >&2; exit 2 ;;
+    walk)  echo debootstrap ;;
+    *)     echo "setup.sh: unknown group $1: one of build test library fuzz kafka data package browser walk" >&2; exit 2 ;;
     esac
 }
 

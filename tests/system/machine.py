@@ -14,7 +14,7 @@ set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$1/layer"
 mkdir "$1/layer/upper" "$1/layer/work"
-mount -t overlay overlay -o lowerdir=/,upperdir="$1/layer/upper",workdir="$1/layer/work" "$1/root"
+mount -t overlay overlay -o lowerdir="$3",upperdir="$1/layer/upper",workdir="$1/layer/work" "$1/root"
 cd "$1/root"
 mount -t proc proc proc
 mount --rbind /dev dev
@@ -43,8 +43,9 @@ class Missing(Exception):
 
 
 class Machine:
-    def __init__(self, given):
-        """given: a folder that is there as /run/given."""
+    def __init__(self, given, files="/", alone=False):
+        """given: a folder that is there as /run/given. files: what the machine has at first. alone: with a network of its own, of nothing
+        but loopback; where `online` says so, a command has this machine's instead."""
         if os.geteuid() != 0:
             raise Missing("not root")
         if not os.path.exists("/lib/systemd/systemd"):
@@ -52,6 +53,7 @@ class Machine:
         with open("/proc/filesystems") as file:
             if "overlay" not in file.read():
                 raise Missing("this kernel has no overlayfs")
+        self.alone = alone
         self.folder = tempfile.mkdtemp(prefix="coldstream-machine.")
         for name in ("layer", "root"):
             os.mkdir(f"{self.folder}/{name}")
@@ -71,8 +73,8 @@ class Machine:
                     file.write(str(os.getpid()))
 
         self.log = open(f"{self.folder}/console", "wb")
-        self.process = subprocess.Popen(["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--cgroup", "bash", "-c", BOOT, "boot",
-                                         self.folder, os.path.abspath(given)], preexec_fn=join, stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen(["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--cgroup", *["--net"] * alone,
+                                         "bash", "-c", BOOT, "boot", self.folder, os.path.abspath(given), files], preexec_fn=join, stdin=subprocess.DEVNULL,
                                         stdout=self.log, stderr=self.log, start_new_session=True)
         self.init = self.first_child()
         self.until(lambda: self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded"), "a system that runs")
@@ -93,9 +95,9 @@ class Machine:
         with open(f"{self.folder}/console", errors="replace") as file:
             return file.read()[-3000:]
 
-    def run(self, *command, check=True, **more):
-        done = subprocess.run(["nsenter", "-t", str(self.init), "-m", "-p", "-u", "-i", "-C", *command], capture_output=True, text=True,
-                              stdin=subprocess.DEVNULL, timeout=PATIENCE * 3, **more)
+    def run(self, *command, check=True, online=False, seconds=PATIENCE * 3, **more):
+        done = subprocess.run(["nsenter", "-t", str(self.init), "-m", "-p", "-u", "-i", "-C", *["-n"] * (self.alone and not online), *command],
+                              capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds, **more)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done

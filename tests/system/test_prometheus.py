@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A real Prometheus scrapes coldstreamd and coldstream-serve: metrics, alerts and the dashboard are what it accepts, and every query has
 an answer. usage: test_prometheus.py BUILD"""
+import glob
 import json
 import os
 import re
@@ -43,6 +44,8 @@ PROMISED = """events_total event_lag_seconds consumer_lag join_pending join_tota
 progressive_logloss progressive_auc progressive_gauc calibration_ratio loss embedding_rows embedding_admitted_total embedding_evicted_total
 nonfinite_skipped_total snapshot_seconds snapshot_stall_seconds snapshot_last_success_timestamp_seconds snapshot_bytes publish_total
 published_version serving_version freshness_seconds config_reloads_total build_info process_start_time_seconds""".split()
+with open(os.path.join(ROOT, "daemon", "coldstream.h")) as header:
+    LIBRARY = header.read()             # its functions have names as metrics have
 PROCESS = "cpu_seconds_total resident_memory_bytes virtual_memory_bytes open_fds max_fds start_time_seconds".split()
 
 
@@ -294,6 +297,48 @@ def each_panel_has_an_answer():
     assert not [name for name in ours if name not in shown], [name for name in ours if name not in shown]
 
 
+def metrics_page(*programs):
+    """docs/metrics.md, as the scrapes of (name, text) say it."""
+    rows, of = {}, {}
+    for program, text in programs:
+        kinds = dict(re.findall(r"(?m)^# TYPE (\S+) (\w+)$", text))
+        for name, said in re.findall(r"(?m)^# HELP (\S+) (.+)$", text):
+            samples = re.findall(rf"(?m)^{name}(?:_bucket)?\{{(.*?)\}} ", text)
+            labels = sorted({label for sample in samples for label in re.findall(r'(\w+)="', sample)} - {"le"})
+            rows[name] = (kinds[name], ", ".join(labels), said)
+            of.setdefault(name, []).append(program)
+    lines = ["# Metrics", "", "What `/metrics` of coldstreamd (`http.listen`) and of coldstream-serve says. This page is compared with both in a test,",
+             "which writes it anew into the build folder; the words are those of the `# HELP` lines. Alerts: [alerts/](alerts/)."]
+    for title, wanted in (("coldstreamd", ["coldstreamd"]), ("coldstream-serve", ["coldstream-serve"]), ("Both", ["coldstreamd", "coldstream-serve"])):
+        lines += ["", f"## {title}", "", "| metric | kind | labels | |", "|---|---|---|---|"]
+        lines += [f"| `{name}` | {' | '.join(rows[name])} |" for name in sorted(rows) if of[name] == wanted]
+    return "\n".join(lines) + "\n"
+
+
+def each_metric_is_documented():
+    """docs/metrics.md has each metric of both programs, and no other; what is named or grepped for elsewhere is one of them"""
+    scrapes = {"9464": get(world.daemon.port, "/metrics"), "9465": get(world.serve_port, "/metrics")}
+    wanted = metrics_page(("coldstreamd", scrapes["9464"]), ("coldstream-serve", scrapes["9465"]))
+    with open(os.path.join(BUILD, "metrics.md"), "w") as file:
+        file.write(wanted)
+    with open(os.path.join(ROOT, "docs", "metrics.md")) as file:
+        assert file.read() == wanted, f"docs/metrics.md is not what the programs say now: cp {BUILD}/metrics.md docs/"
+    there = {re.sub("_(bucket|sum|count)$", "", name) for name in world.names()}
+    seen = 0
+    for page in [os.path.join(ROOT, "README.md"), *sorted(glob.glob(os.path.join(ROOT, "docs", "**", "*.md"), recursive=True))]:
+        with open(page) as file:
+            text = file.read()
+        for name in re.findall(r"`(coldstream_[a-z_]+)(?:\{[^`]*)?`(?!\()", text):
+            if not re.search(rf"\b{name}\(", LIBRARY) and not name.endswith("_"):
+                seen += 1
+                assert re.sub("_(bucket|sum|count)$", "", name) in there, f"{page}: {name}"
+        for port, pattern in re.findall(r"localhost:(\d+)/metrics \| grep (?:-E )?'?([^'\n]+)'?", text):
+            for part in re.sub(r"_\(\w+(\|\w+)*\)", "_", pattern).split("|"):
+                seen += 1
+                assert re.search(rf"(?m)^[^#\n]*{part}", scrapes[port]), f"{page}: {part}"
+    assert seen > 30, seen
+
+
 def nobody_else_can_ask():
     """all of it listens on loopback alone"""
     with open("/proc/net/tcp") as table:
@@ -309,7 +354,7 @@ def it_ends():
 
 
 tests = [it_starts, metrics_are_clean, promised_metrics_are_there, events_make_no_labels, alerts_load_and_are_silent, each_alert_fires,
-         each_alert_has_its_page, each_panel_has_an_answer, nobody_else_can_ask, it_ends]
+         each_alert_has_its_page, each_metric_is_documented, each_panel_has_an_answer, nobody_else_can_ask, it_ends]
 failed = 0
 print(f"1..{len(tests)}", flush=True)
 try:
