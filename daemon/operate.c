@@ -255,7 +255,7 @@ static json_t *unready(const struct pipeline_view *view, const struct publisher_
 {
     json_t *array = json_array();
     if (*view->waiting) json_array_append_new(array, json_sprintf("waiting for %s", view->waiting));
-    else if (!view->connected) json_array_append_new(array, json_string("brokers can't be reached"));
+    else if (!view->connected) json_array_append_new(array, json_string("brokers can't be reached: the log says why"));
     if (view->state == STATE_STOPPING) json_array_append_new(array, json_string("stopping"));
     if (view->state == STATE_PAUSED) json_array_append_new(array, json_string("paused by an operator"));
     if (view->state == STATE_HELD) json_array_append_new(array, json_string(view->held));

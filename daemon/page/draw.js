@@ -52,6 +52,8 @@ const format = {
     const whole = Math.floor(value / parts[at][1]), rest = at < 3 ? Math.floor(value % parts[at][1] / parts[at + 1][1]) : 0;
     return whole + ' ' + parts[at][0] + (rest ? ' ' + rest + ' ' + parts[at + 1][0] : '');
   },
+  /* As short as an axis wants it: 1 h 20. */
+  mark: value => format.seconds(value).replace(/^(\d+ \w+ \d+) \w+$/, '$1'),
   time(ms, seconds = true) {
     if (!known(ms)) return NOTHING;
     const when = new Date(ms), clock = { hour: '2-digit', minute: '2-digit', hour12: false, ...(seconds && { second: '2-digit' }) };
@@ -84,7 +86,7 @@ function ticksOf(low, high, wanted) {
 function ticksOfSeconds(high, wanted) {
   const step = [1e-3, 2e-3, 5e-3, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400,
     43200, 86400, 172800, 604800].find(size => size * wanted >= high);
-  if (!step) return ticksOf(0, high, wanted);
+  if (!step) return ticksOf(0, high / 86400, wanted).map(days => days * 86400);
   const ticks = [];
   for (let i = 0; i * step <= high * 1.0001; i++) ticks.push(i * step);
   return ticks;
@@ -92,7 +94,7 @@ function ticksOfSeconds(high, wanted) {
 
 function valueScale(spec, values) {
   const some = values.filter(value => known(value) && (!spec.log || value > 0));
-  if (!some.length) return { low: 0, high: 1, ticks: [], at: value => value };
+  if (!some.length) return { ticks: [], at: value => spec.log ? NaN : value };
   let low = Math.min(...some), high = Math.max(...some);
   if (spec.log) {
     low = Math.floor(Math.log10(low) + 1e-9);
@@ -209,8 +211,8 @@ class Chart {
       parts.push(draw('text', { x, y: HEIGHT - 4, 'text-anchor': 'middle' }, text));
     }
     parts.push(draw('line', { class: 'base', x1: LEFT, x2: width - RIGHT, y1: HEIGHT - BOTTOM + .5, y2: HEIGHT - BOTTOM + .5 }));
-    if (!lines.some(values => values.some(known)))
-      parts.push(draw('text', { x: (LEFT + width - RIGHT) / 2, y: HEIGHT / 2, 'text-anchor': 'middle' }, spec.none || 'nothing yet'));
+    const all = lines.flat().filter(known), why = !all.length ? spec.none || 'nothing yet' : spec.log && !all.some(Boolean) ? 'all are 0' : '';
+    if (why) parts.push(draw('text', { x: (LEFT + width - RIGHT) / 2, y: HEIGHT / 2, 'text-anchor': 'middle' }, why));
     lines.forEach((values, i) => parts.push(...this.line(values, i)));
     this.marks = draw('g', {});
     this.svg.replaceChildren(...parts, this.marks);

@@ -9,7 +9,7 @@ const users = stem => USERS.map(([key, name]) => [stem + key, name]);
 const CHARTS = [
   { title: 'Throughput', unit: 'a second', format: format.amount, zero: true,
     series: [['events_per_second', 'records read'], ['examples_per_second', 'examples learned'], ['new_examples_per_second', 'of new users']] },
-  { title: 'Behind the stream', unit: 'time', format: format.seconds, zero: true, clock: true, none: 'no event yet',
+  { title: 'Behind the stream', unit: 'time', format: format.seconds, axis: format.mark, zero: true, clock: true, none: 'no event yet',
     series: [['event_lag_seconds', 'newest event joined'], ['freshness_seconds', 'what readers have']] },
   { title: 'AUC', unit: 'over the window', format: format.ratio, axis: value => digits(value, 4), series: users('auc_') },
   { title: 'Log loss', unit: 'over the window', format: format.ratio, axis: value => digits(value, 4), series: users('log_loss_') },
@@ -116,7 +116,11 @@ function setState(kind, text) {
 
 function lost(error) {
   setState('lost', lastAnswer ? 'no answer since ' + format.time(lastAnswer) : 'no answer from the daemon');
-  place('asked').textContent = `The daemon does not answer (${error.message}). What is shown is what it said last; asking again every ${POLL / 1000} s.`;
+  const last = lastAnswer ? ` What is shown is what it said last, at ${format.time(lastAnswer)}.` : '';
+  if (!document.querySelector('#problems .gone'))
+    place('problems').prepend(make('p', { class: 'problem gone' }, `The daemon does not answer: does it run, is the way to it open?${last}`));
+  place('problems').dataset.text = NOTHING;       /* what it says next is said anew */
+  place('asked').textContent = `No answer (${error.message}), asking again every ${POLL / 1000} s.`;
 }
 
 function tile(name, value, unit, note) {
@@ -125,7 +129,11 @@ function tile(name, value, unit, note) {
 }
 
 function ago(ms) {
-  return known(ms) ? format.seconds(Math.max(0, Math.round((Date.now() - ms) / 1000))) + ' ago' : NOTHING;
+  return known(ms) ? since(ms) + ' ago' : NOTHING;
+}
+
+function since(ms) {
+  return format.seconds(Math.max(0, Math.round((Date.now() - ms) / 1000)));
 }
 
 function showTiles() {
@@ -136,12 +144,12 @@ function showTiles() {
   const version = checkpoint.version ? `version ${checkpoint.version}` : 'nothing published yet';
   place('tiles').replaceChildren(
     tile('Learning', format.amount(status.rate.examples_per_second), 'examples/s', `${format.count(status.examples.all)} in all`),
-    tile('Behind the stream', caughtUp ? 'caught up' : format.seconds(status.event_lag_seconds), '', lag === null ? 'ends of partitions not known' : `${format.count(lag)} records to be read`),
+    tile('Behind the stream', caughtUp ? 'caught up' : format.seconds(status.event_lag_seconds), '', lag === null ? 'ends of partitions not known' : `${format.count(lag)} records to be read` + (status.connected ? '' : ', when last seen')),
     tile('AUC', format.ratio(metrics.all.window.auc), '', groups('auc')),
     tile('Log loss', format.ratio(metrics.all.window.log_loss), '', groups('log_loss')),
     deltas ? tile('Readers get it after', format.seconds(deltas.sent ? deltas.freshness_seconds : null), '', `delta ${deltas.sequence}, ${ago(deltas.last)}`)
       : tile('Readers are behind by', format.seconds(last('freshness_seconds')), '', version + (known(checkpoint.last) ? ', ' + ago(checkpoint.last) : '')),
-    tile('Last snapshot', ago(snapshot.last), '', snapshot.last ? `${format.seconds(snapshot.seconds)}, ${format.bytes(snapshot.bytes)}` : 'none yet'));
+    tile('Last snapshot', known(snapshot.last) ? since(snapshot.last) : NOTHING, known(snapshot.last) ? 'ago' : '', snapshot.last ? `${format.seconds(snapshot.seconds)}, ${format.bytes(snapshot.bytes)}` : 'none yet'));
 }
 
 function showSpans() {

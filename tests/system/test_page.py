@@ -103,6 +103,11 @@ def draws_what_history_says():
     assert abs(last["loss_ranking"] - status["losses"]["ranking"]) < 0.3, (last, status["losses"])
     assert len(legend) == 9 and all("–" not in legend[chart] for chart in ("AUC", "Log loss", "Ranking tower", "Join outcomes")), legend
     assert len(told["time"]) == len(told["series"]["auc_all"]) and told["step"] == 30000
+    # Nothing on an axis is cut off, whatever a day in the past makes of "behind".
+    cut = browser.evaluate("""[...document.querySelectorAll('.chart text')].filter(t => { const a = t.getBoundingClientRect(),
+                              b = t.closest('svg').getBoundingClientRect(); return a.left < b.left - .5 || a.right > b.right + .5; })
+                              .map(t => t.closest('.chart').querySelector('h2').textContent + ': ' + t.textContent)""")
+    assert not cut, cut
     # The pointer reads a value off every chart; the arrow keys go through the points.
     browser.evaluate("location.hash = '#1h'")
     browser.until("history.span === '1h' && charts[0].data.step === 5000 && history.time.length >= 2")
@@ -243,8 +248,11 @@ def says_when_the_daemon_is_gone():
     browser.until("document.getElementById('state').textContent.startsWith('no answer since')")
     assert browser.evaluate("document.title").startswith("no answer")
     assert browser.evaluate("document.body.classList.contains('lost') && document.querySelectorAll('.tile').length > 0")
+    problem = browser.evaluate("[...document.querySelectorAll('.problem')].map(p => p.textContent)")
+    assert len(problem) == 1 and "does not answer" in problem[0], problem
     daemon.start()
     browser.until("document.getElementById('state').textContent === 'running'")
+    assert browser.evaluate("document.querySelectorAll('.problem.gone').length") == 0
     # A new process has a new history: nothing of the old one is drawn as if it were this one's.
     started = daemon.status_page()["started"]
     browser.until(f"history.started === {started} && history.time.every(t => t > {started} - 5000)")
