@@ -108,11 +108,13 @@ static void print_quality(const json_t *status, FILE *out)
     for (size_t i = 0; i < sizeof users / sizeof *users; i++) {
         char path[64], number[32];
         fprintf(out, "            %-5s", users[i]);
+        snprintf(path, sizeof path, "metrics.%s.window.examples", users[i]);
+        bool judged = count_at(status, path) > 0;
         for (size_t f = 0; f < sizeof figure / sizeof *figure; f++) {
             snprintf(path, sizeof path, "metrics.%s.window.%s", users[i], figure[f]);
             const json_t *value = at(status, path);
             int width = f == 0 ? 12 : f == 3 ? 14 : 10;
-            if (json_is_number(value)) fprintf(out, "%*.*f", width, f == 3 ? 3 : 4, json_number_value(value));
+            if (judged && json_is_number(value)) fprintf(out, "%*.*f", width, f == 3 ? 3 : 4, json_number_value(value));
             else fprintf(out, "%*s", width, "-");
         }
         snprintf(path, sizeof path, "metrics.%s.window.examples", users[i]);
