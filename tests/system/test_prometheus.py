@@ -19,7 +19,7 @@ import urllib.request
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tests", "crash"))
-from plant import Daemon, MockBroker                                    # noqa: E402
+from plant import Daemon, MockBroker, PLAIN                                    # noqa: E402
 from harness import BUILD, free_port, judge, until                         # noqa: E402
 
 MONITORING = os.path.join(ROOT, "tools", "monitoring")
@@ -53,7 +53,7 @@ class Stream:
     """Of now, with clicks, and with what tries to get into a label."""
 
     def __init__(self, file):
-        self.file, self.events, start = file, 0, int(time.time() * 1000) - CHUNKS * IMPRESSIONS
+        self.file, self.events, self.setting, start = file, 0, PLAIN, int(time.time() * 1000) - CHUNKS * IMPRESSIONS
         garbage = ['{"event":"evil\\"}\\n#","impression_id":"g1"}', 'not json, "impression_id":"g2"',
                    '{"event":"click","impression_id":"g3","ts":"evil\\ny"}', '{"impression_id":"g4","ts":1e999,"user_id":"evil","item_id":"i"}',
                    '{"event":"impression","impression_id":"g5","ts":%d,"user_id":"evil","user":{"evil{x=\\"1\\"}":1,"city":"\\"} evil 1"},'
