@@ -153,6 +153,12 @@ run-torture: all test-programs
 	@TORTURE=full CRASH_SECONDS=7200 tests/run.sh $(BUILD) crash; status=$$?; \
 	    python3 tests/crash/plant.py $(BUILD) | tee $(BUILD)/torture.txt; exit $$status
 
+analyze: ## cppcheck, gcc -fanalyzer and clang-tidy over all C, shellcheck and pyflakes over all scripts
+	@tools/setup.sh build test analyze
+	$(again) run-analyze
+run-analyze: $(schema).h
+	@tests/run.sh $(BUILD) analyze
+
 walkthrough: ## docs/operations.md's commands in an empty Debian, with a real systemd, Kafka and Prometheus; wants root; ten minutes
 	@tools/setup.sh build test kafka walk
 	$(again) run-walkthrough
@@ -267,7 +273,7 @@ clean: ## removes what was built
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 18
 
-.PHONY: all build setup test run-test test-programs unit torture run-torture walkthrough run-walkthrough sanitize sanitized run-asan run-tsan fuzz fuzzers run-fuzzers check-layers check-style wrap \
+.PHONY: all build setup test run-test test-programs unit torture run-torture walkthrough run-walkthrough analyze run-analyze sanitize sanitized run-asan run-tsan fuzz fuzzers run-fuzzers check-layers check-style wrap \
     bench demo demo-movielens helpers units man install uninstall deb clean help force
 .SECONDARY:
 .DELETE_ON_ERROR:

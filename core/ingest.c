@@ -178,6 +178,7 @@ static struct example *with_history(struct ingest *ingest, struct example *examp
 
 static void push_joined(struct ingest *ingest, struct example *example)
 {
+    assert(example);
     example->released = example->time;
     if (is_in(example->user, SHOWN_SEED, ingest->options.delayed)) example->shown = SHOWN_NOW;
     if (example->clicked) remember_click(ingest, example);
@@ -187,6 +188,7 @@ static void push_joined(struct ingest *ingest, struct example *example)
 static void push_impression(struct ingest *ingest, struct event *event)
 {
     struct example *showing = NULL;
+    assert(event->example);
     uint64_t duplicates = joiner_counts(ingest->joiner).duplicate_impressions;
     if (is_in(event->example->user, SHOWN_SEED, ingest->options.delayed)) {
         event->example->shown = ingest->numbers + 1;

@@ -176,7 +176,7 @@ static struct kept *decode(const void *bytes, size_t size)
     const unsigned char *sizes = kept->bytes + sizeof head, *at = sizes + head.headers * sizeof(struct head_header);
     size_t left = size - (size_t)(at - kept->bytes);
     struct letter *is = &kept->letter;
-    const void *topic, *name;
+    const void *topic = NULL, *name;
     struct letter_header *header = (struct letter_header *)(uintptr_t)is->header;
     bool fine = take(&at, &left, head.topic, true, &topic) && take(&at, &left, head.key, false, &is->key) &&
                 take(&at, &left, head.value, false, &is->value);
@@ -200,12 +200,13 @@ static struct kept *decode(const void *bytes, size_t size)
 
 static struct outlet *outlet_of(struct letters *letters, const char *topic)
 {
-    struct outlet **outlet = &letters->outlet;
-    while (*outlet && strcmp((*outlet)->topic, topic) != 0) outlet = &(*outlet)->after;
-    if (*outlet) return *outlet;
-    if (!(*outlet = calloc(1, sizeof **outlet + strlen(topic) + 1))) abort();
-    memcpy((*outlet)->topic, topic, strlen(topic));
-    return *outlet;
+    struct outlet **end = &letters->outlet, *outlet;
+    assert(topic);
+    for (; (outlet = *end); end = &outlet->after)
+        if (strcmp(outlet->topic, topic) == 0) return outlet;
+    if (!(outlet = calloc(1, sizeof *outlet + strlen(topic) + 1))) abort();
+    memcpy(outlet->topic, topic, strlen(topic));
+    return *end = outlet;
 }
 
 static struct slot *slot_at(struct letters *letters, size_t index)

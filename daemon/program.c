@@ -122,7 +122,8 @@ static int take_value(struct program_reader *reader, int found, const char *give
     if (!row->value) return found;
     if (given) reader->value = given;
     else if (*row->value == '[') {      /* may be left out: what it can be follows, or something else does */
-        char first = next ? *reader->word[reader->at] : 0;
+        char first = 0;
+        if (next) first = *reader->word[reader->at];
         bool fits = strstr(row->value, "...") ? first && first != '-' : isdigit((unsigned char)first) != 0;
         if (fits) reader->value = reader->word[reader->at++];
     } else if (next) reader->value = reader->word[reader->at++];

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs suites of tests and counts them. The very last line on stdout is `N passed, N failed`; the exit status says the same.
-# usage: run.sh BUILD SUITE...     suites: layers style unit gradient golden library flow crash system fuzz replay kafka data
+# usage: run.sh BUILD SUITE...     suites: layers style unit gradient golden library flow crash system fuzz replay kafka data analyze
 #
 # A test is a program or script that prints TAP lines (`ok ...`, `not ok ...`): cmocka's programs do when asked to. One that
 # prints none counts as a single test by its exit status. One that dies, or overruns its time, counts as failed whatever it printed.
@@ -93,6 +93,7 @@ for suite; do
     crash)         : >"$build/torture.tsv"; scripts "${CRASH_SECONDS:-300}" crash "$jobs_at_once" ;;
     replay)        replay ;;
     fuzz)          replay; one fuzz 600 tests/fuzz/brief.sh ;;
+    analyze)       one analyze 1800 tools/analyze.py "$build" ;;
     library|system|kafka|data) scripts 600 "$suite" ;;
     *)             echo "run.sh: unknown suite $suite" >&2; exit 2 ;;
     esac

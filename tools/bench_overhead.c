@@ -127,10 +127,11 @@ static bool at_step(int port, char *answer, double *time, double *steps)
 {
     double before = -1, begin = bench_seconds();
     while (bench_seconds() - begin < PATIENCE) {
-        if (get(port, "/metrics", answer, ANSWER_ROOM)) *steps = steps_in(answer);
+        double now = get(port, "/metrics", answer, ANSWER_ROOM) ? steps_in(answer) : -1;
         *time = bench_seconds();
-        if (before > 0 && *steps > before) return true;
-        if (before < 0) before = *steps;
+        *steps = now;
+        if (before > 0 && now > before) return true;
+        if (before < 0) before = now;
         nanosleep(&(struct timespec){ .tv_nsec = 4000000 }, NULL);
     }
     return false;

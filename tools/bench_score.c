@@ -115,7 +115,7 @@ static bool time_requests(struct coldstream *cs, char *const *text, double (*sec
     static struct prepared prepared;
     char error[512] = "";
     for (size_t i = 0; i < (size_t)2 * REQUESTS; i++) {
-        int is_new = i / USERS % 2, said = !is_new;
+        int is_new = i / USERS % 2 != 0, said = !is_new;
         bool ready = prepare(&prepared, text[i % ((size_t)2 * USERS)]);
         double begin = bench_seconds();
         bool ok = ready && coldstream_score(cs, &prepared.request, score, NULL, &said, error, sizeof error) == 0;

@@ -169,8 +169,8 @@ static bool gather(void *self, const struct embedding_row *row, struct cs_error 
     if (i == g->room && !grow(g, err)) return false;
     g->table.key[i] = row->key;
     memcpy(g->table.row + i * d, row->row, d * sizeof(float));
-    if (g->m) memcpy(g->table.m + i * d, row->m, d * sizeof(float));
-    if (g->v) memcpy(g->table.v + i * d, row->v, d * sizeof(float));
+    if (g->m && row->m) memcpy(g->table.m + i * d, row->m, d * sizeof(float));
+    if (g->v && row->v) memcpy(g->table.v + i * d, row->v, d * sizeof(float));
     g->table.step[i] = row->step;
     g->table.seen[i] = row->seen;
     g->table.count++;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that are missing for what is to be done; says nothing where nothing is missing.
-# usage: setup.sh GROUP...       groups: build test library fuzz kafka data package browser walk
+# usage: setup.sh GROUP...       groups: build test library fuzz kafka data package browser walk analyze
 set -eu
 
 packages() {
@@ -16,7 +16,8 @@ packages() {
     package) echo build-essential dpkg-dev debhelper lintian fakeroot man-db zsh libopenblas0 ;;
     browser) echo chromium ;;
     walk)  echo debootstrap ;;
-    *)     echo "setup.sh: unknown group $1: one of build test library fuzz kafka data package browser walk" >&2; exit 2 ;;
+    analyze) echo cppcheck clang-tidy shellcheck pyflakes3 ;;
+    *)     echo "setup.sh: unknown group $1: one of build test library fuzz kafka data package browser walk analyze" >&2; exit 2 ;;
     esac
 }
 

@@ -2,6 +2,7 @@
  * deadline. */
 #include "tests/flow/mock_broker.h"
 
+#include <assert.h>
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
 
@@ -236,6 +237,7 @@ void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, 
 
 void daemon_start_as(struct daemon_run *run, const char *program, const char *const argument[])
 {
+    assert(run);
     enum { ARGUMENTS = 32 };
     const char *build = getenv("BUILD"), *all[ARGUMENTS + 2];
     char path[256];

@@ -305,7 +305,7 @@ def a_scorer_waits_for_a_version_and_is_left_alone_where_it_cannot_start():
     tried_again_within_limits(unit, recovers)
 
     # By its socket: that fails along with it, rather than start it for ever for who has connected.
-    ask = f"curl -sS -o /dev/null -w '%{{http_code}}' --max-time 30 --unix-socket /run/coldstream-serve/early.sock http://localhost/readyz"
+    ask = "curl -sS -o /dev/null -w '%{http_code}' --max-time 30 --unix-socket /run/coldstream-serve/early.sock http://localhost/readyz"
     on.shell(f"truncate -s 5000 {data}; systemctl start {unit}.socket")
     drop_in(unit, "RestartSec=0\n")
     assert on.shell(ask, check=False).stdout != "200"

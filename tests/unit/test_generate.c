@@ -89,6 +89,7 @@ static void test_events_are_as_the_interface_says(void **state)
     generator_destroy(g);
     assert_int_equal(count, settings.events);
     assert_int_equal(count, impressions + clicks);
+    assert_true(impressions > 0);
     assert_in_range(new_ones * 100 / impressions, 33, 47);
     assert_in_range(clicks * 100 / impressions, 8, 50);
     assert_true(least >= settings.start && most - least > settings.span * 0.7 && most - least < settings.span * 1.4);

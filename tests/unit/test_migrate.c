@@ -259,10 +259,8 @@ static void compare_scores(struct side *old, struct side *new, struct event_kind
     float before[16], after[16];
     ingest_finish(old->ingest);
     ingest_finish(new->ingest);
-    struct batch *left = ingest_pop(old->ingest, old->arena), *right = ingest_pop(new->ingest, new->arena);
-    (void)left, (void)right;        /* what waited: the next is a whole batch */
-    while ((left = ingest_pop(old->ingest, old->arena))) {}
-    while ((right = ingest_pop(new->ingest, new->arena))) {}
+    while (ingest_pop(old->ingest, old->arena)) {}      /* what waited: the next is a whole batch */
+    while (ingest_pop(new->ingest, new->arena)) {}
     for (int i = 0; i < 16; i++) {
         push(old, 2 * EVENTS + i, kind);
         push(new, 2 * EVENTS + i, kind);
@@ -407,7 +405,7 @@ static void learning_goes_on_with_what_came(void **state)
         double depth = sum_of(&new, "features.context.depth.count");
         assert_true(depth == EVENTS + WAITING);
         learn_stream(&new, 2 * EVENTS, 3 * EVENTS, (struct event_kind_of){ .all = true });
-        assert_true(sum_of(&new, "features.user.score.count") > EVENTS / 2);
+        assert_true(sum_of(&new, "features.user.score.count") > EVENTS / 2.0);
         for (size_t t = 0; t < new.features->table_count; t++) {
             size_t rows = embedding_rows(learner_table(new.learner, t));
             if (strcmp(new.features->table[t], "brand") == 0) assert_int_equal(rows, 6);
