@@ -256,6 +256,23 @@ static void what_turns_out_bad_is_gone_back_from(void **state)
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
 }
 
+/* The preset: however bad a version turns out, going back is an operator's. */
+static void nobody_goes_back_unasked(void **state)
+{
+    struct world *world = *state;
+    uint64_t version;
+    configure(world, "");
+    daemon_start(&world->run);
+    learn(world, LESSON, false);
+    for (uint64_t i = 1; i <= 2; i++) assert_int_equal(ask(world, "publish", NULL), i);
+    learn(world, POISON, true);
+    assert_done(world, "snapshot", NULL);
+    assert_false(held(world, &version, NULL));
+    assert_int_equal(version, 2);
+    assert_metric(world, "coldstream_rollbacks_total{cause=\"automatic\"} 0\n");
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
 static void operators_go_back_and_pin(void **state)
 {
     struct world *world = *state;
@@ -363,6 +380,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_got_worse_is_not_published),
         TEST(what_turns_out_bad_is_gone_back_from),
+        TEST(nobody_goes_back_unasked),
         TEST(operators_go_back_and_pin),
         TEST(killed_around_a_publication_or_rollback),
     };
