@@ -104,6 +104,24 @@ void mock_broker_flush(struct mock_broker *broker)
     if (rd_kafka_flush(broker->producer, DEADLINE)) die("records not delivered");
 }
 
+void mock_broker_produce_examples(struct mock_broker *broker, int from, int count)
+{
+    char text[512];
+    for (int i = from; i < from + count; i++) {
+        unsigned dice = (unsigned)i * 2654435761u >> 8;
+        int item = (int)(dice / 97 % 20);
+        int length = snprintf(
+            text, sizeof text,
+            "{\"event\":\"example\",\"impression_id\":\"r%d\",\"ts\":%lld,\"user_id\":\"u%u\",\"user\":{\"age\":%u,"
+            "\"city\":\"c%u\"},\"behaviors\":[%s],\"context\":{\"hour\":3},\"item_id\":\"i%d\",\"item\":{"
+            "\"category\":\"k%d\"},\"clicked\":%s}",
+            i, 1700000000000LL + i * 20LL, dice % 97, 18 + dice % 50, dice % 7, dice % 4 ? "\"i1\",\"i7\"" : "", item,
+            item % 5, item % 3 == 0 ? "true" : "false");
+        mock_broker_produce(broker, "examples", 0, text, length);
+    }
+    mock_broker_flush(broker);
+}
+
 char *mock_broker_read(struct mock_broker *broker, const char *topic, int n, const char *header, char text[256])
 {
     rd_kafka_t *rk = client(RD_KAFKA_CONSUMER, mock_broker_address(broker));

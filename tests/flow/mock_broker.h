@@ -17,6 +17,9 @@ void mock_broker_down(struct mock_broker *broker, bool down);
 /* size -1: a tombstone. Waits until nothing is under way when value is NULL and size is 0. */
 void mock_broker_produce(struct mock_broker *broker, const char *topic, int partition, const char *value, int size);
 void mock_broker_flush(struct mock_broker *broker);
+/* Joined examples, those numbered from .. from + count - 1, into the topic `examples`; what is clicked depends on the
+ * item alone. Waits until they are there. */
+void mock_broker_produce_examples(struct mock_broker *broker, int from, int count);
 /* The n-th record of a topic with one partition: its value, and a header's text ("" where there is none). malloc'd;
  * NULL: none came. */
 char *mock_broker_read(struct mock_broker *broker, const char *topic, int n, const char *header, char text[256]);

@@ -82,24 +82,6 @@ static bool all_sent(const json_t *status, int64_t examples)
            status_number(status, "deltas.failures_in_row") == 0;
 }
 
-static void produce(struct mock_broker *broker, int from, int count)
-{
-    char text[512];
-    for (int i = from; i < from + count; i++) {
-        unsigned dice = (unsigned)i * 2654435761u >> 8;
-        int item = (int)(dice / 97 % 20);
-        int length = snprintf(
-            text, sizeof text,
-            "{\"event\":\"example\",\"impression_id\":\"r%d\",\"ts\":%lld,\"user_id\":\"u%u\",\"user\":{\"age\":%u,"
-            "\"city\":\"c%u\"},\"behaviors\":[%s],\"context\":{\"hour\":3},\"item_id\":\"i%d\",\"item\":{"
-            "\"category\":\"k%d\"},\"clicked\":%s}",
-            i, 1700000000000LL + i * 20LL, dice % 97, 18 + dice % 50, dice % 7, dice % 4 ? "\"i1\",\"i7\"" : "", item,
-            item % 5, item % 3 == 0 ? "true" : "false");
-        mock_broker_produce(broker, "examples", 0, text, length);
-    }
-    mock_broker_flush(broker);
-}
-
 /* What is learned now, published whole, opened afresh. */
 static struct coldstream *publish(struct daemon_run *run)
 {
@@ -127,7 +109,7 @@ static void deltas_alone_lead_to_the_full_checkpoints_scores(void **unused)
                                         .extra_checkpoint = ", delta_topic: deltas, delta_interval: 20ms" };
     daemon_configure(&run, broker, &settings);
     daemon_start(&run);
-    produce(broker, 0, LESSON);
+    mock_broker_produce_examples(broker, 0, LESSON);
     assert_true(daemon_until(&run, published, 1));
 
     struct coldstream_options options = { .size = sizeof options, .poll_milliseconds = NEVER, .follow = 1,
@@ -142,7 +124,7 @@ static void deltas_alone_lead_to_the_full_checkpoints_scores(void **unused)
     char *first = scores(reader.cs);
     if (!serve_deltas_start(reader.deltas, reader.cs, reader.telemetry, &err)) fail_msg("%s", err.message);
 
-    produce(broker, LESSON, 3 * LESSON);
+    mock_broker_produce_examples(broker, LESSON, 3 * LESSON);
     /* No more is learned: the last delta holds what the next full checkpoint does. */
     assert_true(daemon_until(&run, all_sent, 4 * LESSON));
     struct coldstream *full = publish(&run);

@@ -36,21 +36,8 @@ struct world { struct mock_broker *broker; struct daemon_run run; struct scorer 
 
 static void produce(struct world *world, int count)
 {
-    char text[512];
-    for (int i = world->produced; i < world->produced + count; i++) {
-        unsigned dice = (unsigned)i * 2654435761u >> 8;
-        int item = (int)(dice / 97 % 20);
-        int length = snprintf(
-            text, sizeof text,
-            "{\"event\":\"example\",\"impression_id\":\"r%d\",\"ts\":%lld,\"user_id\":\"u%u\",\"user\":{\"age\":%u,"
-            "\"city\":\"c%u\"},\"behaviors\":[%s],\"context\":{\"hour\":3},\"item_id\":\"i%d\",\"item\":{"
-            "\"category\":\"k%d\"},\"clicked\":%s}",
-            i, 1700000000000LL + i * 20LL, dice % 97, 18 + dice % 50, dice % 7, dice % 4 ? "\"i1\",\"i7\"" : "", item,
-            item % 5, item % 3 == 0 ? "true" : "false");
-        mock_broker_produce(world->broker, "examples", 0, text, length);
-    }
+    mock_broker_produce_examples(world->broker, world->produced, count);
     world->produced += count;
-    mock_broker_flush(world->broker);
 }
 
 static bool published(const json_t *status, int64_t versions)
