@@ -81,7 +81,7 @@ static const struct kind *kind_here(void) { return &narrow_kind; }
 #endif
 
 /* A request of one user reads all weights once: on huge pages, where there are any, without a miss of the TLB for every
- * 4 KiB. The processor takes what lies on whole ones. */
+ * 4 KiB. What does not fill one stays on small ones. */
 static float *weights_create(size_t size)
 {
     size_t unit = size >= HUGE_PAGE ? HUGE_PAGE : LINE, room = size ? (size + unit - 1) / unit * unit : unit;

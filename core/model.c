@@ -455,8 +455,8 @@ void model_score_fixed(struct model *m, const struct model_shared *shared, size_
     }
     float *logit = arena_take(scratch, count * sizeof *logit);
     struct packed_job job;
-    bool one_new = shared_count == 1 && !shared->behavior_count && m->zero_shot_ops->generate,
-         beside = one_new && fixed_tower_begin(m->fixed, count, item, rest, &job, scratch);
+    bool beside = shared_count == 1 && !shared->behavior_count &&
+                  fixed_tower_begin(m->fixed, count, item, rest, &job, scratch);
     generate_shared(m, shared, shared_count, z, attribute, present, beside ? &job : NULL, scratch);
     if (beside) fixed_tower_end(m->fixed, &job, z, logit, scratch);
     else fixed_tower_score(m->fixed, count, z, shared_count > 1 ? width : 0, item, rest, logit, scratch);
