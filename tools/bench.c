@@ -173,7 +173,8 @@ int main(int count, char **arguments)
 out:
     if (bench.lines) print_table(&bench);
     if (!ok) fprintf(stderr, "bench: %s\n", err.message);
-    if (*bench.directory) nftw(bench.directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    if (!ok && *bench.directory) fprintf(stderr, "bench: what it left is in %s\n", bench.directory);
+    else if (*bench.directory) nftw(bench.directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
     worker_pool_destroy(bench.pool);
     return ok ? 0 : cs_exit_code(err.code);
 }

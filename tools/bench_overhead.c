@@ -130,8 +130,8 @@ static bool at_step(int port, char *answer, double *time, double *steps)
         double now = get(port, "/metrics", answer, ANSWER_ROOM) ? steps_in(answer) : -1;
         *time = bench_seconds();
         *steps = now;
-        if (before > 0 && now > before) return true;
-        if (before < 0) before = now;
+        if (before >= 0 && now > before) return true;
+        if (before < 0) before = now;       /* 0 is a count, too: it answers before it has learned */
         nanosleep(&(struct timespec){ .tv_nsec = 4000000 }, NULL);
     }
     return false;
