@@ -179,7 +179,7 @@ join: {{{setting["join"]}}}
 {harness.FEATURES}{setting["model"]}{setting["more"]}
 batch: {{size: 64, max_delay: 1s}}
 snapshot: {{directory: {snapshot}, interval: {interval}}}
-checkpoint: {{directory: {self.checkpoints}, interval: {self.checkpoint_interval}, keep: 3}}
+checkpoint: {{directory: {self.checkpoints}, interval: {self.checkpoint_interval}, keep: 3{replaced.get("checkpoint", "")}}}
 control: {{socket: {self.socket}}}
 http: {{listen: 127.0.0.1:{self.port}}}
 compute: {{threads: 1, seed: 7}}

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-"""What the documentation names is there: verbs and options, units, settings, files, make targets, links. Metrics: test_prometheus.py;
-the whole of operations.md's commands: `make walkthrough`. usage: test_docs.py BUILD"""
+"""What the documentation names is there: verbs and options, units, settings, files, make targets, links, exit statuses, the members of
+a status. Metrics: test_prometheus.py; the whole of operations.md's commands: `make walkthrough`. usage: test_docs.py BUILD"""
 import functools
 import glob
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-sys.path.insert(0, os.path.join(ROOT, "tests", "kafka"))
+sys.path.insert(0, os.path.join(ROOT, "tests", "crash"))
+import plant as fixture                                                 # noqa: E402
 from harness import BUILD, judge, run                                   # noqa: E402
 
 PROGRAMS = {"coldstreamd": "coldstreamd", "coldstreamctl": "coldstreamctl", "coldstream-serve": "coldstream-serve"}
@@ -146,7 +149,73 @@ def shell_is_shell():
     assert seen > 20, seen
 
 
-tests = [verbs_and_options_are_there, units_are_there, settings_are_there, files_are_there, targets_are_there, links_lead_somewhere, shell_is_shell]
+def table(page, heading):
+    """Its cells, of the first table that follows the heading."""
+    with open(f"{ROOT}/docs/{page}") as file:
+        rows = re.search(rf"(?m)^{re.escape(heading)}[^\0]*?((?:^\|.*\n)+)", file.read()).group(1).splitlines()
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if not re.match(r"\|[-|]+\|$", row)]
+
+
+def exit_statuses_are_those_that_there_are():
+    """core/error.c's, in docs/operations.md, docs/commands.md and the man pages; the units try again what the page says they do"""
+    with open(f"{ROOT}/core/error.c") as file:
+        there = set(map(int, re.findall(r"case CS_\w+: return (\d+);", file.read())))
+    assert len(there) > 5, there
+    commands = {int(row[0]) for row in table("commands.md", "| exit status |") if row[0].isdigit()}
+    assert commands == there, commands ^ there
+    rows = {int(row[0]): row for row in table("operations.md", "## Exit statuses") if row[0].isdigit()}
+    assert set(rows) == there | {127}, set(rows) ^ there        # ld.so's, before a program of ours has begun
+    for page in ("coldstreamd.8", "coldstream-serve.8", "coldstreamctl.1"):
+        text = run(os.path.join(BUILD, "coldstreamctl"), "manual", "--format", "man", page).stdout.decode()
+        said = set(map(int, re.findall(r"(?m)^\.TP\n\.B (\d+)$", text.split(".SH EXIT STATUS")[1].split("\n.SH")[0])))
+        assert said == there, (page, said ^ there)
+    final = {status for status, row in rows.items() if status and row[2].startswith("no")}
+    for unit, more in (("coldstream", set()), ("coldstream-serve", {65, 76})):      # which has no state that it could be fenced from
+        with open(f"{ROOT}/systemd/{unit}.service.in") as file:
+            prevented = set(map(int, re.search(r"(?m)^RestartPreventExitStatus=(.*)$", file.read()).group(1).split()))
+        assert prevented == final - more, (unit, prevented ^ (final - more))
+
+
+def members(value, name=""):
+    """Names of all that is in a status, "join.late" for what lies deeper; where the names are the model's own, of one of them."""
+    if name == "tables":
+        value = next(iter(value.values()))
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if not isinstance(value, dict):
+        return {name}
+    return {name} - {""} | {found for key, one in value.items() for found in members(one, f"{name}.{key}" if name else key)}
+
+
+def status_is_described():
+    """docs/control.md's table of `status --json`: each member of a real one, and no other"""
+    plant = fixture.Plant("docs")
+    try:
+        stream = fixture.Stream(plant.folder, 400)
+        broker = fixture.MockBroker(stream, "deltas:1")
+        plant.brokers.append(broker)
+        daemon = plant.daemon(broker, "told")
+        daemon.configure("500ms", checkpoint=", delta_topic: deltas")
+        status = daemon.start().until(lambda s: s["sources"] and s["tables"], "sources and tables")
+        assert status == {**json.loads(daemon.get("/status")), **status}, "the page has other members"
+    finally:
+        plant.tidy()
+        shutil.rmtree(plant.folder, ignore_errors=True)
+    there = members(status)
+    said = {}
+    for names, what in table("control.md", "## status")[1:]:
+        for name in re.findall(r"`([a-z_]+)`", names):
+            said[name] = set(re.findall(r"`([a-z_]+)`", what))
+    assert set(said) == {name for name in there if "." not in name}, set(said) ^ {name for name in there if "." not in name}
+    missing = sorted(name for name in there if "." in name and not set(name.split(".")[1:]) <= said[name.split(".")[0]])
+    assert len(there) > 100 and not missing, (len(there), missing)
+    unknown = sorted(f"{name}: {word}" for name, words in said.items() for word in words if isinstance(status[name], dict)
+                     and word not in {part for found in there if found.startswith(name + ".") for part in found.split(".")})
+    assert not unknown, unknown
+
+
+tests = [verbs_and_options_are_there, units_are_there, settings_are_there, files_are_there, targets_are_there, links_lead_somewhere, shell_is_shell,
+         exit_statuses_are_those_that_there_are, status_is_described]
 print(f"1..{len(tests)}", flush=True)
 failed = sum(not judge(number, test.__doc__, test) for number, test in enumerate(tests, 1))
 sys.exit(1 if failed else 0)
