@@ -107,7 +107,8 @@ const struct telemetry_row telemetry_table[METRICS] = {
               "Age of events in a version when readers can have it: with deltas, from an example's release (with "
               "join.release: click, from the click) to the delta's acknowledgement, sampled; else of a checkpoint's "
               "newest."),
-    COUNTER(METRIC_RELOADS, "config_reloads_total", "Reloads of the configuration: applied or refused.", "result"),
+    COUNTER(METRIC_RELOADS, "config_reloads_total", "Reloads of the configuration: ok, or failed as they were refused.",
+            "result"),
     COUNTER(METRIC_DEAD_LETTERS, "dead_letters_total", "Records sent to the dead letters.", "topic", "reason"),
     GAUGE(METRIC_DEAD_LETTERS_KEPT, "dead_letters_kept",
           "Dead letters that the brokers refuse: kept, and tried again."),
