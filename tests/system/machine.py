@@ -18,6 +18,7 @@ mount -t overlay overlay -o lowerdir="$3",upperdir="$1/layer/upper",workdir="$1/
 cd "$1/root"
 mount -t proc proc proc
 mount --rbind /dev dev
+mount -t tmpfs tmpfs dev/shm        # systemd removes what a service's user has there (RemoveIPC): not ours
 mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp
 mkdir -p "$1/root/mnt"
