@@ -241,15 +241,6 @@ static struct rate rate_of(struct operator *operator)
     return rate;
 }
 
-/* Records that are at the brokers and not learned; -1: no end is known yet. */
-static int64_t lag_of(const struct pipeline_view *view)
-{
-    int64_t lag = -1;
-    for (size_t i = 0; i < view->source_count; i++)
-        if (view->source[i].end >= 0) lag = (lag < 0 ? 0 : lag) + view->source[i].end - view->source[i].next;
-    return lag;
-}
-
 /* Why the daemon is not ready: it does not learn, or what it learns is not kept. */
 static json_t *unready(const struct pipeline_view *view, const struct publisher_view *publisher)
 {
@@ -328,7 +319,7 @@ void operator_line(struct operator *operator, char *text, size_t size)
     json_t *wrong = problems(operator, &view, &publisher);
     const char *first = json_string_value(json_array_get(wrong, 0));
     size_t count = json_array_size(wrong);
-    int64_t lag = lag_of(&view);
+    int64_t lag = pipeline_view_lag(&view);
     char lags[32] = "unknown", behind[48] = "";
     if (lag >= 0) snprintf(lags, sizeof lags, "%lld", (long long)lag);
     if (view.clock != INT64_MIN && !view.all_idle)
@@ -375,7 +366,7 @@ json_t *operator_status(struct operator *operator)
     json_object_set_new(status, "rate",
                         json_pack("{s:f, s:f}", "examples_per_second", rate.examples, "events_per_second",
                                   rate.events));
-    int64_t lag = lag_of(&view);
+    int64_t lag = pipeline_view_lag(&view);
     json_object_set_new(status, "lag", lag < 0 ? json_null() : json_integer(lag));
     json_object_set_new(status, "logging", logging_json(operator));
     json_object_set_new(status, "sources", sources_json(&view));

@@ -767,6 +767,16 @@ struct pipeline_view pipeline_view(struct pipeline *pipeline)
     return view;
 }
 
+int64_t pipeline_view_lag(const struct pipeline_view *view)
+{
+    int64_t lag = view->source_count ? 0 : -1;
+    for (size_t i = 0; i < view->source_count; i++) {
+        if (view->source[i].end < 0) return -1;
+        lag += view->source[i].end - view->source[i].next;
+    }
+    return lag;
+}
+
 void pipeline_view_release(struct pipeline_view *view)
 {
     free(view->source);

@@ -84,6 +84,8 @@ struct pipeline_view {
     size_t table_count, learner_bytes;
 };
 struct pipeline_view pipeline_view(struct pipeline *pipeline);
+/* Records that are at the brokers and not learned; -1: not known, while the end of a partition is not. */
+int64_t pipeline_view_lag(const struct pipeline_view *view);
 void pipeline_view_release(struct pipeline_view *view);
 
 #endif

@@ -44,16 +44,6 @@ static void rates(struct trend_feed *feed, const struct counts *now, struct tren
     feed->before[1] = *now;
 }
 
-static double consumer_lag(const struct pipeline_view *view)
-{
-    double lag = 0;
-    for (size_t i = 0; i < view->source_count; i++) {
-        if (view->source[i].end < 0) return NAN;
-        lag += (double)(view->source[i].end - view->source[i].next);
-    }
-    return view->source_count ? lag : NAN;
-}
-
 /* With deltas, how old what was learned is when readers have it; else how far the version is behind the event clock. */
 static double freshness(const struct pipeline_view *view, const struct publisher_view *publisher,
                         const struct deltas_view *deltas)
@@ -83,7 +73,8 @@ static void take_numbers(struct trend_feed *feed, const struct pipeline_view *vi
     rates(feed, &now, sample);
     if (!sends) sample->value[TREND_DELTAS] = NAN;
 
-    sample->value[TREND_CONSUMER_LAG] = consumer_lag(view);
+    int64_t lag = pipeline_view_lag(view);
+    sample->value[TREND_CONSUMER_LAG] = lag < 0 ? NAN : (double)lag;
     sample->value[TREND_PENDING] = (double)view->pending;
     sample->value[TREND_EVENT_LAG] = view->clock == INT64_MIN ? NAN : (double)(clock_wall() - view->clock) / 1000;
     sample->value[TREND_FRESHNESS] = freshness(view, publisher, sends ? &deltas : NULL);
