@@ -354,12 +354,6 @@ struct model_pass *model_forward_score(struct model *m, const struct batch *batc
     return pass;
 }
 
-void model_score(struct model *m, const struct batch *batch, const struct model_rows *rows, struct arena *scratch,
-                 float *click_probability)
-{
-    model_forward_score(m, batch, rows, scratch, click_probability);
-}
-
 /* ---- Scoring with parameters that stay ---- */
 
 bool model_fix(struct model *m, struct cs_error *err)

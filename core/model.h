@@ -33,10 +33,6 @@ struct model *model_create(const struct features *features, size_t dimension, co
 /* Where learning starts: weights Glorot-uniform by (seed, canonical name), variances and scales 1, biases 0. */
 void model_start(struct model *model, uint64_t seed);
 void model_destroy(struct model *model);
-/* As serving does: no dropout, running statistics, generated behaviors for new users. click_probability
- * [batch->size]. scratch is not reset. */
-void model_score(struct model *model, const struct batch *batch, const struct model_rows *rows, struct arena *scratch,
-                 float *click_probability);
 /* Every parameter and statistic once, no optimizer state (dense features' running mean and variance included). */
 bool model_tensors(struct model *model, tensor_visitor *visit, void *self, struct cs_error *err);
 /* To be called after parameters were written from outside: derived values (folded or summed weights) are made anew. */
@@ -58,8 +54,8 @@ struct model_own { const uint8_t *count; const float *const *row; const float *d
 
 /* Once the parameters are there, and after each change of them: lays them out. */
 bool model_fix(struct model *model, struct cs_error *err);
-/* As model_score, to rounding. shared_count: 1, or count. Any number of threads at once, each with a scratch of its
- * own (not reset); no lock. */
+/* As model_forward_score, to rounding. shared_count: 1, or count. Any number of threads at once, each with a scratch of
+ * its own (not reset); no lock. */
 void model_score_fixed(struct model *model, const struct model_shared *shared, size_t shared_count,
                        const struct model_own *own, size_t count, struct arena *scratch, float *click_probability);
 
@@ -73,7 +69,9 @@ struct parameter_set *model_parameters(struct model *model);
 void model_record(struct model *model, struct gemm_recorder *recorder);
 size_t model_bytes(const struct model *model);
 
-/* model_score, and the pass that learning goes on from. rows is borrowed until the pass is done. */
+/* As serving does: no dropout, running statistics, generated behaviors for new users. click_probability
+ * [batch->size]. Returns the pass that learning goes on from, or that ends with scratch, which is not reset. rows is
+ * borrowed until the pass is done. */
 struct model_pass *model_forward_score(struct model *model, const struct batch *batch, const struct model_rows *rows,
                                        struct arena *scratch, float *click_probability);
 /* Rows came to be since: changed[i] says that example i reads one of them. */

@@ -71,7 +71,7 @@ static float score_by_hand(uint64_t seed, const char *record)
     float score;
     struct model *model = fixture_model(&fixture, seed);
     model_changed(model);
-    model_score(model, batch, rows, scratch, &score);
+    model_forward_score(model, batch, rows, scratch, &score);
     model_destroy(model);
     arena_destroy(arena);
     arena_destroy(scratch);

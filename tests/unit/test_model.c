@@ -32,7 +32,7 @@ static void score(struct model *model, const struct features *features, const st
         for (size_t i = 0; i < count; i++) fill(row + i * SMALL_D, SMALL_D, batch->table[t].key[i] + 100 * t);
         rows[t] = (struct model_rows){ row, memset(arena_take(scratch, count), 1, count) };
     }
-    model_score(model, batch, rows, scratch, probability);
+    model_forward_score(model, batch, rows, scratch, probability);
     arena_destroy(scratch);
 }
 
