@@ -314,6 +314,13 @@ def judge(number, name, test, more=lambda: ""):
     return True
 
 
+def judge_all(tests, run=lambda test: test(), called=lambda test: test.__name__, more=lambda: ""):
+    """Judges one after the other; run: how one is called. The exit status that is theirs together."""
+    print(f"1..{len(tests)}", flush=True)
+    wrong = [test for number, test in enumerate(tests, 1) if not judge(number, called(test), lambda: run(test), more)]
+    return 1 if wrong else 0
+
+
 class Tests:
     """Runs functions as tests, a TAP line each, and cleans up behind all of them."""
 

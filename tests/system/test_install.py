@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """make install and make uninstall into a folder of their own: what the one put the other takes, and nothing else.
 usage: test_install.py BUILD"""
-import os, shutil, subprocess, sys, tempfile
+import os, subprocess, sys, tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "kafka"))
 import harness  # noqa: E402
@@ -69,16 +69,11 @@ def nothing_there_is_nothing_to_take(folder):
 
 
 def main():
-    failed = 0
-    tests = [uninstall_takes_what_install_put, what_is_not_installed_stays, nothing_there_is_nothing_to_take]
-    for number, test in enumerate(tests, 1):
-        folder = tempfile.mkdtemp(prefix="coldstream-install-")
-        try:
-            failed |= not harness.judge(number, test.__name__, lambda: test(folder))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    print(f"1..{len(tests)}")
-    return failed
+    def in_a_folder(test):
+        with tempfile.TemporaryDirectory(prefix="coldstream-install-") as folder:
+            test(folder)
+
+    return harness.judge_all([uninstall_takes_what_install_put, what_is_not_installed_stays, nothing_there_is_nothing_to_take], in_a_folder)
 
 
 if __name__ == "__main__":

@@ -458,7 +458,13 @@ def zsh_completes(folder):
 def main():
     tests = [help_fits_a_screen, versions, wrong_words_are_answered, exit_statuses, results_and_messages_apart, pipes_and_full_disks,
              colors_on_terminals_alone, progress_on_terminals_alone, files_have_progress_too, answers_for_programs, doctor_looks, man_pages, bash_completes, zsh_completes]
-    folder, failed = tempfile.mkdtemp(prefix="coldstream-manners-"), 0
+    folder = tempfile.mkdtemp(prefix="coldstream-manners-")
+
+    def one(test):
+        skipped = test(folder)
+        if skipped:
+            raise harness.Skip(skipped)
+
     open(f"{folder}/c.yaml", "w", encoding="utf-8").write(CONFIG)
     os.mkdir(f"{folder}/snapshot", 0o700)
     with open(f"{folder}/d.yaml", "w", encoding="utf-8") as file:
@@ -470,17 +476,9 @@ def main():
             os.chmod(f"{folder}/{name}", 0o600)
     os.umask(0o022)
     try:
-        for number, test in enumerate(tests, 1):
-            def one():
-                skipped = test(folder)
-                if skipped:
-                    raise harness.Skip(skipped)
-
-            failed |= not harness.judge(number, test.__name__, one)
+        return harness.judge_all(tests, one)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"1..{len(tests)}")
-    return failed
 
 
 if __name__ == "__main__":

@@ -307,22 +307,20 @@ def main():
              status_at_a_glance, journal_gets_fields, instances_by_name, minimal_sample_starts_a_daemon]
     in_private = journal_gets_fields, instances_by_name, minimal_sample_starts_a_daemon
     private = os.environ.get("PRIVATE_RUN") == "yes"
-    failed = 0
-    for number, test in enumerate(tests, 1):
+
+    def in_a_world(test):
+        if test in in_private and not private:
+            raise harness.Skip("no mount namespace of our own: not root")
         world = World()
-
-        def one():
-            if test in in_private and not private:
-                raise harness.Skip("no mount namespace of our own: not root")
+        try:
             test(world)
+        except Exception as wrong:
+            last_lines = world.log().splitlines()[-30:] if os.path.exists(f"{world.folder}/log") else []
+            raise AssertionError("\n".join(["the daemon's log ends:", *last_lines])) from wrong
+        finally:
+            world.close()
 
-        def last_lines():
-            return "\n".join(world.log().splitlines()[-30:]) if os.path.exists(f"{world.folder}/log") else ""
-
-        failed |= not harness.judge(number, test.__name__, one, last_lines)
-        world.close()
-    print(f"1..{len(tests)}")
-    return failed
+    return harness.judge_all(tests, in_a_world)
 
 
 if __name__ == "__main__":

@@ -174,23 +174,19 @@ def one(plant, test):
 
 
 def run():
-    failed = 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     plant = fixture.Plant("package")
     place["given"] = os.path.join(plant.folder, "given")
     os.makedirs(f"{place['given']}/next")
-    print(f"1..{len(LOOKS) + len(RUNS)}", flush=True)
     try:
         build()
-        for i, test in enumerate(LOOKS + RUNS, 1):
-            failed += not fixture.harness.judge(i, "packages " + test.__name__.replace("_", " "), lambda: one(plant, test),
-                                                lambda: place["machine"].journal() if "machine" in place else "")
+        return fixture.harness.judge_all(LOOKS + RUNS, lambda test: one(plant, test), lambda test: "packages " + test.__name__.replace("_", " "),
+                                         lambda: place["machine"].journal() if "machine" in place else "")
     finally:
         if "machine" in place:
             place["machine"].stop()
         plant.tidy()
         shutil.rmtree(plant.folder, ignore_errors=True)
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -380,26 +380,29 @@ def prepare(plant):
     install()
 
 
+def called(test):
+    return "under systemd, " + test.__name__.replace("_", " ")
+
+
 def run():
-    failed = 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     plant = fixture.Plant("systemd")
-    print(f"1..{len(TESTS)}", flush=True)
     try:
         try:
             prepare(plant)
-        except machine.Missing as reason:
-            for i, test in enumerate(TESTS, 1):
-                print(f"ok {i} - under systemd, {test.__name__.replace('_', ' ')} # SKIP {reason}", flush=True)
-            return 0
-        for i, test in enumerate(TESTS, 1):
-            failed += not fixture.harness.judge(i, "under systemd, " + test.__name__.replace("_", " "), test, place["machine"].journal)
+        except machine.Missing as missing:
+            reason = str(missing)
+
+            def skip(_):
+                raise fixture.Skip(reason)
+
+            return fixture.harness.judge_all(TESTS, skip, called)
+        return fixture.harness.judge_all(TESTS, called=called, more=place["machine"].journal)
     finally:
         if "machine" in place:
             place["machine"].stop()
         plant.tidy()
         shutil.rmtree(plant.folder, ignore_errors=True)
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":
