@@ -24,7 +24,7 @@ LDFLAGS += $(SANITIZE) -Wl,--as-needed -Wl,-z,relro,-z,now,-z,noexecstack $(if $
 LDLIBS  := $(packages_libs) -lpthread -lm
 
 sources  = $(wildcard core/*.c storage/*.c config/*.c) $(filter-out daemon/main.c daemon/serve.c,$(wildcard daemon/*.c)) \
-           tools/generate.c tools/generate_kafka.c
+           tools/generate.c tools/generate_kafka.c tools/http_ask.c
 schema   = $(BUILD)/core/coldstream_event.pb-c
 objects  = $(sources:%.c=$(BUILD)/%.o) $(schema).o
 archive  = $(BUILD)/libinternal.a

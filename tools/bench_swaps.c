@@ -1,6 +1,5 @@
 /* coldstream-serve's pages under full load, without and with `current` moving all the time between two versions whose
  * every score differs: what fails, what is mixed, and what a swap costs the slowest requests. */
-#include <curl/curl.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -17,6 +16,7 @@
 #include "storage/checkpoint.h"
 #include "tools/bench.h"
 #include "tools/generate.h"
+#include "tools/http_ask.h"
 
 enum { SWAPS = 1000, CLIENTS = 4, BODIES = 16, CANDIDATES = 100, ITEMS = 5000, SAMPLES = 1 << 20, QUIET = 12,
        EVERY = 40 };
@@ -92,38 +92,16 @@ static bool publish(const char *directory, uint64_t seed, uint64_t *version, str
     return ok;
 }
 
-struct answer { char text[1 << 16]; size_t used; };
-
-static size_t take(char *bytes, size_t one, size_t size, void *argument)
-{
-    struct answer *answer = argument;
-    (void)one;
-    if (answer->used + size >= sizeof answer->text) return 0;
-    memcpy(answer->text + answer->used, bytes, size);
-    answer->text[answer->used += size] = 0;
-    return size;
-}
-
 static void *keep_asking(void *argument)
 {
     struct swapping *swapping = argument;
-    struct answer *answer = malloc(sizeof *answer);
+    struct http_answer *answer = malloc(sizeof *answer);
     CURL *curl = curl_easy_init();
-    char url[64];
     if (!answer || !curl) abort();
-    snprintf(url, sizeof url, "http://127.0.0.1:%d/v1/score", swapping->port);
-    curl_easy_setopt(curl, CURLOPT_URL, url);
-    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(curl, CURLOPT_PROXY, "");
-    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
     for (size_t i = 0; !atomic_load(&swapping->stop); i = (i + 1) % BODIES) {
-        long code = 0;
-        answer->used = 0;
-        answer->text[0] = 0;
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, swapping->body[i]);
+        const char *body = swapping->body[i];
         double begin = bench_seconds();
-        if (curl_easy_perform(curl) == CURLE_OK) curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &code);
+        long code = http_ask(curl, swapping->port, "/v1/score", body, strlen(body), answer);
         double seconds = bench_seconds() - begin;
         size_t at = atomic_fetch_add(&swapping->count, 1);
         if (at < SAMPLES) swapping->seconds[at] = seconds;

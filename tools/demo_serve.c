@@ -1,5 +1,4 @@
 /* The demo's second half: coldstream-serve on the checkpoint just published, and a new user's items ranked by it. */
-#include <curl/curl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -8,44 +7,9 @@
 #include <string.h>
 
 #include "tools/demo.h"
+#include "tools/http_ask.h"
 
 enum { CANDIDATES = 200, SHOWN = 8 };
-
-struct answer { char *text; size_t length; };
-
-static size_t collect(char *bytes, size_t size, size_t count, void *self)
-{
-    struct answer *answer = self;
-    char *more = realloc(answer->text, answer->length + size * count + 1);
-
-    if (!more) return 0;
-    answer->text = more;
-    memcpy(answer->text + answer->length, bytes, size * count);
-    answer->length += size * count;
-    answer->text[answer->length] = '\0';
-    return size * count;
-}
-
-/* POST where body is given, GET otherwise. NULL: no answer, or not 200. */
-static char *http(const char *url, const char *body)
-{
-    struct answer answer = { 0 };
-    CURL *curl = curl_easy_init();
-    long code = 0;
-
-    if (!curl) return NULL;
-    curl_easy_setopt(curl, CURLOPT_URL, url);
-    curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
-    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, 10000L);
-    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, collect);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, &answer);
-    if (body) curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
-    if (curl_easy_perform(curl) == CURLE_OK) curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &code);
-    curl_easy_cleanup(curl);
-    if (code == 200) return answer.text;
-    free(answer.text);
-    return NULL;
-}
 
 struct shown { size_t index; double score; };
 
@@ -193,7 +157,9 @@ static bool find_port(struct demo *demo, int *port, struct cs_error *err)
 
 bool demo_serve(struct demo *demo, const char *checkpoints, struct cs_error *err)
 {
-    char url[128], *request = NULL, *response = NULL, *ready = NULL;
+    char *request = NULL;
+    struct http_answer *answer = malloc(sizeof *answer);
+    CURL *curl = curl_easy_init();
     uint64_t user = 7;
     int port = 0, hour = 20;
     bool ok = false;
@@ -202,9 +168,9 @@ bool demo_serve(struct demo *demo, const char *checkpoints, struct cs_error *err
     demo->serve = demo_start(
         demo, "coldstream-serve", "serve.log",
         (const char *[]){ "coldstream-serve", "--checkpoint", checkpoints, "--listen", "127.0.0.1:0", NULL });
+    if (!answer || !curl) abort();
     if (!find_port(demo, &port, err)) goto out;
-    snprintf(url, sizeof url, "http://127.0.0.1:%d/readyz", port);
-    while (!(ready = http(url, NULL))) {
+    while (http_ask(curl, port, "/readyz", NULL, 0, answer) != 200) {
         if (!demo_runs(&demo->serve) || demo_now() - began > 30) {
             cs_fail(err, CS_FAILED, "coldstream-serve is not ready");
             goto out;
@@ -219,17 +185,15 @@ bool demo_serve(struct demo *demo, const char *checkpoints, struct cs_error *err
         generator_destroy(generator);
     }
     if (!request) goto out;
-    snprintf(url, sizeof url, "http://127.0.0.1:%d/v1/score", port);
-    response = http(url, request);
-    if (!response) {
-        cs_fail(err, CS_FAILED, "coldstream-serve did not score the request");
+    if (http_ask(curl, port, "/v1/score", request, strlen(request), answer) != 200) {
+        cs_fail(err, CS_FAILED, "coldstream-serve did not score the request: %.300s", answer->text);
         goto out;
     }
-    ok = print_answer(demo, request, response, user, hour, err) && demo_stop(&demo->serve, "coldstream-serve", err);
+    ok = print_answer(demo, request, answer->text, user, hour, err) && demo_stop(&demo->serve, "coldstream-serve", err);
 out:
     if (!ok) demo_show_log(demo, "serve.log");
-    free(ready);
+    curl_easy_cleanup(curl);
+    free(answer);
     free(request);
-    free(response);
     return ok;
 }

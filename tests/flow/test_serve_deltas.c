@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <curl/curl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +17,7 @@
 #include "daemon/clock.h"
 #include "daemon/coldstream.h"
 #include "tests/flow/mock_broker.h"
+#include "tools/http_ask.h"
 
 enum { LESSON = 1000, PATIENCE = 60000 };       /* examples; ms */
 #define NEVER "1h"      /* full versions are not looked for: deltas alone bring what is new */
@@ -72,34 +72,12 @@ static void begin(struct world *world, const char *topic, int partitions)
 
 /* ---- serving */
 
-struct reply { char text[65536]; size_t used; };
-
-static size_t take(char *bytes, size_t one, size_t size, void *argument)
-{
-    struct reply *reply = argument;
-    (void)one;
-    if (reply->used + size >= sizeof reply->text) return 0;
-    memcpy(reply->text + reply->used, bytes, size);
-    reply->text[reply->used += size] = 0;
-    return size;
-}
-
 /* body NULL: GET. The HTTP status; 0: no answer. */
-static long ask(const struct scorer *scorer, const char *path, const char *body, struct reply *reply)
+static long ask(const struct scorer *scorer, const char *path, const char *body, struct http_answer *answer)
 {
-    char url[128];
-    long code = 0;
     CURL *curl = curl_easy_init();
     assert_non_null(curl);
-    *reply = (struct reply){ 0 };
-    snprintf(url, sizeof url, "http://127.0.0.1:%d%s", scorer->port, path);
-    curl_easy_setopt(curl, CURLOPT_URL, url);
-    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(curl, CURLOPT_PROXY, "");
-    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, reply);
-    if (body) curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
-    if (curl_easy_perform(curl) == CURLE_OK) curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &code);
+    long code = http_ask(curl, scorer->port, path, body, body ? strlen(body) : 0, answer);
     curl_easy_cleanup(curl);
     return code;
 }
@@ -137,7 +115,7 @@ static int port_of(const struct daemon_run *run)
 static void start_scorer(const struct world *world, struct scorer *scorer, const char *topic, const char *poll)
 {
     char property[128];
-    struct reply reply;
+    struct http_answer reply;
     daemon_prepare(&scorer->run);
     snprintf(property, sizeof property, "bootstrap.servers=%s", mock_broker_address(world->broker));
     daemon_start_as(&scorer->run, "coldstream-serve",
@@ -157,7 +135,7 @@ static void stop_scorer(struct scorer *scorer)
 /* What it answers: the scores, and the version that they are of. */
 static char *scores(const struct scorer *scorer, uint64_t *version)
 {
-    struct reply reply;
+    struct http_answer reply;
     assert_int_equal(ask(scorer, "/v1/score", request, &reply), 200);
     json_t *root = json_loads(reply.text, 0, NULL);
     *version = (uint64_t)json_integer_value(json_object_get(root, "version"));
@@ -176,7 +154,7 @@ static uint64_t version_of(const struct scorer *scorer)
 /* "delta_applied_total{result=\"applied\"}"; -1 where there is none. */
 static double metric(const struct scorer *scorer, const char *name)
 {
-    struct reply reply;
+    struct http_answer reply;
     char line[128];
     assert_int_equal(ask(scorer, "/metrics", NULL, &reply), 200);
     int length = snprintf(line, sizeof line, "\ncoldstream_%s ", name);

@@ -2,7 +2,6 @@
 #include "tests/unit/serving_fixture.h"
 
 #include <arpa/inet.h>
-#include <curl/curl.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "daemon/serve_http.h"
+#include "tools/http_ask.h"
 
 enum { THREADS = 3, FLIPS = 10, MAX_BODY = 4000 };
 
@@ -69,39 +69,10 @@ static int tear_down(void **state)
     return 0;
 }
 
-struct reply { char text[16384]; size_t used; };
-
-static size_t take(char *bytes, size_t one, size_t size, void *argument)
-{
-    struct reply *reply = argument;
-    (void)one;
-    if (reply->used + size >= sizeof reply->text) return 0;
-    memcpy(reply->text + reply->used, bytes, size);
-    reply->used += size;
-    reply->text[reply->used] = 0;
-    return size;
-}
-
 /* body NULL: GET. Returns the status, 0 where there was no answer. */
-static long ask(CURL *curl, const char *path, const char *body, size_t size, struct reply *reply)
+static long ask(CURL *curl, const char *path, const char *body, size_t size, struct http_answer *answer)
 {
-    char url[128];
-    long code = 0;
-    reply->used = 0;
-    reply->text[0] = 0;
-    curl_easy_reset(curl);
-    snprintf(url, sizeof url, "http://127.0.0.1:%d%s", serve_http_port(server), path);
-    curl_easy_setopt(curl, CURLOPT_URL, url);
-    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(curl, CURLOPT_PROXY, "");
-    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, reply);
-    if (body) {
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, (long)size);
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
-    }
-    if (curl_easy_perform(curl) == CURLE_OK) curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &code);
-    return code;
+    return http_ask(curl, serve_http_port(server), path, body, size, answer);
 }
 
 static void without_a_checkpoint_it_lives_and_is_not_ready(void **state)
@@ -111,7 +82,7 @@ static void without_a_checkpoint_it_lives_and_is_not_ready(void **state)
     struct serve_http *serving = server;
     static const char body[] = "{\"requests\":[]}";
     CURL *curl = curl_easy_init();
-    struct reply reply;
+    struct http_answer reply;
     server = serve_http_start(NULL, options_here("127.0.0.1:0", 2), telemetry, &err);
     assert_non_null(server);
     assert_int_equal(ask(curl, "/livez", NULL, 0, &reply), 200);
@@ -131,7 +102,7 @@ static void without_a_checkpoint_it_lives_and_is_not_ready(void **state)
 static void pages_answer_and_wrong_requests_are_told(void **state)
 {
     (void)state;
-    struct reply reply;
+    struct http_answer reply;
     CURL *curl = curl_easy_init();
     assert_int_equal(ask(curl, "/v1/score", fixture_request, strlen(fixture_request), &reply), 200);
     assert_ptr_equal(strstr(reply.text, "{\"version\":1,\"scores\":[0."), reply.text);
@@ -156,7 +127,7 @@ static void pages_answer_and_wrong_requests_are_told(void **state)
 static void large_bodies_are_refused(void **state)
 {
     (void)state;
-    struct reply reply;
+    struct http_answer reply;
     CURL *curl = curl_easy_init();
     char *body = malloc(100000);
     memset(body, ' ', 100000);
@@ -174,7 +145,7 @@ struct load { const char *expected[3]; atomic_bool *stop; atomic_int *bad; atomi
 static void *keep_asking(void *argument)
 {
     struct load *load = argument;
-    struct reply reply;
+    struct http_answer reply;
     CURL *curl = curl_easy_init();
     while (!atomic_load(load->stop)) {
         long code = ask(curl, "/v1/score", fixture_request, strlen(fixture_request), &reply);
@@ -189,7 +160,7 @@ static void *keep_asking(void *argument)
 static void swaps_fail_no_request_and_mix_no_answer(void **state)
 {
     (void)state;
-    struct reply first, second;
+    struct http_answer first, second;
     pthread_t thread[THREADS];
     atomic_bool stop = false;
     atomic_int bad = 0;
@@ -216,7 +187,7 @@ static void swaps_fail_no_request_and_mix_no_answer(void **state)
 static void calls_beyond_the_limits_are_refused_whole(void **state)
 {
     (void)state;
-    struct reply reply;
+    struct http_answer reply;
     CURL *curl = curl_easy_init();
     static const char five[] = "{\"requests\":[{\"item_id\":\"a\"},{\"item_id\":\"a\"},{\"item_id\":\"a\"},"
                                "{\"item_id\":\"a\"},{\"item_id\":\"a\"}]}";
@@ -251,7 +222,7 @@ static void say(int fd, const char *text)
 }
 
 /* All that comes until the other side ends it, or until it holds `until`. */
-static const char *hear(int fd, const char *until, struct reply *reply)
+static const char *hear(int fd, const char *until, struct http_answer *reply)
 {
     ssize_t got;
     reply->used = 0;
@@ -279,7 +250,7 @@ static void what_is_not_json_is_told_by_its_type(void **state)
         { "Content-Encoding: gzip\r\n", "HTTP/1.1 415 " },
     };
     char text[512];
-    struct reply reply;
+    struct http_answer reply;
     for (size_t i = 0; i < sizeof type / sizeof *type; i++) {
         int fd = dial();
         snprintf(text, sizeof text, HEAD "Connection: close\r\n%sContent-Length: 15\r\n\r\n{\"requests\":[]}",
@@ -294,7 +265,7 @@ static void what_is_not_json_is_told_by_its_type(void **state)
 static void large_heads_and_bodies_are_refused_before_they_come(void **state)
 {
     (void)state;
-    struct reply reply;
+    struct http_answer reply;
     int fd = dial();
     say(fd, HEAD "Content-Length: 5000\r\nExpect: 100-continue\r\n\r\n");
     assert_int_equal(strncmp(hear(fd, NULL, &reply), "HTTP/1.1 413 ", 13), 0);
@@ -330,7 +301,7 @@ static void slow_clients_do_not_keep_others_waiting(void **state)
     static const char *const half[] = { "GET /livez HT", HEAD "Content-Length: 100\r\n\r\n{\"requests\"",
                                         "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" };
     int slow[SLOW];
-    struct reply reply;
+    struct http_answer reply;
     CURL *curl = curl_easy_init();
     for (size_t i = 0; i < SLOW; i++) {
         slow[i] = dial();
@@ -353,7 +324,7 @@ static void what_takes_too_long_to_come_is_ended(void **state)
 {
     (void)state;
     struct cs_error err = { 0 };
-    struct reply reply;
+    struct http_answer reply;
     struct serve_options options = *options_here("127.0.0.1:0", 2);
     struct serve_http *serving = server;
     options.timeout = options.idle = 100;
@@ -377,7 +348,7 @@ static void what_takes_too_long_to_come_is_ended(void **state)
 static void a_request_may_name_its_version(void **state)
 {
     (void)state;
-    struct reply by[4], reply;
+    struct http_answer by[4], reply;
     CURL *curl = curl_easy_init();
     char *named[4], command[128];
     for (int i = 1; i < 4; i++)
@@ -421,7 +392,7 @@ static void a_shadow_is_compared_and_never_answers(void **state)
 {
     (void)state;
     struct cs_error err = { 0 };
-    struct reply first, reply;
+    struct http_answer first, reply;
     CURL *curl = curl_easy_init();
     assert_int_equal(ask(curl, "/v1/score", fixture_request, strlen(fixture_request), &first), 200);
     struct coldstream *one = coldstream_pin(cs, 1, NULL, 0);
@@ -451,7 +422,7 @@ static void a_shadow_is_compared_and_never_answers(void **state)
 static void draining_answers_and_says_that_it_was_the_last(void **state)
 {
     (void)state;
-    struct reply reply;
+    struct http_answer reply;
     int kept = dial(), late;
     say(kept, "GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_int_equal(strncmp(hear(kept, "}\n", &reply), "HTTP/1.1 200 ", 13), 0);
