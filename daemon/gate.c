@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/metrics_json.h"
+
 void gate_reason(struct gate_reasons *reasons, const char *format, ...)
 {
     size_t used = strlen(reasons->text);
@@ -61,27 +63,6 @@ bool gate_judge(const struct config_gate *gate, const struct gate_quality *candi
     return reasons->count == before;
 }
 
-static double number_of(const json_t *object, const char *name)
-{
-    const json_t *value = json_object_get(object, name);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
-static bool read_report(const json_t *report, struct metrics_report *into)
-{
-    const json_t *examples = json_object_get(report, "examples"), *clicks = json_object_get(report, "clicks");
-    if (!json_is_integer(examples) || !json_is_integer(clicks)) return false;
-    *into = (struct metrics_report){
-        .examples = (uint64_t)json_integer_value(examples),
-        .clicks = (uint64_t)json_integer_value(clicks),
-        .log_loss = number_of(report, "log_loss"),
-        .auc = number_of(report, "auc"),
-        .gauc = number_of(report, "gauc"),
-        .calibration = number_of(report, "calibration"),
-    };
-    return true;
-}
-
 struct gate_quality gate_quality_of(const char *directory, uint64_t version)
 {
     struct gate_quality quality = { 0 };
@@ -92,10 +73,8 @@ struct gate_quality gate_quality_of(const char *directory, uint64_t version)
     const json_t *metrics = json_object_get(manifest, "metrics"), *examples = json_object_get(manifest, "examples");
     quality.known = json_is_integer(examples);
     quality.examples = (uint64_t)json_integer_value(examples);
-    for (int users = 0; quality.known && users < USERS_GROUPS; users++) {
-        const json_t *spans = json_object_get(metrics, metrics_users_name[users]);
-        quality.known = read_report(json_object_get(spans, metrics_span_name[SPAN_WINDOW]), &quality.users[users]);
-    }
+    for (int users = 0; quality.known && users < USERS_GROUPS; users++)
+        quality.known = metrics_json_read(metrics, users, SPAN_WINDOW, &quality.users[users]);
     json_decref(manifest);
     return quality;
 }

@@ -2,12 +2,12 @@
 #include "daemon/manifest.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/embedding.h"
+#include "daemon/metrics_json.h"
 #include "daemon/version.h"
 #include "storage/checkpoint.h"
 
@@ -110,18 +110,6 @@ static bool read_report(const struct cs_config *config, struct snapshot_view *vi
     return ok;
 }
 
-static json_t *number(double value)     /* JSON knows no NaN: null */
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
-static json_t *metrics_of(const struct metrics_report *report)
-{
-    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o}", "examples", (json_int_t)report->examples, "clicks",
-                     (json_int_t)report->clicks, "log_loss", number(report->log_loss), "auc", number(report->auc),
-                     "gauc", number(report->gauc), "calibration", number(report->calibration));
-}
-
 static json_t *features_of(const struct cs_config *config)
 {
     static const char *const group[GROUPS] = { "user", "context", "item" };
@@ -135,18 +123,6 @@ static json_t *features_of(const struct cs_config *config)
     return array;
 }
 
-static json_t *all_metrics_of(const struct metrics_report report[USERS_GROUPS][SPANS])
-{
-    json_t *metrics = json_object();
-    for (int users = 0; users < USERS_GROUPS; users++) {
-        json_t *spans = json_object();
-        for (int span = 0; span < SPANS; span++)
-            json_object_set_new(spans, metrics_span_name[span], metrics_of(&report[users][span]));
-        json_object_set_new(metrics, metrics_users_name[users], spans);
-    }
-    return metrics;
-}
-
 char *manifest_text(const struct cs_config *config, const char *fingerprint, const struct cut *cut)
 {
     json_t *offsets = cut->positions ? json_loads(cut->positions, 0, NULL) : NULL;
@@ -155,7 +131,7 @@ char *manifest_text(const struct cs_config *config, const char *fingerprint, con
                   cut->watermark == INT64_MIN ? json_null() : json_integer(cut->watermark), "offsets",
                   offsets ? offsets : json_array(), "examples", (json_int_t)cut->report[USERS_ALL][SPAN_START].examples,
                   "steps", (json_int_t)cut->steps, "features", features_of(config), "metrics",
-                  all_metrics_of(cut->report), "delayed_metrics", all_metrics_of(cut->delayed), "fingerprint",
+                  metrics_json(cut->report), "delayed_metrics", metrics_json(cut->delayed), "fingerprint",
                   fingerprint, "program", version_number, "commit", version_commit);
     if (cut->delta.epoch && config->checkpoint.delta_topic)
         json_object_set_new(manifest, "delta",

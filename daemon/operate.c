@@ -3,7 +3,6 @@
 #include "daemon/operate.h"
 
 #include <errno.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
 #include "daemon/log.h"
+#include "daemon/metrics_json.h"
 #include "daemon/notify.h"
 #include "daemon/version.h"
 
@@ -77,11 +77,6 @@ void operator_destroy(struct operator *operator)
 
 /* ---- status */
 
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *time_or_null(int64_t milliseconds)
 {
     return milliseconds > 0 ? json_integer(milliseconds) : json_null();
@@ -100,24 +95,6 @@ static json_t *sources_json(const struct pipeline_view *view)
                                                view->state == STATE_PAUSED || view->state == STATE_HELD));
     }
     return array;
-}
-
-static json_t *metrics_json(const struct metrics_report of[USERS_GROUPS][SPANS])
-{
-    json_t *metrics = json_object();
-    for (int users = 0; users < USERS_GROUPS; users++) {
-        json_t *spans = json_object();
-        for (int span = 0; span < SPANS; span++) {
-            const struct metrics_report *report = &of[users][span];
-            json_object_set_new(spans, metrics_span_name[span],
-                                json_pack("{s:I, s:I, s:o, s:o, s:o, s:o}", "examples", (json_int_t)report->examples,
-                                          "clicks", (json_int_t)report->clicks, "log_loss", number(report->log_loss),
-                                          "auc", number(report->auc), "gauc", number(report->gauc), "calibration",
-                                          number(report->calibration)));
-        }
-        json_object_set_new(metrics, metrics_users_name[users], spans);
-    }
-    return metrics;
 }
 
 /* A zero-shot tower that has never been trained scores new users by noise: said in words, because no number shows it.
@@ -388,9 +365,9 @@ json_t *operator_status(struct operator *operator)
     json_object_set_new(status, "zero_shot", zero_shot_json(operator->config, &view));
     json_object_set_new(status, "nonfinite_skipped", json_integer((json_int_t)view.nonfinite));
     json_object_set_new(status, "losses",
-                        json_pack("{s:o, s:o, s:o, s:o}", "ranking", number(view.losses.ranking), "reconstruct_user",
-                                  number(view.losses.reconstruct_user), "reconstruct_behavior",
-                                  number(view.losses.reconstruct_behavior), "mmd", number(view.losses.mmd)));
+                        json_pack("{s:o, s:o, s:o, s:o}", "ranking", number_json(view.losses.ranking),
+                                  "reconstruct_user", number_json(view.losses.reconstruct_user), "reconstruct_behavior",
+                                  number_json(view.losses.reconstruct_behavior), "mmd", number_json(view.losses.mmd)));
     json_object_set_new(status, "metrics", metrics_json(view.report));
     json_object_set_new(status, "delayed_metrics", metrics_json(view.delayed));
     json_object_set_new(status, "shown_waiting", json_integer((json_int_t)view.shown_waiting));
