@@ -16,6 +16,7 @@
 #include "daemon/kafka_probe.h"
 #include "daemon/log.h"
 #include "daemon/log_remedy.h"
+#include "daemon/positions.h"
 
 enum { TOPICS_MAX = 4, RETRY = 1000, POLL = 100 };     /* ms */
 /* Bytes read ahead of each partition: its share of source.kafka.read_ahead, within these. */
@@ -55,8 +56,7 @@ struct kafka_source {
     size_t topic_count;
     enum source_start start;
     int64_t start_time, idle_after, discover;
-    struct kafka_position *position;
-    size_t position_count;
+    struct kafka_positions resumed; /* of the snapshot */
     kafka_wake *wake;
     void *wake_self;
     pthread_t thread;
@@ -186,9 +186,10 @@ static void on_queue(rd_kafka_t *rk, void *opaque)
 
 static const struct kafka_position *find_position(const struct kafka_source *source, const char *topic, int32_t number)
 {
-    for (size_t i = 0; i < source->position_count; i++)
-        if (source->position[i].partition == number && strcmp(source->position[i].topic, topic) == 0)
-            return &source->position[i];
+    const struct kafka_positions *resumed = &source->resumed;
+    for (size_t i = 0; i < resumed->count; i++)
+        if (resumed->position[i].partition == number && strcmp(resumed->position[i].topic, topic) == 0)
+            return &resumed->position[i];
     return NULL;
 }
 
@@ -207,7 +208,7 @@ static bool start_offset(struct kafka_source *source, const char *topic, int32_t
         return false;
     }
     *offset = low;
-    if (source->position_count || grown) {
+    if (source->resumed.count || grown) {
         log_warning("new partition, read from its beginning: keys may now meet in other partitions than before",
                     LOG_S("topic", topic), LOG_I("partition", number), LOG_I("offset", low));
         return true;
@@ -564,12 +565,7 @@ struct kafka_source *kafka_source_create(const struct cs_config *config, const s
     add_topic(source, config->source.topics.clicks, EVENT_CLICK);
     add_topic(source, config->source.topics.conversions, EVENT_CONVERSION);
     add_topic(source, config->source.topics.examples, EVENT_EXAMPLE);
-    source->position = calloc(positions->count + 1, sizeof source->position[0]);
-    for (size_t i = 0; i < positions->count; i++) {
-        source->position[i] = positions->position[i];
-        source->position[i].topic = strdup(positions->position[i].topic);
-        source->position_count++;
-    }
+    source->resumed = positions_copy(positions);
     if (!start(source, err)) {
         kafka_source_destroy(source);
         return NULL;
@@ -592,8 +588,7 @@ void kafka_source_destroy(struct kafka_source *source)
     for (size_t i = 0; i < source->topic_count; i++) free(source->topic[i].name);
     kafka_probe_destroy(source->probe);
     if (source->rk) kafka_close_bounded(source->rk);
-    for (size_t i = 0; i < source->position_count; i++) free((char *)source->position[i].topic);
-    free(source->position);
+    positions_release(&source->resumed);
     free(source->partition);
     pthread_mutex_destroy(&source->lock);
     free(source);

@@ -660,12 +660,7 @@ struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct
         if (!pipeline->work[i].arena) abort();
         queue_push(pipeline->spare, &pipeline->work[i]);
     }
-    pipeline->resumed.position = calloc(positions->count + 1, sizeof pipeline->resumed.position[0]);
-    for (size_t i = 0; i < positions->count; i++) {
-        pipeline->resumed.position[i] = positions->position[i];
-        pipeline->resumed.position[i].topic = strdup(positions->position[i].topic);
-        pipeline->resumed.count++;
-    }
+    pipeline->resumed = positions_copy(positions);
     if (!(pipeline->kafka = kafka_source_create(parts->config, positions, wake, pipeline, err))) goto fail;
     int error = pthread_create(&pipeline->learn_thread, NULL, learn_loop, pipeline);
     pipeline->learn_started = !error;

@@ -60,6 +60,17 @@ bool positions_parse(const char *text, struct kafka_positions *positions, struct
     return ok || cs_fail(err, CS_REFUSED, "the snapshot's positions can't be read: %.200s", text);
 }
 
+struct kafka_positions positions_copy(const struct kafka_positions *from)
+{
+    struct kafka_positions copy = { calloc(from->count + 1, sizeof copy.position[0]), from->count };
+    if (!copy.position) abort();
+    for (size_t i = 0; i < from->count; i++) {
+        copy.position[i] = from->position[i];
+        if (!(copy.position[i].topic = strdup(from->position[i].topic))) abort();
+    }
+    return copy;
+}
+
 void positions_release(struct kafka_positions *positions)
 {
     for (size_t i = 0; i < positions->count; i++) free((char *)(uintptr_t)positions->position[i].topic);
