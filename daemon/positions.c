@@ -23,13 +23,12 @@ static bool parse_last(json_t *json, struct kafka_fingerprint *last)
 {
     json_int_t offset, timestamp;
     const char *hash;
-    char *end;
     if (!json) return true;         /* of an older program, or nothing was applied yet */
     if (json_unpack(json, "{s:I, s:I, s:s}", "offset", &offset, "timestamp", &timestamp, "hash", &hash)) return false;
     *last = (struct kafka_fingerprint){
-        .known = true, .offset = offset, .timestamp = timestamp, .hash = strtoull(hash, &end, 16)
+        .known = true, .offset = offset, .timestamp = timestamp, .hash = strtoull(hash, NULL, 16)
     };
-    return strlen(hash) == 16 && !*end;
+    return strspn(hash, "0123456789abcdef") == 16 && !hash[16];
 }
 
 bool positions_parse(const char *text, struct kafka_positions *positions, struct cs_error *err)
@@ -47,7 +46,7 @@ bool positions_parse(const char *text, struct kafka_positions *positions, struct
         struct kafka_position *position = &positions->position[positions->count];
         if (json_unpack(entry, "{s:s, s:I, s:I, s?o}", "topic", &topic, "partition", &partition, "next", &next, "last",
                         &last) ||
-            !parse_last(last, &position->last)) {
+            partition < 0 || partition > INT32_MAX || next < 0 || !parse_last(last, &position->last)) {
             ok = false;
             break;
         }

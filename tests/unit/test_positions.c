@@ -55,6 +55,11 @@ static void test_damaged_positions_are_refused(void **state)
         "[{\"topic\":\"a\",\"partition\":0,\"next\":1,\"last\":{\"offset\":0,\"timestamp\":1,\"hash\":\"00\"}}]",
         "[{\"topic\":\"a\",\"partition\":0,\"next\":1,\"last\":{\"offset\":0,\"timestamp\":1,\"hash\":"
         "\"000000000000000x\"}}]",
+        "[{\"topic\":\"a\",\"partition\":0,\"next\":1,\"last\":{\"offset\":0,\"timestamp\":1,\"hash\":"
+        "\" -00000000000012\"}}]",
+        "[{\"topic\":\"a\",\"partition\":-1,\"next\":1}]",
+        "[{\"topic\":\"a\",\"partition\":4294967296,\"next\":1}]",     /* cut to 32 bits it would be another one */
+        "[{\"topic\":\"a\",\"partition\":0,\"next\":-2}]",             /* the broker's word for its beginning */
     };
     for (size_t i = 0; i < sizeof damaged / sizeof damaged[0]; i++) {
         struct kafka_positions read;
