@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -80,6 +81,14 @@ bool environment_sync_directory(const char *directory, struct cs_error *err)
     int failed = fsync(fd) ? errno : 0;
     close(fd);
     return failed ? cs_fail_errno(err, failed, "flushing %s", directory) : true;
+}
+
+bool environment_sync_parent(const char *path, struct cs_error *err)
+{
+    char copy[PATH_MAX];
+    if (snprintf(copy, sizeof copy, "%s", path) >= (int)sizeof copy)
+        return cs_fail(err, CS_FAILED, "the path %s is too long", path);
+    return environment_sync_directory(dirname(copy), err);
 }
 
 bool environment_check_size(MDB_env *env, const char *file, struct cs_error *err)

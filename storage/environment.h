@@ -43,7 +43,8 @@ bool environment_check_size(MDB_env *env, const char *file, struct cs_error *err
 
 /* Says what LMDB's code means, returns false. wanted: bytes that were being written (0: none), to tell a full disk. */
 bool environment_fail(struct cs_error *err, int code, const char *directory, size_t wanted, const char *doing);
-/* Flushes a directory's entries. */
+/* Flushes a directory's entries; of the directory that the path lies in. */
 bool environment_sync_directory(const char *directory, struct cs_error *err);
+bool environment_sync_parent(const char *path, struct cs_error *err);
 
 #endif

@@ -1,8 +1,9 @@
 /* safetensors and npz. Reading trusts nothing: the header is JSON from anywhere, and every number in it is checked
  * against the file's size before a byte of data is touched.
  *
- *   safetensors:  header length u64 | JSON {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...}, spaces |
- * data npz:          a zip of stored (uncompressed) .npy files; sizes below 4 GiB, since ZIP64 is not written */
+ *   safetensors   header length u64 | JSON {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...} | data
+ *                 blanks behind the JSON bring the data to a multiple of 8
+ *   npz           a zip of stored (uncompressed) .npy files; sizes below 4 GiB, since ZIP64 is not written */
 #include "storage/exchange.h"
 
 #include <assert.h>
@@ -10,7 +11,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,7 +87,7 @@ bool exchange_announce(struct exchange_writer *writer, const struct tensor *tens
 static bool emit(struct exchange_writer *writer, const void *bytes, size_t size, struct cs_error *err)
 {
     if (size && fwrite(bytes, 1, size, writer->file) != size)
-        return environment_fail(err, errno == ENOSPC ? ENOSPC : errno ? errno : EIO, writer->path, 0, "writing");
+        return environment_fail(err, errno ? errno : EIO, writer->path, 0, "writing");
     writer->position += size;
     return true;
 }
@@ -246,14 +246,6 @@ bool exchange_data(struct exchange_writer *writer, const void *bytes, size_t siz
     return true;
 }
 
-static bool sync_parent(const char *path, struct cs_error *err)
-{
-    char directory[PATH_MAX];
-    const char *slash = strrchr(path, '/');
-    snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path + 1) : 1, slash ? path : ".");
-    return environment_sync_directory(directory, err);
-}
-
 bool exchange_finish(struct exchange_writer *writer, struct cs_error *err)
 {
     bool ok = false;
@@ -274,7 +266,7 @@ bool exchange_finish(struct exchange_writer *writer, struct cs_error *err)
         goto out;
     }
     *writer->temporary = 0;
-    ok = sync_parent(writer->path, err);
+    ok = environment_sync_parent(writer->path, err);
 out:
     exchange_abandon(writer);
     return ok;

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -148,13 +147,6 @@ static void remove_copy(const char *directory, uint32_t segments)
     rmdir(directory);
 }
 
-static bool sync_parent(const char *path, struct cs_error *err)
-{
-    char copy[PATH_MAX];
-    snprintf(copy, sizeof copy, "%s", path);
-    return environment_sync_directory(dirname(copy), err);
-}
-
 bool snapshot_backup(const char *directory, const char *to, const struct storage_watch *watch, struct cs_error *err)
 {
     char temporary[PATH_MAX];
@@ -183,7 +175,7 @@ bool snapshot_backup(const char *directory, const char *to, const struct storage
     ok = ok && compare(view, temporary, err);
     if (ok && renameat2(AT_FDCWD, temporary, AT_FDCWD, to, RENAME_NOREPLACE))
         ok = environment_fail(err, errno, temporary, 0, "renaming the backup");
-    ok = ok && sync_parent(to, err);
+    ok = ok && environment_sync_parent(to, err);
 out:
     if (!ok && made) remove_copy(temporary, 1024);
     snapshot_view_close(view);
