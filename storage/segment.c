@@ -41,6 +41,13 @@ void segment_path(char *path, size_t size, const char *directory, uint32_t numbe
     snprintf(path, size, "%s/%020" PRIu32, directory, number);
 }
 
+uint32_t segment_number(const char *name)
+{
+    if (strspn(name, "0123456789") != 20 || name[20]) return 0;
+    unsigned long long number = strtoull(name, NULL, 10);
+    return number > INT32_MAX ? 0 : (uint32_t)number;
+}
+
 /* Never more than that, even where a size of its own is announced. */
 static size_t tensor_size(const struct tensor *tensor)
 {

@@ -121,5 +121,6 @@ void segment_writer_undo(struct segment_writer *writer);
 void segment_writer_destroy(struct segment_writer *writer);
 
 void segment_path(char *path, size_t size, const char *directory, uint32_t number);
+uint32_t segment_number(const char *name);      /* of a file called so; 0: it is no segment */
 
 #endif

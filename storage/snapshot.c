@@ -97,11 +97,8 @@ void snapshot_sweep(struct snapshot_store *store)
     DIR *folder = opendir(store->segments);
     if (!folder) return;
     for (struct dirent *entry; (entry = readdir(folder));) {
-        char *end;
-        unsigned long long number = strtoull(entry->d_name, &end, 10);
-        if (strlen(entry->d_name) != 20 || *end || number > INT32_MAX) continue;
-        if (manifest_names(&store->newest, (uint32_t)number) || manifest_names(&store->before, (uint32_t)number))
-            continue;
+        uint32_t number = segment_number(entry->d_name);
+        if (!number || manifest_names(&store->newest, number) || manifest_names(&store->before, number)) continue;
         unlinkat(dirfd(folder), entry->d_name, 0);      /* what can't be removed now is tried again at the next cut */
     }
     closedir(folder);
@@ -113,9 +110,8 @@ static void find_next_segment(struct snapshot_store *store)
     uint32_t last = 0;
     DIR *folder = opendir(store->segments);
     for (struct dirent *entry; folder && (entry = readdir(folder));) {
-        char *end;
-        unsigned long long number = strtoull(entry->d_name, &end, 10);
-        if (strlen(entry->d_name) == 20 && !*end && number <= INT32_MAX && number > last) last = (uint32_t)number;
+        uint32_t number = segment_number(entry->d_name);
+        if (number > last) last = number;
     }
     if (folder) closedir(folder);
     for (size_t i = 0; i < store->newest.segments; i++)
@@ -389,27 +385,28 @@ static bool cut_records(struct state_writer *self, const char *section, const st
     return true;
 }
 
-static bool cut_tensor(struct state_writer *self, const struct tensor *tensor, struct cs_error *err)
+/* Tensors are held by their owner: the group that is filled until `hold` closes it. */
+static struct held *open_group(struct snapshot_cut *cut)
 {
-    struct snapshot_cut *cut = (struct snapshot_cut *)self;
-    assert(*tensor->name && tensor->rank <= TENSOR_RANK_MAX);
     if (!cut->open_held) {
         cut->open_held = held_create(cut->store->staging);
         held_set_next(cut->open_held, cut->held);
         cut->held = cut->open_held;
     }
-    return held_add(cut->open_held, tensor, err);
+    return cut->open_held;
+}
+
+static bool cut_tensor(struct state_writer *self, const struct tensor *tensor, struct cs_error *err)
+{
+    struct snapshot_cut *cut = (struct snapshot_cut *)self;
+    assert(*tensor->name && tensor->rank <= TENSOR_RANK_MAX);
+    return held_add(open_group(cut), tensor, err);
 }
 
 static struct state_hold *cut_hold(struct state_writer *self)
 {
     struct snapshot_cut *cut = (struct snapshot_cut *)self;
-    if (!cut->open_held) {
-        cut->open_held = held_create(cut->store->staging);
-        held_set_next(cut->open_held, cut->held);
-        cut->held = cut->open_held;
-    }
-    struct state_hold *hold = held_hold(cut->open_held);
+    struct state_hold *hold = held_hold(open_group(cut));
     cut->open_held = NULL;      /* tensors of another owner are held apart */
     return hold;
 }

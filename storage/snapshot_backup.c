@@ -38,7 +38,7 @@ static bool load_block(struct source *source)
     for (; source->segment < view->manifest.segments; source->segment++, source->block = 0) {
         const struct segment *segment = &view->segment[source->segment];
         for (; source->block < segment->blocks; source->block++) {
-            if (!view_block_lives(view, source->section, segment, &segment->block[source->block])) continue;
+            if (!view_block_lives(source->section, segment, &segment->block[source->block])) continue;
             source->at = 0;
             source->loaded = view_read(view, segment, source->block, &source->payload, source->err);
             if (!source->loaded) *source->failed = true;
@@ -56,8 +56,7 @@ static enum state_read source_read(void *self, void *into, size_t room, size_t *
         if (!source->loaded && !load_block(source)) return STATE_READ_END;
         const struct segment *segment = &source->view->segment[source->segment];
         size_t before = source->at;
-        const struct state_record *record =
-            view_next(source->view, source->section, segment, &source->payload, &source->at);
+        const struct state_record *record = view_next(source->section, segment, &source->payload, &source->at);
         if (!record) {
             source->loaded = false;
             source->block++;

@@ -57,7 +57,7 @@ struct index_forecast {
 struct index_forecast *index_forecast(struct index *index, const struct segment *const *part, size_t parts);
 void index_forecast_free(struct index_forecast *forecast);
 
-/* Forgets segments that are not named any more: named(number) false. */
+/* Forgets all segments but these, ascending. */
 void index_keep(struct index *index, const uint32_t *number, size_t count);
 
 /* Chooses the segments that the next cut empties. changed: bytes that it is expected to write besides. kept: bytes of

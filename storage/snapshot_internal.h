@@ -76,9 +76,9 @@ struct held *held_next(struct held *held);
 void held_set_next(struct held *held, struct held *next);
 size_t held_tensors(const struct held *held);
 const struct tensor *held_tensor(const struct held *held, size_t tensor);
-/* A piece as it was when it was given. */
 /* The cut's: copies all that is not yet claimed, so that the owner need not. */
 void held_take(struct held *held);
+/* A piece as it was when it was given. */
 void held_read(struct held *held, size_t tensor, size_t piece, void *into);
 void held_release(struct held *held);   /* the cut needs it no more: owners who settle don't wait and don't copy */
 

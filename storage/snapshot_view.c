@@ -15,11 +15,10 @@ static bool is_newest(const struct index_section *section, const struct segment 
     return size && section->home[slot] == segment->number;
 }
 
-const struct state_record *view_next(const struct snapshot_view *view, const struct index_section *section,
-                                     const struct segment *segment, const struct bytes *payload, size_t *at)
+const struct state_record *view_next(const struct index_section *section, const struct segment *segment,
+                                     const struct bytes *payload, size_t *at)
 {
     const struct state_record *record;
-    (void)view;
     while ((record = segment_record(payload, payload->size, at)))
         if (is_newest(section, segment, record->slot, record->size)) return record;
     return NULL;
@@ -40,10 +39,9 @@ bool view_read(const struct snapshot_view *view, const struct segment *segment, 
     return true;
 }
 
-bool view_block_lives(const struct snapshot_view *view, const struct index_section *section,
-                      const struct segment *segment, const struct segment_block *block)
+bool view_block_lives(const struct index_section *section, const struct segment *segment,
+                      const struct segment_block *block)
 {
-    (void)view;
     if (!same_section(section, segment, block)) return false;
     for (struct segment_cursor cursor = segment_cursor(block); segment_next(&cursor);)
         if (is_newest(section, segment, cursor.slot, cursor.size)) return true;
@@ -78,7 +76,7 @@ static bool view_get(struct state_reader *self, const char *name, uint64_t slot,
         if (!same_section(section, segment, block) || !holds(block, (uint32_t)slot)) continue;
         if (!view_read(view, segment, b, &view->buffer, err)) return false;
         const struct state_record *record = NULL;
-        for (size_t at = 0; (record = view_next(view, section, segment, &view->buffer, &at)) && record->slot != slot;)
+        for (size_t at = 0; (record = view_next(section, segment, &view->buffer, &at)) && record->slot != slot;)
             continue;
         if (!record) break;
         struct kept *kept = malloc(sizeof *kept + record->size);
@@ -100,10 +98,10 @@ static bool each_record(struct snapshot_view *view, const struct index_section *
     for (size_t i = 0; i < view->manifest.segments; i++) {
         const struct segment *segment = &view->segment[i];
         for (size_t b = 0; b < segment->blocks; b++) {
-            if (!view_block_lives(view, section, segment, &segment->block[b])) continue;
+            if (!view_block_lives(section, segment, &segment->block[b])) continue;
             if (!view_read(view, segment, b, &view->buffer, err)) return false;
             const struct state_record *record;
-            for (size_t at = 0; (record = view_next(view, section, segment, &view->buffer, &at)); found++)
+            for (size_t at = 0; (record = view_next(section, segment, &view->buffer, &at)); found++)
                 if (!block(argument, record->slot, record + 1, record->size, err)) return false;
         }
     }

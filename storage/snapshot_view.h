@@ -21,11 +21,11 @@ bool view_read(const struct snapshot_view *view, const struct segment *segment, 
                struct cs_error *err);
 
 /* The first record of a block from *at on that is the newest of its slot; NULL: none is left. */
-const struct state_record *view_next(const struct snapshot_view *view, const struct index_section *section,
-                                     const struct segment *segment, const struct bytes *payload, size_t *at);
+const struct state_record *view_next(const struct index_section *section, const struct segment *segment,
+                                     const struct bytes *payload, size_t *at);
 /* Whether a block holds any of the section's living records. */
-bool view_block_lives(const struct snapshot_view *view, const struct index_section *section,
-                      const struct segment *segment, const struct segment_block *block);
+bool view_block_lives(const struct index_section *section, const struct segment *segment,
+                      const struct segment_block *block);
 /* A tensor's bytes into `into`, which has room for max(tensor_bytes, 8). */
 bool view_tensor_bytes(struct snapshot_view *view, const struct index_section *section, unsigned char *into,
                        struct cs_error *err);
