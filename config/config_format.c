@@ -95,7 +95,6 @@ char *setting_text(struct pool *pool, const struct setting *row, const void *bas
     case SETTING_PAIRS:
     case SETTING_TABLES: return map_text(pool, row, base);
     case SETTING_FEATURES: return features_text(pool, row, value);
-    case SETTING_LATER: return pool_copy(pool, row->preset, strlen(row->preset));
     }
     abort();        /* the table has no other type */
 }

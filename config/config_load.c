@@ -292,11 +292,6 @@ static void set_value(struct loader *loader, const struct setting *row, const ch
     case SETTING_PAIRS: set_pairs(loader, row, path, node, base); return;
     case SETTING_FEATURES: set_features(loader, row, path, node); return;
     case SETTING_TABLES: set_tables(loader, row, path, node); return;
-    case SETTING_LATER:
-        if (!node_is_null(node) && (node->kind == NODE_SCALAR || node->count))
-            problem_add(loader->problems, node->line, node->column, "%s: not available in this version; allowed: %s",
-                        path, row->preset);
-        return;
     default: break;
     }
     if (row->optional && node_is_null(node)) return;        /* stays NULL or "" */

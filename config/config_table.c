@@ -475,7 +475,6 @@ const char *setting_allowed(struct pool *pool, const struct setting *row)
     case SETTING_PAIRS: return "a map of names to texts";
     case SETTING_FEATURES: return "a list of features as {name: age}";
     case SETTING_TABLES: return "a map of tables as {item: {max_rows: 1000000}}";
-    case SETTING_LATER: return row->preset;
     }
     return "";
 }

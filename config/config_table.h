@@ -23,7 +23,6 @@ enum setting_type {
     SETTING_PAIRS,          /* struct config_pair *, and their count */
     SETTING_FEATURES,       /* a list of features of one group (record: feature_settings) */
     SETTING_TABLES,         /* a map from table name to table_settings */
-    SETTING_LATER,          /* known, not available in this version: only {} or ~ */
 };
 
 struct setting {

@@ -2,8 +2,6 @@
  * of which can stand for billions of nodes or for a loop. */
 #include "config/node.h"
 
-#include "config/config.h"
-
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
