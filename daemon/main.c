@@ -240,8 +240,6 @@ static int run(const struct arguments *arguments, const struct cs_config *config
         cs_fail(&err, CS_FAILED, "out of memory: the status page's history");
         goto stop;
     }
-    telemetry_set(telemetry, METRIC_START_TIME, NULL, (double)clock_wall() / 1000);
-    telemetry_set(telemetry, METRIC_BUILD_INFO, TELEMETRY_LABELS(version_number, version_commit), 1);
     if (*config->http.listen && !(http = http_start(config->http.listen, telemetry, &pages, &err))) goto stop;
     if (!(control = control_start(config->control.socket, &control_limits, operator_verbs, operator, &err))) goto stop;
     notify_ready("started");

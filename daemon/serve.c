@@ -22,7 +22,6 @@
 #include "daemon/serve_shadow.h"
 #include "daemon/serve_versions.h"
 #include "daemon/start_alone.h"
-#include "daemon/version.h"
 #include "storage/checkpoint.h"
 
 enum { DRAIN_MILLISECONDS = 10000, WITH_MAX = 16 };
@@ -312,8 +311,6 @@ static int serve(const struct arguments *arguments, const sigset_t *set)
     signal(SIGPIPE, SIG_IGN);
     telemetry_add(serving.telemetry, METRIC_SWAPS, TELEMETRY_LABELS("ok"), 0);
     telemetry_add(serving.telemetry, METRIC_SWAPS, TELEMETRY_LABELS("refused"), 0);
-    telemetry_set(serving.telemetry, METRIC_BUILD_INFO, TELEMETRY_LABELS(version_number, version_commit), 1);
-    telemetry_set(serving.telemetry, METRIC_START_TIME, NULL, (double)clock_wall() / 1000);
     bool wait = is_empty(arguments->checkpoint);
     if (is_missing(arguments->checkpoint))
         log_warning("there is no directory of checkpoints: it is waited for",

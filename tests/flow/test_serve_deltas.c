@@ -151,15 +151,23 @@ static uint64_t version_of(const struct scorer *scorer)
     return version;
 }
 
-/* "delta_applied_total{result=\"applied\"}"; -1 where there is none. */
-static double metric(const struct scorer *scorer, const char *name)
+/* By its whole name; -1 where there is none. */
+static double any_metric(const struct scorer *scorer, const char *name)
 {
     struct http_answer reply;
     char line[128];
     assert_int_equal(ask(scorer, "/metrics", NULL, &reply), 200);
-    int length = snprintf(line, sizeof line, "\ncoldstream_%s ", name);
+    int length = snprintf(line, sizeof line, "\n%s ", name);
     const char *at = strstr(reply.text, line);
     return at ? strtod(at + length, NULL) : -1;
+}
+
+/* "delta_applied_total{result=\"applied\"}" */
+static double metric(const struct scorer *scorer, const char *name)
+{
+    char ours[128];
+    snprintf(ours, sizeof ours, "coldstream_%s", name);
+    return any_metric(scorer, ours);
 }
 
 #define RESULT(name) "delta_applied_total{result=\"" name "\"}"
@@ -232,6 +240,7 @@ static void scores_follow_the_stream_through_outages_and_garbage(void **state)
     learn_and_compare(world, scorer);
     assert_true(metric(scorer, RESULT("applied")) >= 1);
     assert_true(metric(scorer, "freshness_seconds_count") >= 1);
+    assert_true(any_metric(scorer, "process_start_time_seconds") == metric(scorer, "process_start_time_seconds"));
 
     /* No broker: what is there is served on; afterwards deltas go on from where they were. */
     uint64_t served = version_of(scorer);
