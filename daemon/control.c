@@ -311,7 +311,7 @@ static bool take(struct control_server *server, struct connection *connection)
     return advance(server, connection);
 }
 
-/* The idle connection that has said  for the longest; the count where none is idle. */
+/* The idle connection that has said nothing for the longest; the count where none is idle. */
 static size_t longest_idle(const struct control_server *server)
 {
     size_t found = server->connection_count;

@@ -100,7 +100,7 @@ static size_t header_sizes(const struct letter *letter, struct head_header *size
     return all;
 }
 
-/* With room for the pointers to its headers behind the slot's bytes. */
+/* Room for a slot of size bytes, and for the pointers to its headers. */
 static struct kept *kept_create(size_t size, size_t headers)
 {
     struct kept *kept = malloc(sizeof *kept + size);

@@ -395,11 +395,6 @@ void publisher_finish(struct publisher *publisher)
 {
     queue_push(publisher->queue, &end_of_cuts);
     pthread_join(publisher->thread, NULL);
-    publisher_abort_waits(publisher);
-}
-
-void publisher_abort_waits(struct publisher *publisher)
-{
     pthread_mutex_lock(&publisher->lock);
     publisher->closed = true;
     pthread_cond_broadcast(&publisher->done);

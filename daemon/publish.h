@@ -61,7 +61,7 @@ struct publisher_view {
 };
 
 struct publisher;
-/* wake: called when a cut is asked for. Borrows everything. sink may be NULL (no Kafka). */
+/* Borrows everything. sink may be NULL (no Kafka). */
 struct publisher *publisher_create(const struct cs_config *config, struct snapshot_store *store,
                                    struct kafka_sink *sink, struct telemetry *telemetry, size_t threads,
                                    struct cs_error *err);
@@ -76,7 +76,8 @@ struct cut *publisher_begin_final(struct publisher *publisher);    /* waits for 
 /* The learn thread's side: takes the cut over. */
 void publisher_submit(struct publisher *publisher, struct cut *cut);
 void publisher_waited(struct publisher *publisher, double seconds);     /* for what the newest cut still read */
-void publisher_finish(struct publisher *publisher);             /* commits what was submitted, then ends the thread */
+/* Commits what was submitted, then ends the thread; who waits for anything else is told so. */
+void publisher_finish(struct publisher *publisher);
 
 /* The operator's side. Both wait until it is committed (and published). */
 bool publisher_snapshot(struct publisher *publisher, struct cs_error *err);
@@ -84,7 +85,6 @@ bool publisher_publish(struct publisher *publisher, uint64_t *version, struct cs
 void publisher_request(struct publisher *publisher, bool publication);      /* a snapshot (and a version) soon, without
                                                                                waiting */
 struct versions *publisher_versions(struct publisher *publisher);      /* to roll back, to resume, to pin */
-void publisher_abort_waits(struct publisher *publisher); /* the pipeline has ended: nothing asked for will come */
 struct publisher_view publisher_view(struct publisher *publisher);
 /* May what changes between versions leave for readers? Not while publishing is held, and not from a refusal of the gate
  * until a version passes. */

@@ -3,7 +3,7 @@
  *
  *   .new-XXXXXX/   being written, or sealed and judged; its directory is held by flock, so that what a crash left
  *                  behind is told from it
- *   .old-<20 digits>-XXXXXX   being removed */
+ *   .old-<20 digits>   being removed */
 #include "storage/checkpoint.h"
 
 #include <assert.h>
