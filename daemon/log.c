@@ -95,7 +95,8 @@ static size_t character(const unsigned char *text)
     return count;
 }
 
-/* text within double quotes; nothing in it can end the line, the quotes, or steer a terminal. */
+/* text within double quotes; nothing in it can end the line, the quotes, or steer a terminal, as U+0080 to U+009F do
+ * too. */
 static void add_quoted(struct line *line, const char *text, enum log_format format)
 {
     add(line, "\"");
@@ -109,6 +110,7 @@ static void add_quoted(struct line *line, const char *text, enum log_format form
         else if (count == 0) snprintf(escape, sizeof escape, format == LOG_JSON ? "\\ufffd" : "\\x%02x", *at);
         else if (*at < 0x20 || *at == 0x7f)
             snprintf(escape, sizeof escape, format == LOG_JSON ? "\\u%04x" : "\\x%02x", *at);
+        else if (*at == 0xc2 && at[1] < 0xa0) snprintf(escape, sizeof escape, "\\u%04x", *++at);
         else {
             add_bytes(line, (const char *)at, count);
             at += count;

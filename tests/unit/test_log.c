@@ -77,11 +77,13 @@ static void values_cannot_forge_lines(void **state)
     log_open(LEVEL_DEBUG, LOG_TEXT);
     capture_begin();
     log_debug("x", LOG_S("a", "1\n2026 error forged"), LOG_S("b", "q\"uote\\"), LOG_S("c", ""), LOG_S("d", "\x1b[31m"),
-              LOG_S("e", "bad\xff"), LOG_S("f", "k=v"), LOG_S("g", NULL), LOG_S("h", "\xc3\xb8l"));
+              LOG_S("e", "bad\xff"), LOG_S("f", "k=v"), LOG_S("g", NULL), LOG_S("h", "\xc3\xb8l"),
+              LOG_S("i", "\xc2\x9b" "31m \xc2\xa0"));
     char *text = capture_end();
     assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
     assert_non_null(strstr(text, "a=\"1\\n2026 error forged\" b=\"q\\\"uote\\\\\" c=\"\" d=\"\\x1b[31m\" "
-                                 "e=\"bad\\xff\" f=\"k=v\" g=- h=\"\xc3\xb8l\"\n"));
+                                 "e=\"bad\\xff\" f=\"k=v\" g=- h=\"\xc3\xb8l\" "
+                                 "i=\"\\u009b31m \xc2\xa0\"\n"));
     free(text);
 }
 
