@@ -9,6 +9,8 @@
 #include <jansson.h>
 
 #include "core/features.h"
+#include "daemon/metrics_json.h"
+#include "tools/ctl_answer.h"
 #include "tools/ctl_exchange.h"
 #include "tools/ctl_snapshot.h"
 #include "tools/ctl_source.h"
@@ -142,8 +144,7 @@ static void print_description(json_t *root)
 static void add_floats(json_t *object, const char *name, const float *value, size_t n)
 {
     json_t *array = json_array();
-    for (size_t i = 0; i < n; i++)
-        json_array_append_new(array, isfinite(value[i]) ? json_real((double)value[i]) : json_null());
+    for (size_t i = 0; i < n; i++) json_array_append_new(array, number_json((double)value[i]));
     json_object_set_new(object, name, array);
 }
 
@@ -154,31 +155,28 @@ static void print_floats(const char *name, const float *value, size_t n)
     putchar('\n');
 }
 
-static bool print_row(const struct source_table *t, size_t i, bool json)
+static int print_row(const struct ctl_arguments *arguments, const struct source_table *t, size_t i)
 {
     size_t d = t->dimension;
 
-    if (json) {
+    if (ctl_flag(arguments, "json")) {
         json_t *root = json_pack("{s:s,s:o}", "table", t->name, "key", json_sprintf("%" PRIu64, t->key[i]));
         add_floats(root, "row", t->row + i * d, d);
         if (t->m) add_floats(root, "m", t->m + i * d, d);
         if (t->v) add_floats(root, "v", t->v + i * d, d);
         if (t->step) json_object_set_new(root, "step", json_integer(t->step[i]));
         if (t->seen) json_object_set_new(root, "seen", json_integer(t->seen[i]));
-        json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-        putchar('\n');
-        json_decref(root);
-        return true;
+        return ctl_answer(arguments, root);
     }
     printf("table %s, key 0x%016" PRIx64 "\n", t->name, t->key[i]);
     if (t->step) printf("steps %" PRIu32 ", last seen %" PRId64 " ms\n", t->step[i], t->seen[i]);
     print_floats("row", t->row + i * d, d);
     if (t->m) print_floats("m", t->m + i * d, d);
     if (t->v) print_floats("v", t->v + i * d, d);
-    return true;
+    return 0;
 }
 
-static bool print_table(const struct source_table *t, bool json)
+static int print_table(const struct ctl_arguments *arguments, const struct source_table *t)
 {
     double square = 0, most = 0, steps = 0;
 
@@ -189,15 +187,16 @@ static bool print_table(const struct source_table *t, bool json)
     for (size_t i = 0; t->step && i < t->count; i++) steps += t->step[i];
     square = t->count ? sqrt(square / (double)(t->count * t->dimension)) : 0;
     steps = t->count ? steps / (double)t->count : 0;
-    if (json)
-        printf("{\"table\": \"%s\", \"rows\": %zu, \"dimension\": %zu, \"rms\": %.9g, \"largest\": %.9g, "
-               "\"mean_steps\": %.9g}\n",
-               t->name, t->count, t->dimension, square, most, steps);
-    else
-        printf("table %s: %zu rows of %zu, root mean square %.6g, largest %.6g%s", t->name, t->count, t->dimension,
-               square, most, t->step ? "" : "\n");
-    if (!json && t->step) printf(", steps a row %.1f\n", steps);
-    return true;
+    if (ctl_flag(arguments, "json"))
+        return ctl_answer(arguments, json_pack("{s:s,s:I,s:I,s:o,s:o,s:f}", "table", t->name, "rows",
+                                               (json_int_t)t->count, "dimension", (json_int_t)t->dimension, "rms",
+                                               number_json(square), "largest", number_json(most), "mean_steps",
+                                               steps));
+    printf("table %s: %zu rows of %zu, root mean square %.6g, largest %.6g", t->name, t->count, t->dimension, square,
+           most);
+    if (t->step) printf(", steps a row %.1f", steps);
+    putchar('\n');
+    return 0;
 }
 
 static int fail(const struct ctl_arguments *arguments, struct ctl_progress *progress, const struct cs_error *err)
@@ -206,42 +205,51 @@ static int fail(const struct ctl_arguments *arguments, struct ctl_progress *prog
     return ctl_fail(arguments, err);
 }
 
-static bool show_table(struct source *source, const char *name, const char *value, bool json, struct cs_error *err)
+/* The key that --key means: of a value's text, or "0x..." as it stands. */
+static bool read_key(const char *value, uint64_t *key, struct cs_error *err)
+{
+    *key = key_of_text(value, strlen(value));
+    if (strncmp(value, "0x", 2) != 0) return true;
+    size_t digits = strspn(value + 2, "0123456789abcdefABCDEF");
+    if (digits == 0 || digits > 16 || value[2 + digits])
+        return cs_fail(err, CS_USAGE, "--key: found \"%s\", allowed behind 0x are 1 to 16 hex digits", value);
+    *key = strtoull(value, NULL, 16);
+    return true;
+}
+
+/* The exit code; -1 and err: it failed. value: NULL means the table as a whole. */
+static int show_table(const struct ctl_arguments *arguments, struct source *source, const char *name,
+                      const char *value, struct cs_error *err)
 {
     struct source_table t;
-    uint64_t key;
-    char *end;
-    size_t low = 0, high;
-    bool ok;
+    uint64_t key = 0;
+    size_t low = 0;
+    int code = -1;
 
-    if (!source_table_read(source, name, &t, err)) return false;
+    if (value && !read_key(value, &key, err)) return -1;
+    if (!source_table_read(source, name, &t, err)) return -1;
     ctl_progress_end(source->progress);
-    if (!value) {
-        ok = t.count || cs_fail(err, CS_FAILED, "there is no table \"%s\", or it is empty", name);
-        if (ok) print_table(&t, json);
-        source_table_release(&t);
-        return ok;
-    }
-    key = strncmp(value, "0x", 2) == 0 ? strtoull(value, &end, 16) : key_of_text(value, strlen(value));
-    for (high = t.count; low < high; ) {
+    for (size_t high = t.count; value && low < high; ) {
         size_t middle = low + (high - low) / 2;
         if (t.key[middle] < key) low = middle + 1;
         else high = middle;
     }
-    ok = low < t.count && t.key[low] == key
-             ? print_row(&t, low, json)
-             : cs_fail(err, CS_FAILED, "table %s has no row for \"%s\" (key 0x%016" PRIx64 ")", name, value, key);
+    if (!t.count) cs_fail(err, CS_FAILED, "there is no table \"%s\", or it is empty", name);
+    else if (!value) code = print_table(arguments, &t);
+    else if (low < t.count && t.key[low] == key) code = print_row(arguments, &t, low);
+    else cs_fail(err, CS_FAILED, "table %s has no row for \"%s\" (key 0x%016" PRIx64 ")", name, value, key);
     source_table_release(&t);
-    return ok;
+    return code;
 }
 
 int ctl_inspect(const struct ctl_arguments *arguments)
 {
     const char *table = ctl_value(arguments, "table"), *key = ctl_value(arguments, "key");
-    bool json = ctl_flag(arguments, "json"), ok;
     struct cs_error err = { 0 };
     struct source source;
     struct ctl_progress progress;
+    json_t *root;
+    int code = -1;
 
     if (key && !table) {
         cs_fail(&err, CS_USAGE, "--key wants --table as well");
@@ -249,25 +257,19 @@ int ctl_inspect(const struct ctl_arguments *arguments)
     }
     ctl_progress_start(&progress, arguments, 0, "bytes");
     if (!source_open(&source, arguments->position[0], &progress, &err)) return fail(arguments, &progress, &err);
-    /* How much of it one table is, nobody knows. */
-    if (table) ctl_progress_phase(&progress, "reading", 0, "bytes");
-    else source_phase(&source, "reading", 1);
     if (table) {
-        ok = show_table(&source, table, key, json, &err);
+        ctl_progress_phase(&progress, "reading", 0, "bytes");   /* how much of it one table is, nobody knows */
+        code = show_table(arguments, &source, table, key, &err);
     } else {
-        json_t *root = describe(&source, &err);
-        ok = root != NULL;
+        source_phase(&source, "reading", 1);
+        root = describe(&source, &err);
         ctl_progress_end(&progress);
-        if (ok && json) {
-            json_dumpf(root, stdout, JSON_INDENT(2));
-            putchar('\n');
-        } else if (ok) {
-            print_description(root);
-        }
+        if (root && !ctl_flag(arguments, "json")) print_description(root);
+        if (root) code = ctl_flag(arguments, "json") ? ctl_answer(arguments, json_incref(root)) : 0;
         json_decref(root);
     }
     source_close(&source);
-    return ok ? 0 : fail(arguments, &progress, &err);
+    return code >= 0 ? code : fail(arguments, &progress, &err);
 }
 
 /* -------------------------------------------------------------------------------------------------------- verify */
@@ -318,6 +320,7 @@ int ctl_verify(const struct ctl_arguments *arguments)
     uint64_t records = 0, bytes = 0;
     char path[PATH_MAX];
     struct ctl_progress progress;
+    int code = 0;
     bool ok;
 
     if (!ctl_snapshot_directory(arguments, arguments->position[0], path, &err)) return ctl_fail(arguments, &err);
@@ -329,14 +332,15 @@ int ctl_verify(const struct ctl_arguments *arguments)
     ok = ok && source_tables(&source, count_table, &tally, &err) && source_tensors(&source, count_tensor, &tally, &err);
     ctl_progress_end(&progress);
     if (ok && ctl_flag(arguments, "json"))
-        printf("{\"kind\": \"%s\", \"whole\": true, \"tensors\": %" PRIu64 ", \"rows\": %" PRIu64
-               ", \"records\": %" PRIu64 ", \"bytes\": %" PRIu64 "}\n",
-               source.checkpoint ? "checkpoint" : "snapshot", tally.tensors, tally.rows, records, bytes);
+        code = ctl_answer(arguments, json_pack("{s:s,s:b,s:I,s:I,s:I,s:I}", "kind",
+                                               source.checkpoint ? "checkpoint" : "snapshot", "whole", 1, "tensors",
+                                               (json_int_t)tally.tensors, "rows", (json_int_t)tally.rows, "records",
+                                               (json_int_t)records, "bytes", (json_int_t)bytes));
     else if (ok && source.snapshot)
         printf("snapshot: whole; %" PRIu64 " tensors, %" PRIu64 " rows, %" PRIu64 " records of %" PRIu64 " bytes\n",
                tally.tensors, tally.rows, records, bytes);
     else if (ok)
         printf("checkpoint: whole; %" PRIu64 " tensors, %" PRIu64 " rows\n", tally.tensors, tally.rows);
     source_close(&source);
-    return ok ? 0 : ctl_fail(arguments, &err);
+    return ok ? code : ctl_fail(arguments, &err);
 }

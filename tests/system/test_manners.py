@@ -167,6 +167,12 @@ def results_and_messages_apart(folder):
     for words in (["inspect", f"{folder}/checkpoints"], ["inspect", f"{folder}/checkpoints", "--table", "item"],
                   ["verify", f"{folder}/checkpoints"]):
         assert json.loads(run(CTL, *words, "--json").stdout), words
+    row = json.loads(run(CTL, "inspect", f"{folder}/checkpoints", "--table", "item", "--key", "i1", "--json").stdout)
+    again = run(CTL, "inspect", f"{folder}/checkpoints", "--table", "item", "--key", f"{int(row['key']):#x}", "--json")
+    assert json.loads(again.stdout) == row, again
+    for key in ("0x", "0xzz", "0x1g", "0x11223344556677889", "0x-1", "0x0x1"):
+        done = run(CTL, "inspect", f"{folder}/checkpoints", "--table", "item", "--key", key)
+        assert done.returncode == 2 and "1 to 16 hex digits" in done.stderr, (key, done)
 
 
 def pipes_and_full_disks(folder):
