@@ -18,6 +18,12 @@ void tensor_shape_text(const struct tensor *tensor, char *text, size_t size)
     if (n < size) snprintf(text + n, size - n, "] %s", type_name[tensor->type]);
 }
 
+bool has_ending(const char *name, const char *ending)
+{
+    size_t n = strlen(name), e = strlen(ending);
+    return n >= e && strcmp(name + n - e, ending) == 0;
+}
+
 /* ------------------------------------------------------------------------------------------------------ writing */
 
 bool exchange_announce_table(struct exchange_writer *writer, const char *table, size_t n, size_t dimension, bool m,
@@ -71,7 +77,7 @@ static bool collect_tensor(void *self, const struct tensor *tensor, struct cs_er
     if (dense->count == dense->room) {
         size_t room = dense->room ? 2 * dense->room : 256;
         struct tensor *more = realloc(dense->tensor, room * sizeof *more);
-        if (!more) return cs_fail(err, CS_FAILED, "out of memory");
+        if (!more) return cs_fail(err, CS_FAILED, "out of memory for the names of %zu tensors", room);
         dense->tensor = more;
         dense->room = room;
     }
@@ -84,12 +90,6 @@ static const struct tensor *find_tensor(const struct dense *dense, const char *n
     for (size_t i = 0; i < dense->count; i++)
         if (strcmp(dense->tensor[i].name, name) == 0) return &dense->tensor[i];
     return NULL;
-}
-
-static bool has_ending(const char *name, const char *ending)
-{
-    size_t n = strlen(name), e = strlen(ending);
-    return n >= e && strcmp(name + n - e, ending) == 0;
 }
 
 /* Statistics are no parameters: no optimizer has moments for them. */
@@ -260,7 +260,7 @@ static bool import_table(struct import *in, struct embedding_table *table, bool 
     if (!in->copy || !keys || !rows) return true;
 
     row = calloc(3 * dimension, sizeof *row);   /* moments that the file does not have are zero */
-    if (!row) return cs_fail(err, CS_FAILED, "out of memory");
+    if (!row) return cs_fail(err, CS_FAILED, "out of memory for a row of table %s", name);
     for (size_t i = 0; ok && i < n; i++) {
         struct embedding_row one = {
             .row = row, .m = m_kept ? row + dimension : NULL, .v = v_kept ? row + 2 * dimension : NULL, .seen = seen

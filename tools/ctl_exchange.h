@@ -20,6 +20,7 @@ bool exchange_into_learner(struct learner *learner, const struct features *featu
  * kept. */
 bool exchange_announce_table(struct exchange_writer *writer, const char *table, size_t n, size_t dimension, bool m,
                              bool v, bool step, struct cs_error *err);
+bool has_ending(const char *name, const char *ending);
 void tensor_shape_text(const struct tensor *tensor, char *text, size_t size);       /* "[3, 4] f32" */
 
 #endif

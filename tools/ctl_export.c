@@ -60,12 +60,6 @@ static bool export_tensor(void *self, const struct tensor *tensor, struct cs_err
                       : exchange_announce(x->writer, tensor, err);
 }
 
-static bool has_ending(const char *name, const char *ending)
-{
-    size_t n = strlen(name), e = strlen(ending);
-    return n >= e && strcmp(name + n - e, ending) == 0;
-}
-
 int ctl_export(const struct ctl_arguments *arguments)
 {
     const char *file = arguments->position[0], *format = ctl_value(arguments, "format");

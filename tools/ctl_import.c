@@ -6,7 +6,6 @@
 
 #include "core/shown.h"
 #include "daemon/assemble.h"
-#include "daemon/version.h"
 #include "storage/snapshot.h"
 #include "tools/ctl_answer.h"
 #include "tools/ctl_exchange.h"
@@ -26,20 +25,12 @@ static bool write_snapshot(struct snapshot_store *store, const struct cs_config 
                            struct cs_error *err)
 {
     struct snapshot_cut *cut = snapshot_begin(store);
-    struct state_writer *writer = snapshot_writer(cut);
-    char fingerprint[33], seed[24], steps[24], *model = config_model_text(config);
-    bool ok;
+    char steps[24];
 
-    config_fingerprint(config, fingerprint);
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)config->compute.seed);
     snprintf(steps, sizeof steps, "%llu", (unsigned long long)learner_steps(learner));
-    ok = model && snapshot_meta(cut, "config", model, err) && snapshot_meta(cut, "fingerprint", fingerprint, err) &&
-         snapshot_meta(cut, "steps", steps, err) &&
-         snapshot_meta(cut, "program", version_number, err) && snapshot_meta(cut, "seed", seed, err) &&
-         learner_save(learner, writer, err) && ingest_save(ingest, writer, err) && metrics_save(metrics, writer, err) &&
-         shown_save(shown, writer, err);
-    free(model);
-    if (ok) return snapshot_commit(cut, err);
+    if (snapshot_meta(cut, "steps", steps, err) && ctl_snapshot_fill(cut, config, learner, ingest, metrics, err) &&
+        shown_save(shown, snapshot_writer(cut), err))
+        return snapshot_commit(cut, err);
     snapshot_abandon(cut);
     return false;
 }

@@ -8,11 +8,11 @@
 #include "core/metrics.h"
 #include "core/migrate.h"
 #include "daemon/assemble.h"
-#include "daemon/version.h"
 #include "storage/snapshot.h"
 #include "tools/ctl_answer.h"
 #include "tools/ctl_progress.h"
 #include "tools/ctl_snapshot.h"
+#include "tools/ctl_source.h"
 #include "tools/ctl_verbs.h"
 
 const struct program_option ctl_migrate_options[] = {
@@ -38,20 +38,6 @@ struct migrate {
     json_t *differences, *left_behind;
     char refusal[400];
 };
-
-static bool read_old_config(struct migrate *x, struct cs_error *err)
-{
-    const char *text = snapshot_view_meta(x->view, "config");
-    struct config_problems problems = { 0 };
-
-    if (!text) return cs_fail(err, CS_REFUSED, "the snapshot does not say which configuration it is of");
-    x->old = config_parse("config", text, strlen(text), CONFIG_FOR_TRAIN, &problems);
-    if (!x->old)
-        cs_fail(err, CS_REFUSED, "the configuration kept in the snapshot can't be read: %s",
-                problems.count ? problems.problem[0].text : "out of memory");
-    config_problems_release(&problems);
-    return x->old != NULL;
-}
 
 static void note_difference(void *self, const char *text, bool migratable)
 {
@@ -141,20 +127,11 @@ static bool pass_meta(void *self, const char *name, const char *text, struct cs_
 
 static bool write_cut(struct migrate *x, struct snapshot_cut *cut, struct cs_error *err)
 {
-    struct state_writer *writer = snapshot_writer(cut);
-    struct passing passing = { snapshot_reader(x->view), writer, NULL };
-    char fingerprint[33], seed[24], *model = config_model_text(x->config);
-    bool ok;
+    struct passing passing = { snapshot_reader(x->view), snapshot_writer(cut), NULL };
 
-    config_fingerprint(x->config, fingerprint);
-    snprintf(seed, sizeof seed, "%" PRIu64, x->config->compute.seed);
-    ok = snapshot_view_each_meta(x->view, pass_meta, cut, err) && snapshot_meta(cut, "config", model, err) &&
-         snapshot_meta(cut, "fingerprint", fingerprint, err) && snapshot_meta(cut, "program", version_number, err) &&
-         snapshot_meta(cut, "seed", seed, err) && learner_save(x->learner, writer, err) &&
-         ingest_save(x->ingest, writer, err) && metrics_save(x->metrics, writer, err) &&
-         snapshot_view_sections(x->view, pass_section, &passing, err);
-    free(model);
-    return ok;
+    return snapshot_view_each_meta(x->view, pass_meta, cut, err) &&
+           ctl_snapshot_fill(cut, x->config, x->learner, x->ingest, x->metrics, err) &&
+           snapshot_view_sections(x->view, pass_section, &passing, err);
 }
 
 static bool write_snapshot(struct migrate *x, const char *directory, struct cs_error *err)
@@ -213,7 +190,7 @@ int ctl_migrate(const struct ctl_arguments *arguments)
     if (!(x.view = snapshot_view_open_directory(from, &err))) goto out;
     ctl_progress_phase(&x.progress, "reading", snapshot_view_bytes(x.view), "bytes");
     snapshot_view_watch(x.view, &x.progress.watch);
-    if (!read_old_config(&x, &err) || !compare(&x, &err) || !load(&x, &err)) {
+    if (!(x.old = config_kept(snapshot_view_meta(x.view, "config"), &err)) || !compare(&x, &err) || !load(&x, &err)) {
         cs_error_prefix(&err, "%s", from);
         goto out;
     }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/kafka_config.h"
+#include "daemon/version.h"
 
 struct cs_config *ctl_config_load(const char *file, enum config_use use)
 {
@@ -66,4 +67,20 @@ bool ctl_snapshot_lock(const char *directory, int *fd, struct cs_error *err)
     if (number != EWOULDBLOCK) return cs_fail_errno(err, number, "locking %s", path);
     return cs_fail(err, CS_FENCED, "%s is in use by process %s: stop that daemon first", directory,
                    *owner ? owner : "(unknown)");
+}
+
+bool ctl_snapshot_fill(struct snapshot_cut *cut, const struct cs_config *config, struct learner *learner,
+                       struct ingest *ingest, struct metrics *metrics, struct cs_error *err)
+{
+    struct state_writer *writer = snapshot_writer(cut);
+    char fingerprint[33], seed[24], *model = config_model_text(config);
+    bool ok;
+
+    config_fingerprint(config, fingerprint);
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)config->compute.seed);
+    ok = snapshot_meta(cut, "config", model, err) && snapshot_meta(cut, "fingerprint", fingerprint, err) &&
+         snapshot_meta(cut, "program", version_number, err) && snapshot_meta(cut, "seed", seed, err) &&
+         learner_save(learner, writer, err) && ingest_save(ingest, writer, err) && metrics_save(metrics, writer, err);
+    free(model);
+    return ok;
 }

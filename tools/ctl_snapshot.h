@@ -5,6 +5,10 @@
 #include <limits.h>
 
 #include "config/config.h"
+#include "core/ingest.h"
+#include "core/learner.h"
+#include "core/metrics.h"
+#include "storage/snapshot.h"
 #include "tools/ctl.h"
 
 #define CTL_SNAPSHOT_CONFIG \
@@ -19,5 +23,8 @@ bool ctl_snapshot_directory(const struct ctl_arguments *arguments, const char *w
 /* Takes the lock of a snapshot that no daemon should be using: *fd is to be closed, -1 where there is no directory.
  * CS_FENCED names the owner. */
 bool ctl_snapshot_lock(const char *directory, int *fd, struct cs_error *err);
+/* Into a cut that a verb makes: whose state it is, and the learned state itself. */
+bool ctl_snapshot_fill(struct snapshot_cut *cut, const struct cs_config *config, struct learner *learner,
+                       struct ingest *ingest, struct metrics *metrics, struct cs_error *err);
 
 #endif

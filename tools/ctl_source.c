@@ -8,26 +8,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "config/config.h"
-
 static const char rows_prefix[] = "rows.";
+
+struct cs_config *config_kept(const char *text, struct cs_error *err)
+{
+    struct config_problems problems = { 0 };
+    struct cs_config *config = NULL;
+
+    if (!text) cs_fail(err, CS_REFUSED, "it does not say which configuration it is of");
+    else if (!(config = config_parse("config", text, strlen(text), CONFIG_FOR_TRAIN, &problems)))
+        cs_fail(err, CS_REFUSED, "the configuration kept in it can't be read: %s",
+                problems.count ? problems.problem[0].text : "out of memory");
+    config_problems_release(&problems);
+    return config;
+}
 
 /* How wide rows are stands in the model's text, kept with the state. */
 static bool read_dimension(struct source *source, struct cs_error *err)
 {
-    const char *text = source_meta(source, "config");
-    struct config_problems problems = { 0 };
-    struct cs_config *config;
+    struct cs_config *config = config_kept(source_meta(source, "config"), err);
 
-    if (!text) return cs_fail(err, CS_REFUSED, "it does not say which configuration it is of");
-    config = config_parse("config", text, strlen(text), CONFIG_FOR_TRAIN, &problems);
-    if (!config) {
-        cs_fail(err, CS_REFUSED, "the configuration kept in it can't be read: %s",
-                problems.count ? problems.problem[0].text : "out of memory");
-        config_problems_release(&problems);
-        return false;
-    }
-    config_problems_release(&problems);
+    if (!config) return false;
     source->dimension = config->embedding.dimension;
     config_destroy(config);
     return true;
@@ -224,7 +225,7 @@ static int by_key(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Applies a permutation in place, cycle by cycle, to `width` bytes an element. */
+/* Puts elements of `width` bytes into that order. */
 static bool permute(void *array, size_t width, const struct order *order, size_t n)
 {
     char *sorted = malloc(n * width + 1);
