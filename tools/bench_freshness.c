@@ -5,14 +5,9 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "daemon/clock.h"
 #include "daemon/kafka_deltas.h"
@@ -48,15 +43,6 @@ static void take(void *self, const void *bytes, size_t size)
     coldstream_delta(freshness->cs, bytes, size, NULL, 0);
 }
 
-/* The first word of a command's output; its messages go to our stderr. */
-static bool first_word(const char *command, char *word, size_t size)
-{
-    FILE *pipe = popen(command, "r");
-    bool any = pipe && fgets(word, (int)size, pipe);
-    if (any) word[strcspn(word, " \n")] = 0;
-    return pipe && pclose(pipe) == 0 && any && *word;
-}
-
 static bool write_config(const char *directory, const char *brokers, struct cs_error *err)
 {
     char path[PATH_ROOM];
@@ -76,22 +62,6 @@ static bool write_config(const char *directory, const char *brokers, struct cs_e
             "control: {socket: %s/control.sock}\nhttp: {listen: \"127.0.0.1:0\"}\nlogging: {level: warning}\n",
             brokers, directory, directory, directory);
     return fclose(file) == 0 || cs_fail_errno(err, errno, "cannot write %s", path);
-}
-
-static pid_t start_daemon(const struct bench *bench, const char *directory, struct cs_error *err)
-{
-    char program[PATH_ROOM], config[PATH_ROOM], log[PATH_ROOM];
-    pid_t parent = getpid(), pid;
-    snprintf(program, sizeof program, "%s/coldstreamd", bench->programs);
-    snprintf(config, sizeof config, "%s/daemon.yaml", directory);
-    snprintf(log, sizeof log, "%s/daemon.log", directory);
-    fflush(NULL);
-    if ((pid = fork()) < 0) cs_fail_errno(err, errno, "cannot start %s", program);
-    if (pid) return pid;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);       /* nothing outlives the bench */
-    if (getppid() != parent || !freopen(log, "w", stderr)) _exit(127);
-    execl(program, program, "--config", config, (char *)NULL);
-    _exit(127);
 }
 
 static void send_event(rd_kafka_t *producer, const char *topic, const char *text, int length)
@@ -149,33 +119,27 @@ static void run(struct freshness *freshness, rd_kafka_t *producer, const char *s
 
 bool bench_freshness(struct bench *bench, struct cs_error *err)
 {
-    char directory[PATH_ROOM / 2], served[PATH_ROOM], error[256], word[512];
-    bool ok = false;
+    char served[PATH_ROOM], error[256], command[PATH_ROOM], brokers[128] = "";
     struct freshness freshness = { .mutex = PTHREAD_MUTEX_INITIALIZER };
+    struct bench_daemon daemon = { 0 };
+    bool ok = false;
     bench_progress("from a click to a score");
-    char command[PATH_ROOM], brokers[128] = "";
     snprintf(command, sizeof command, "tests/kafka/broker.sh start %s/broker", bench->directory);
-    if (!first_word(command, brokers, sizeof brokers))
-        return cs_fail(err, CS_FAILED, "Apache Kafka does not start: see %s", command);
+    if (!bench_command(command, brokers, sizeof brokers, err))
+        return cs_error_prefix(err, "Apache Kafka does not start");
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     rd_kafka_conf_set(conf, "linger.ms", "1", error, sizeof error);
     rd_kafka_conf_set(conf, "bootstrap.servers", brokers, error, sizeof error);
     rd_kafka_t *producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, error, sizeof error);
-    snprintf(command, sizeof command, "%s/tests/kafka/admin %s create impressions:1 clicks:1 deltas:1 && echo done",
+    snprintf(command, sizeof command, "%s/tests/kafka/admin %s create impressions:1 clicks:1 deltas:1 >&2",
              bench->programs, brokers);
-    if (!producer || !first_word(command, word, sizeof word)) {
-        cs_fail(err, CS_FAILED, "no topics: %s", command);
-        goto out;
-    }
-    snprintf(directory, sizeof directory, "%s", bench->directory);
-    snprintf(served, sizeof served, "%s/served", directory);
-    pid_t daemon = write_config(directory, brokers, err) ? start_daemon(bench, directory, err) : -1;
+    if (!producer) cs_fail(err, CS_FAILED, "no producer: %s", error);
+    if (!producer || !bench_command(command, NULL, 0, err)) goto out;
+    snprintf(served, sizeof served, "%s/served", bench->directory);
     if (!(freshness.age = malloc(SAMPLES * sizeof *freshness.age))) abort();
-    if (daemon > 0) {
-        run(&freshness, producer, served, brokers, err);
-        kill(daemon, SIGKILL);              /* its state is thrown away */
-        waitpid(daemon, NULL, 0);
-    }
+    if (!write_config(bench->directory, brokers, err) || !bench_daemon_start(bench, bench->directory, &daemon, err))
+        goto out;
+    run(&freshness, producer, served, brokers, err);
     ok = !err->code && (freshness.ages > 100 || cs_fail(err, CS_FAILED, "%zu deltas and %zu samples came, too few",
                                                              freshness.deltas, freshness.ages));
     if (ok) {
@@ -186,9 +150,10 @@ bool bench_freshness(struct bench *bench, struct cs_error *err)
         bench->line[bench->lines - 1].less_is_better = bench->line[bench->lines - 2].less_is_better = true;
     }
 out:
+    bench_daemon_stop(&daemon);
     free(freshness.age);
     if (producer) rd_kafka_destroy(producer);
-    snprintf(command, sizeof command, "tests/kafka/broker.sh kill %s/broker && echo done", bench->directory);
-    first_word(command, word, sizeof word);
+    snprintf(command, sizeof command, "tests/kafka/broker.sh kill %s/broker >&2", bench->directory);
+    bench_command(command, NULL, 0, NULL);
     return ok;
 }
