@@ -8,7 +8,7 @@ json_t *number_json(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-static json_t *report_json(const struct metrics_report *report)
+json_t *report_json(const struct metrics_report *report)
 {
     return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o}", "examples", (json_int_t)report->examples, "clicks",
                      (json_int_t)report->clicks, "log_loss", number_json(report->log_loss), "auc",

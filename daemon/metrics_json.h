@@ -10,6 +10,7 @@
 #include "core/metrics.h"
 
 json_t *number_json(double value);      /* null where it is not finite: JSON knows no NaN */
+json_t *report_json(const struct metrics_report *report);
 json_t *metrics_json(const struct metrics_report report[USERS_GROUPS][SPANS]);
 /* False where that report is not there; null is NaN. */
 bool metrics_json_read(const json_t *metrics, int users, int span, struct metrics_report *report);

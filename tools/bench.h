@@ -10,7 +10,7 @@
 
 enum { BENCH_LINES_MAX = 64, BENCH_REPEAT = 5 };
 
-struct bench_line { char what[64], unit[16], ideal[64]; double value, best; bool less_is_better; };
+struct bench_line { char what[64], unit[16], ideal[64]; double value, best; };
 
 /* The models that are measured: settings is all but zero_shot, which ends the text. */
 struct bench_system { const char *name, *zero_shot; bool scored; };

@@ -147,7 +147,6 @@ bool bench_freshness(struct bench *bench, struct cs_error *err)
                   "what is asked for");
         bench_add(bench, "click to score, p99", bench_quantile(freshness.age, freshness.ages, 0.99) * 1e3, "ms", 1000,
                   "what is asked for");
-        bench->line[bench->lines - 1].less_is_better = bench->line[bench->lines - 2].less_is_better = true;
     }
 out:
     bench_daemon_stop(&daemon);

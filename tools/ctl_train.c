@@ -14,7 +14,9 @@
 
 #include "core/shown.h"
 #include "daemon/assemble.h"
+#include "daemon/metrics_json.h"
 #include "daemon/worker_pool.h"
+#include "tools/ctl_answer.h"
 #include "tools/ctl_checkpoint.h"
 #include "tools/ctl_exchange.h"
 #include "tools/ctl_progress.h"
@@ -137,7 +139,7 @@ static bool refuse_line(struct training *t, enum decode_result result, const str
             fprintf(stderr, "(more such lines are only counted; --verbose shows all)\n");
     }
     if (!ctl_flag(t->arguments, "strict")) return true;
-    return cs_fail(err, CS_REFUSED, "stopped at the first line that can't be used");
+    return cs_fail(err, CS_REFUSED, "--strict: stopped at line %" PRIu64 ", the first that can't be used", t->lines);
 }
 
 static bool read_events(struct training *t, struct cs_error *err)
@@ -321,9 +323,8 @@ static void print_summary(struct training *t, double seconds, uint64_t version)
     putchar('\n');
 }
 
-static json_t *number_or_null(double value) { return isfinite(value) ? json_real(value) : json_null(); }
-
-static json_t *metrics_json(const struct metrics *from)
+/* Span by span, unlike the daemon's status. */
+static json_t *spans_json(const struct metrics *from)
 {
     json_t *metrics = json_object();
 
@@ -331,11 +332,7 @@ static json_t *metrics_json(const struct metrics *from)
         json_t *spans = json_object();
         for (int users = 0; users < USERS_GROUPS; users++) {
             struct metrics_report r = metrics_report(from, (enum metrics_users)users, (enum metrics_span)span);
-            json_object_set_new(spans, metrics_users_name[users],
-                                json_pack("{s:I,s:I,s:o,s:o,s:o,s:o}", "examples", (json_int_t)r.examples, "clicks",
-                                          (json_int_t)r.clicks, "log_loss", number_or_null(r.log_loss), "auc",
-                                          number_or_null(r.auc), "gauc", number_or_null(r.gauc), "calibration",
-                                          number_or_null(r.calibration)));
+            json_object_set_new(spans, metrics_users_name[users], report_json(&r));
         }
         json_object_set_new(metrics, metrics_span_name[span], spans);
     }
@@ -357,14 +354,12 @@ static void print_summary_json(struct training *t, double seconds, uint64_t vers
                             json_integer((json_int_t)embedding_rows(learner_table(t->learner, i))));
     for (int i = 0; i < DECODE_RESULTS; i++)
         if (t->bad[i]) json_object_set_new(refused, decode_result_name[i], json_integer((json_int_t)t->bad[i]));
-    json_object_set_new(root, "metrics", metrics_json(t->metrics));
-    json_object_set_new(root, "delayed_metrics", metrics_json(shown_metrics(t->shown)));
+    json_object_set_new(root, "metrics", spans_json(t->metrics));
+    json_object_set_new(root, "delayed_metrics", spans_json(shown_metrics(t->shown)));
     json_object_set_new(root, "rows", rows);
     json_object_set_new(root, "refused", refused);
     if (version) json_object_set_new(root, "checkpoint", json_integer((json_int_t)version));
-    json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(root);
+    ctl_answer(t->arguments, root);
 }
 
 int ctl_train(const struct ctl_arguments *arguments)

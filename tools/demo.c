@@ -1,8 +1,7 @@
 /* The demo: a day of traffic through Kafka into the daemon, learned twice (with the zero-shot tower and without), then
  * a checkpoint served over HTTP, and a table of what it was good for.
  *
- *   stream -> topics impressions, clicks -> coldstreamd -> checkpoint -> coldstream-serve -> scores of a new user's
- * items
+ *   stream -> topics impressions, clicks -> coldstreamd -> checkpoint -> coldstream-serve -> a new user's scores
  *
  * Without options the stream is generated and the broker is librdkafka's mock cluster in this process. It keeps only
  * the last 5 MiB of a partition, so the producer stays behind what the daemon says it has read. With --broker the
@@ -685,7 +684,7 @@ int main(int argc, char **argv)
         if (strrchr(programs, '/')) *strrchr(programs, '/') = '\0';
         demo.programs = programs;
     }
-    snprintf(demo.directory, sizeof demo.directory, "%s/coldstream-demo-XXXXXX", "/tmp");
+    snprintf(demo.directory, sizeof demo.directory, "/tmp/coldstream-demo-XXXXXX");
     if (!mkdtemp(demo.directory)) {
         fprintf(stderr, "demo: cannot make %s: %s\n", demo.directory, strerror(errno));
         return 1;

@@ -1,8 +1,10 @@
 /* A synthetic world that can be learned, as a stream of events: for load, for the demo and for tests.
  *
- *   user    attributes -> taste (a latent vector: what the attributes say, plus what they don't); past clicks follow
- * taste item    category -> latent vector, plus its own; popularity by Zipf's law session one user, one moment, several
- * items shown; clicked by a hidden model of taste x item + item + position + hour
+ *   user      attributes -> taste (a latent vector: what the attributes say, plus what they don't); past clicks follow
+ *             taste
+ *   item      category -> latent vector, plus its own; popularity by Zipf's law
+ *   session   one user, one moment, several items shown; clicked by a hidden model of
+ *             taste x item + item + position + hour
  *
  * A share of the users is new: behaviors are [], the attributes are all that is known of them. Clicks come as events of
  * their own, delayed, some too late, some twice, some records out of order; or joined, as `example` events.
@@ -23,8 +25,7 @@ enum generated_topic {
     GENERATED_EXAMPLE,
     GENERATED_TOPICS
 };
-extern const char
-    *const generated_topic_name[GENERATED_TOPICS]; /* "impressions", "clicks", "conversions", "examples" */
+extern const char *const generated_topic_name[GENERATED_TOPICS];    /* "impressions", ... */
 
 struct generate_settings {
     uint64_t events;            /* events to give in all, clicks included */
@@ -74,12 +75,10 @@ void generator_destroy(struct generator *generator);
 /* False: all events were given. */
 bool generator_next(struct generator *generator, struct generated *out);
 
-/* What the hidden model says of a user and an item at the first position: for tests and for judging what was learned.
- */
+/* What the hidden model says of a user and an item at the first position. */
 double generator_click_probability(struct generator *generator, uint64_t user, uint64_t item, int hour);
-/* The user and context part of a request to coldstream-serve for a user, as JSON text (malloc'd):
- * {"user_id":...,"user":{...}, "behaviors":[...],"context":{...}, "candidates":[...]}; candidates are `count` different
- * items drawn by popularity. */
+/* A request to coldstream-serve for a user, as JSON text (malloc'd); its candidates: `count` different items, drawn by
+ * popularity. */
 char *generator_request(struct generator *generator, uint64_t user, size_t count, int hour);
 /* Sessions of new users draw from users [0, n), those of old users from [n, users). */
 uint64_t generator_new_users(const struct generator *generator);
