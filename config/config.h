@@ -108,6 +108,8 @@ void config_problems_release(struct config_problems *problems);
  * it is what may change between two runs: rates, dropout, init_std, rows' admission and expiry. Stored in snapshots and
  * checkpoints. */
 char *config_model_text(const struct cs_config *config);
+/* Back from the text that a snapshot or a checkpoint keeps; NULL: it keeps none. CS_REFUSED. */
+struct cs_config *config_kept(const char *text, struct cs_error *err);
 /* Hexadecimal XXH3-128 of config_model_text: equal where state may be exchanged. text: >= 33 bytes. */
 void config_fingerprint(const struct cs_config *config, char text[33]);
 /* Every difference between two model texts: "model.ranking.hidden: [512, 256] there, [256] here". migratable:

@@ -43,6 +43,24 @@ void config_fingerprint(const struct cs_config *config, char text[33])
     free(model);
 }
 
+struct cs_config *config_kept(const char *text, struct cs_error *err)
+{
+    struct config_problems problems = { 0 };
+    if (!text) {
+        cs_fail(err, CS_REFUSED, "it does not say which configuration it is of");
+        return NULL;
+    }
+    struct cs_config *config = config_parse("config", text, strlen(text), CONFIG_FOR_TRAIN, &problems);
+    if (!config) {
+        char *said = config_problems_text(&problems);
+        cs_fail(err, CS_REFUSED, "the configuration kept in it can't be read: %.*s",
+                said ? (int)strcspn(said, "\n") : 0, said ? said : "");
+        free(said);
+    }
+    config_problems_release(&problems);
+    return config;
+}
+
 static struct cs_config *read_model(const char *name, const char *text, char *why, size_t size)
 {
     struct config_problems problems;

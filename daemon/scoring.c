@@ -56,21 +56,6 @@ struct scoring {
 
 /* -- the scorer --------------------------------------------------------------------------------------------------- */
 
-static bool parse_model_text(struct scored *over, const char *text, struct cs_error *err)
-{
-    struct config_problems problems = { 0 };
-    if (!text) return cs_fail(err, CS_REFUSED, "the checkpoint does not say its configuration");
-    over->config = config_parse("checkpoint", text, strlen(text), CONFIG_FOR_TRAIN, &problems);
-    if (!over->config) {
-        char *said = config_problems_text(&problems);
-        cs_fail(err, CS_REFUSED, "the checkpoint's configuration can't be read: %.*s",
-                said ? (int)strcspn(said, "\n") : 0, said ? said : "");
-        free(said);
-    }
-    config_problems_release(&problems);
-    return over->config != NULL;
-}
-
 static bool find_tables(struct scored *over, struct cs_error *err)
 {
     const struct features *features = over->features;
@@ -138,7 +123,7 @@ struct scorer *scorer_create(struct checkpoint *checkpoint, struct cs_error *err
     scorer->version = checkpoint_version(checkpoint);
     over->checkpoint = checkpoint;
     const char *text = checkpoint_meta_text(checkpoint, "config");
-    if (!parse_model_text(over, text, err)) goto fail;
+    if (!(over->config = config_kept(text, err))) goto fail;
     over->layout = key_of_text(text, strlen(text));
     over->dimension = over->config->embedding.dimension;
     if (!(over->features = features_create(&over->config->features, err)) || !find_tables(over, err)) goto fail;

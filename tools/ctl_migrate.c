@@ -12,7 +12,6 @@
 #include "tools/ctl_answer.h"
 #include "tools/ctl_progress.h"
 #include "tools/ctl_snapshot.h"
-#include "tools/ctl_source.h"
 #include "tools/ctl_verbs.h"
 
 const struct program_option ctl_migrate_options[] = {
@@ -83,8 +82,9 @@ static bool load(struct migrate *x, struct cs_error *err)
     if (!(x->ingest = assemble_ingest(&waiting, x->from, 0, err)) || !ingest_load(x->ingest, reader, err)) return false;
     ingest_replace_examples(x->ingest, replace, x->migration);
 
-    if (!(x->metrics = metrics_create(x->config->evaluation.window))) return cs_fail(err, CS_FAILED, "out of memory");
-    return metrics_load(x->metrics, reader, err);
+    x->metrics = metrics_create(x->config->evaluation.window);
+    return x->metrics ? metrics_load(x->metrics, reader, err)
+                      : cs_fail(err, CS_FAILED, "out of memory: evaluation.window");
 }
 
 /* ------------------------------------------------------------------------------------------------------- writing */

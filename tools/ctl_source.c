@@ -8,20 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "config/config.h"
+
 static const char rows_prefix[] = "rows.";
-
-struct cs_config *config_kept(const char *text, struct cs_error *err)
-{
-    struct config_problems problems = { 0 };
-    struct cs_config *config = NULL;
-
-    if (!text) cs_fail(err, CS_REFUSED, "it does not say which configuration it is of");
-    else if (!(config = config_parse("config", text, strlen(text), CONFIG_FOR_TRAIN, &problems)))
-        cs_fail(err, CS_REFUSED, "the configuration kept in it can't be read: %s",
-                problems.count ? problems.problem[0].text : "out of memory");
-    config_problems_release(&problems);
-    return config;
-}
 
 /* How wide rows are stands in the model's text, kept with the state. */
 static bool read_dimension(struct source *source, struct cs_error *err)

@@ -2,7 +2,6 @@
 #ifndef TOOLS_CTL_SOURCE_H
 #define TOOLS_CTL_SOURCE_H
 
-#include "config/config.h"
 #include "core/embedding.h"
 #include "storage/checkpoint.h"
 #include "storage/snapshot.h"
@@ -38,7 +37,5 @@ bool source_table_read(struct source *source, const char *name, struct source_ta
 void source_table_release(struct source_table *table);
 bool source_tensors(struct source *source, tensor_visitor *visit, void *self, struct cs_error *err);
 const char *source_meta(struct source *source, const char *name);      /* NULL: none */
-/* The configuration that a snapshot or a checkpoint keeps as its meta text "config"; text: NULL where it keeps none. */
-struct cs_config *config_kept(const char *text, struct cs_error *err);
 
 #endif
