@@ -38,7 +38,7 @@ bool checkpoint_from_learner(struct learner *learner, const struct features *fea
 
     if (!writer) goto out;
     if (!model || !manifest) {
-        cs_fail(err, CS_FAILED, "out of memory");
+        cs_fail(err, CS_FAILED, "out of memory for the checkpoint's manifest");
         goto out;
     }
     if (!checkpoint_meta(writer, "config", model, err) || !checkpoint_meta(writer, "fingerprint", fingerprint, err)

@@ -61,14 +61,15 @@ static void pace(double rate, double started, uint64_t done)
     }
 }
 
-struct files { FILE *file[GENERATED_TOPICS]; bool split; };
+struct files { FILE *file[GENERATED_TOPICS]; const char *output; bool split; };
 
 static bool open_files(struct files *files, const char *output, bool split, bool joined, bool conversions,
                        struct cs_error *err)
 {
     files->split = split;
+    files->output = output && strcmp(output, "-") != 0 ? output : "stdout";
     if (!output || strcmp(output, "-") == 0) {
-        if (split) return cs_fail(err, CS_USAGE, "--split wants --output FILE");
+        if (split) return cs_fail(err, CS_USAGE, "--split: found no --output FILE to begin the files' names with");
         for (size_t i = 0; i < GENERATED_TOPICS; i++) files->file[i] = stdout;
         return true;
     }
@@ -97,7 +98,7 @@ static bool close_files(struct files *files, struct cs_error *err)
         if (!files->file[i] || (i > 0 && !files->split)) continue;
         bool bad = ferror(files->file[i]) != 0;
         if (files->file[i] == stdout ? fflush(stdout) != 0 : fclose(files->file[i]) != 0) bad = true;
-        if (bad && ok) ok = cs_fail_errno(err, errno, "cannot write all events");
+        if (bad && ok) ok = cs_fail_errno(err, errno, "cannot write all events to %s", files->output);
     }
     return ok;
 }
@@ -108,7 +109,7 @@ static bool write_line(struct files *files, const struct generated *event, struc
 
     if (fwrite(event->value, 1, event->value_length, file) == event->value_length && putc_unlocked('\n', file) != EOF)
         return true;
-    return cs_fail_errno(err, errno, "cannot write an event");
+    return cs_fail_errno(err, errno, "cannot write events to %s", files->output);
 }
 
 int ctl_generate(const struct ctl_arguments *arguments)
@@ -134,7 +135,7 @@ int ctl_generate(const struct ctl_arguments *arguments)
             return ctl_fail(arguments, &err);
     }
     if (brokers && ctl_value(arguments, "output")) {
-        cs_fail(&err, CS_USAGE, "either --output or --kafka");
+        cs_fail(&err, CS_USAGE, "found --output and --kafka, allowed is one of them");
         return ctl_fail(arguments, &err);
     }
     generator = generator_create(&settings, &err);

@@ -59,7 +59,7 @@ int ctl_import(const struct ctl_arguments *arguments)
     metrics = metrics_create(config->evaluation.window);
     shown = shown_create(config->evaluation.window);
     if (!metrics || !shown) {
-        cs_fail(&err, CS_FAILED, "out of memory");
+        cs_fail(&err, CS_FAILED, "out of memory: evaluation.window");
         goto out;
     }
     if (!exchange_into_learner(learner, features, config->model.embedding_optimizer.kind, arguments->position[0],

@@ -233,7 +233,7 @@ static bool start(struct training *t, struct cs_error *err)
     t->metrics = metrics_create(t->config->evaluation.window);
     t->shown = shown_create(t->config->evaluation.window);
     t->arena = arena_create(1 << 20);
-    if (!t->metrics || !t->shown || !t->arena) return cs_fail(err, CS_FAILED, "out of memory");
+    if (!t->metrics || !t->shown || !t->arena) return cs_fail(err, CS_FAILED, "out of memory: evaluation.window");
     clock_gettime(CLOCK_REALTIME, &now);
     if (ctl_value(a, "import") &&
         !exchange_into_learner(t->learner, t->features, t->config->model.embedding_optimizer.kind,

@@ -200,6 +200,7 @@ bool generate_profile(struct generate_settings *settings, const char *name_or_fi
             cs_error_at(err, name_or_file, number, 0);
         }
     }
+    if (ok && ferror(file)) ok = cs_fail_errno(err, errno, "cannot read the profile %s", name_or_file);
     fclose(file);
     return ok;
 }

@@ -164,6 +164,7 @@ static void test_wrong_settings_are_refused(void **state)
     assert_false(generate_set(&settings, "user", "12", &err));
     assert_false(generate_set(&settings, "span", "3 parsecs", &err));
     assert_false(generate_profile(&settings, "no such profile", &err));
+    assert_false(generate_profile(&settings, "/", &err));       /* it opens, and can't be read */
     assert_true(generate_set(&settings, "span", "2h", &err));
     assert_true(settings.span == 7200000);
 }
