@@ -11,7 +11,6 @@
 static const int64_t YEAR_10000 = INT64_C(253402300800000); /* ms since the epoch */
 
 static const char *const kind_name[] = { "impression", "click", "conversion", "example" };
-static const char *const group_field[GROUPS] = { "user", "context", "item" };
 static const char *const value_name[] = { "null", "a boolean", "a number", "a text" };
 
 bool fields_create(struct fields *fields, const struct features *features, const struct decode_options *options,
@@ -111,8 +110,8 @@ bool fields_mistyped(struct fields *fields, enum decode_field field, const char 
 void fields_feature_mistyped(struct fields *fields, size_t index, const char *found, const char *needed)
 {
     const struct feature *feature = &fields->features->feature[index];
-    note_in(fields, &fields->shown, DECODE_MISTYPED, "%s.%s is %s, %s is allowed", group_field[feature->group],
-            feature->name, found, needed);
+    note_in(fields, &fields->shown, DECODE_MISTYPED, "%s.%s is %s, %s is allowed",
+            feature_group_name[feature->group], feature->name, found, needed);
 }
 
 size_t utf8_valid_until(const void *bytes, size_t size)
@@ -283,8 +282,8 @@ static bool says_not_finite(const char *text, size_t length)
 
 static void not_finite(struct fields *fields, const struct feature *feature)
 {
-    note_in(fields, &fields->shown, DECODE_NOT_FINITE, "%s.%s is not a finite number", group_field[feature->group],
-            feature->name);
+    note_in(fields, &fields->shown, DECODE_NOT_FINITE, "%s.%s is not a finite number",
+            feature_group_name[feature->group], feature->name);
 }
 
 static void add_key(struct fields *fields, const struct feature *feature, uint64_t key)
@@ -292,7 +291,7 @@ static void add_key(struct fields *fields, const struct feature *feature, uint64
     uint8_t *count = &fields->key_count[feature->column];
     if (*count == VALUES_MAX) {
         note_in(fields, &fields->shown, DECODE_TOO_LARGE, "%s.%s has more than %d values, at most %d are allowed",
-                group_field[feature->group], feature->name, VALUES_MAX, VALUES_MAX);
+                feature_group_name[feature->group], feature->name, VALUES_MAX, VALUES_MAX);
         return;
     }
     fields->key[feature->column * VALUES_MAX + (*count)++] = key;

@@ -12,7 +12,7 @@
 
 enum { BEHAVIOR_LENGTH_MAX = UINT16_MAX, COLUMNS_MAX = UINT16_MAX };
 
-static const char *const group_name[GROUPS] = { "user", "context", "item" };
+const char *const feature_group_name[GROUPS] = { "user", "context", "item" };
 
 static int by_name(const void *a, const void *b) { return strcmp(a, b); }
 
@@ -50,7 +50,7 @@ static bool check_options(const struct features_options *options, struct cs_erro
         return cs_fail(err, CS_CONFIG, "%zu features, at most %d are allowed", options->feature_count, COLUMNS_MAX);
     for (size_t i = 0; i < options->feature_count; i++) {
         const struct feature_options *feature = &options->feature[i];
-        const char *group = group_name[feature->group];
+        const char *group = feature_group_name[feature->group];
         if (!feature->name[0]) return cs_fail(err, CS_CONFIG, "features.%s: a feature without a name", group);
         for (size_t j = 0; j < i; j++)
             if (options->feature[j].group == feature->group && strcmp(options->feature[j].name, feature->name) == 0)

@@ -6,6 +6,8 @@
 #include "core/error.h"
 #include "core/options.h"
 
+extern const char *const feature_group_name[GROUPS];        /* "user", "context", "item" */
+
 struct feature {
     char name[NAME_SIZE];
     enum feature_group group;

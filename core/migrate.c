@@ -236,12 +236,11 @@ static const struct rule *rule_of(const struct migration *m, const char *paramet
 /* Statistics of a dense feature, "features.<group>.<name>.<part>": fresh where the feature is new. */
 static bool is_new_statistic(const struct migration *m, const char *name)
 {
-    static const char *const group[GROUPS] = { "user", "context", "item" };
     for (size_t i = 0; i < m->to->count; i++) {
         const struct feature *feature = &m->to->feature[i];
         char prefix[TENSOR_NAME_MAX];
         if (feature->kind != FEATURE_DENSE || m->dense[feature->column] != NEW) continue;
-        snprintf(prefix, sizeof prefix, "features.%s.%s.", group[feature->group], feature->name);
+        snprintf(prefix, sizeof prefix, "features.%s.%s.", feature_group_name[feature->group], feature->name);
         size_t length = strlen(prefix);
         if (strncmp(name, prefix, length) == 0 && !strchr(name + length, '.')) return true;
     }

@@ -121,7 +121,6 @@ size_t model_bytes(const struct model *m)
 
 static bool running_tensors(struct model *m, tensor_visitor *visit, void *self, struct cs_error *err)
 {
-    static const char *const group_name[GROUPS] = { "user", "context", "item" };
     static const char *const part_name[] = { "count", "mean", "m2" };
     for (size_t f = 0; f < m->features->count; f++) {
         const struct feature *feature = &m->features->feature[f];
@@ -132,8 +131,8 @@ static bool running_tensors(struct model *m, tensor_visitor *visit, void *self, 
             struct tensor tensor = {
                 .type = TENSOR_F64, .role = TENSOR_SCORING, .rank = 1, .shape = { 1 }, .data = part[i]
             };
-            snprintf(tensor.name, sizeof tensor.name, "features.%s.%s.%s", group_name[feature->group], feature->name,
-                     part_name[i]);
+            snprintf(tensor.name, sizeof tensor.name, "features.%s.%s.%s", feature_group_name[feature->group],
+                     feature->name, part_name[i]);
             if (!visit(self, &tensor, err)) return false;
         }
     }

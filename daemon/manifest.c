@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/embedding.h"
+#include "core/features.h"
 #include "daemon/metrics_json.h"
 #include "daemon/version.h"
 #include "storage/checkpoint.h"
@@ -112,11 +113,10 @@ static bool read_report(const struct cs_config *config, struct snapshot_view *vi
 
 static json_t *features_of(const struct cs_config *config)
 {
-    static const char *const group[GROUPS] = { "user", "context", "item" };
     json_t *array = json_array();
     for (size_t i = 0; i < config->features.feature_count; i++) {
         const struct feature_options *feature = &config->features.feature[i];
-        json_t *entry = json_pack("{s:s, s:s}", "name", feature->name, "group", group[feature->group]);
+        json_t *entry = json_pack("{s:s, s:s}", "name", feature->name, "group", feature_group_name[feature->group]);
         if (feature->kind == FEATURE_CATEGORICAL) json_object_set_new(entry, "table", json_string(feature->table));
         json_array_append_new(array, entry);
     }
