@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 enum {
     SEGMENT_START = 16, SEGMENT_FULL = 1024,    /* entries of a new table's segment, and of one that splits */
     DEPTH_MAX = 24,
@@ -42,12 +44,6 @@ static struct segment *segment_of(const struct embedding_index *index, uint64_t 
 static size_t segment_bytes(uint32_t entries)
 {
     return sizeof(struct segment) + entries * sizeof(struct entry);
-}
-
-static void *need(void *memory)
-{
-    if (!memory) abort();       /* as the arena does */
-    return memory;
 }
 
 static struct segment *segment_create(struct embedding_index *index, uint32_t entries, unsigned depth)

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 enum { ASIDE_CHUNK = 256 * 1024, ASIDE_KEPT = 128, NOBODY = UINT32_MAX };       /* of chunks, for use again */
 enum stage { IDLE, READING, WRITTEN, FAILED };
 
@@ -69,12 +71,6 @@ struct freeze {
     atomic_bool aside_busy;
     _Atomic int stage;
 };
-
-static void *need(void *memory)
-{
-    if (!memory) abort();
-    return memory;
-}
 
 static struct aside *aside_clear(struct aside *aside)
 {

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/freeze.h"
+#include "core/need.h"
 
 enum { BLOCK_SHIFT = 10, BLOCK = 1 << BLOCK_SHIFT, NONE = UINT32_MAX };
 
@@ -39,13 +40,6 @@ struct history {
     uint64_t appends;
     size_t item_bytes;
 };
-
-static void *grow(void *memory, size_t bytes)
-{
-    void *grown = realloc(memory, bytes);
-    if (!grown) abort();
-    return grown;
-}
 
 static struct user *at(const struct history *history, uint32_t entry)
 {
@@ -164,7 +158,7 @@ static void list_append(struct history *history, uint32_t entry)
 static void add_block(struct history *history)
 {
     assert(history->blocks < STATE_SLOTS_MAX / BLOCK);
-    history->block = grow(history->block, (history->blocks + 1) * sizeof *history->block);
+    history->block = need(realloc(history->block, (history->blocks + 1) * sizeof *history->block));
     history->block[history->blocks] = calloc(1, sizeof **history->block);
     if (!history->block[history->blocks++]) abort();
 }
@@ -218,7 +212,7 @@ static uint32_t find_or_add(struct history *history, uint64_t key)
 
 static void set_capacity(struct history *history, struct user *user, uint32_t capacity)
 {
-    user->item = grow(user->item, capacity * sizeof *user->item);
+    user->item = need(realloc(user->item, capacity * sizeof *user->item));
     history->item_bytes += (capacity - user->capacity) * sizeof *user->item;
     user->capacity = capacity;
 }

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "core/need.h"
+
 static const char section[] = "ingest", section_open[] = "ingest.open", section_shown[] = "ingest.shown";
 
 /* Other hashes than that of the keys, so that who is held out, or judged delayed, has nothing to do with where rows
@@ -36,13 +38,6 @@ struct ingest {
     size_t closed_begin, closed_end, closed_capacity;
     size_t bytes; /* of the examples in open, shown and closed */
 };
-
-static void *grow(void *memory, size_t bytes)
-{
-    void *grown = realloc(memory, bytes);
-    if (!grown) abort();
-    return grown;
-}
 
 static void remember_click(void *argument, const struct example *impression)
 {
@@ -100,7 +95,7 @@ static void hand_out(struct ingest *ingest, struct open *open)
     if (ingest->closed_begin == ingest->closed_end) ingest->closed_begin = ingest->closed_end = 0;
     if (ingest->closed_end == ingest->closed_capacity) {
         ingest->closed_capacity = ingest->closed_capacity ? ingest->closed_capacity * 2 : 8;
-        ingest->closed = grow(ingest->closed, ingest->closed_capacity * sizeof *ingest->closed);
+        ingest->closed = need(realloc(ingest->closed, ingest->closed_capacity * sizeof *ingest->closed));
     }
     struct cut *cut = &ingest->closed[ingest->closed_end++];
     *cut = (struct cut){ .example = malloc(open->count * sizeof *cut->example),

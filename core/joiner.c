@@ -17,6 +17,7 @@
 #include <xxhash.h>
 
 #include "core/freeze.h"
+#include "core/need.h"
 
 const char *const join_result_name[JOIN_RESULTS] = {
     [JOIN_MATCHED] = "matched",     [JOIN_EXPIRED] = "expired", [JOIN_LATE] = "late",
@@ -79,13 +80,6 @@ struct joiner {
     size_t bytes; /* of examples and ids held */
 };
 
-static void *grow(void *memory, size_t bytes)
-{
-    void *grown = realloc(memory, bytes);
-    if (!grown) abort();
-    return grown;
-}
-
 /* ---- queues ---- */
 
 static bool before(const struct item *a, const struct item *b)
@@ -97,7 +91,7 @@ static void queue_push(struct queue *queue, struct item item)
 {
     if (queue->count == queue->capacity) {
         queue->capacity = queue->capacity ? queue->capacity * 2 : 256;
-        queue->item = grow(queue->item, queue->capacity * sizeof *queue->item);
+        queue->item = need(realloc(queue->item, queue->capacity * sizeof *queue->item));
     }
     size_t at = queue->count++;
     for (; at > 0 && before(&item, &queue->item[(at - 1) / 4]); at = (at - 1) / 4)
@@ -179,7 +173,7 @@ static void index_make_room(struct joiner *joiner)
 static void add_block(struct joiner *joiner)
 {
     assert(joiner->blocks < STATE_SLOTS_MAX / BLOCK);
-    joiner->block = grow(joiner->block, (joiner->blocks + 1) * sizeof *joiner->block);
+    joiner->block = need(realloc(joiner->block, (joiner->blocks + 1) * sizeof *joiner->block));
     joiner->block[joiner->blocks] = calloc(1, sizeof **joiner->block);
     if (!joiner->block[joiner->blocks++]) abort();
 }
@@ -355,7 +349,7 @@ static void put_out(struct joiner *joiner, struct example *example, int64_t rele
     if (joiner->out_begin == joiner->out_end) joiner->out_begin = joiner->out_end = 0;
     if (joiner->out_end == joiner->out_capacity) {
         joiner->out_capacity = joiner->out_capacity ? joiner->out_capacity * 2 : 64;
-        joiner->out = grow(joiner->out, joiner->out_capacity * sizeof *joiner->out);
+        joiner->out = need(realloc(joiner->out, joiner->out_capacity * sizeof *joiner->out));
     }
     joiner->out[joiner->out_end++] = example;
 }
@@ -387,7 +381,7 @@ static void release(struct joiner *joiner, uint32_t number, int64_t released)
         entry->example = example_copy(example);
     } else {
         entry->example = NULL;
-        entry->id = grow(NULL, entry->id_length + 1u);
+        entry->id = need(malloc(entry->id_length + 1u));
         memcpy(entry->id, example_id(example), entry->id_length + 1u);
     }
     joiner->bytes += body_bytes(entry);
@@ -678,7 +672,7 @@ static bool load_body(struct joiner *joiner, const struct record *record, const 
     if (!record->has_example) {
         if (record->state == HELD_IMPRESSION || size != record->id_length + 1u || body[record->id_length] != '\0')
             return false;
-        entry->id = memcpy(grow(NULL, size), body, size);
+        entry->id = memcpy(need(malloc(size)), body, size);
         return true;
     }
     if (record->state == HELD_CLICK || !example_check(joiner->features, body, size)) return false;

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 struct source {
     uint64_t rank;
     bool is_idle;
@@ -16,13 +18,6 @@ struct merge {
     struct source *source;
     size_t count, capacity;
 };
-
-static void *grow(void *memory, size_t bytes)
-{
-    void *grown = realloc(memory, bytes);
-    if (!grown) abort();
-    return grown;
-}
 
 struct merge *merge_create(void) { return calloc(1, sizeof(struct merge)); }
 
@@ -45,7 +40,7 @@ size_t merge_add_source(struct merge *merge, uint64_t rank)
 {
     if (merge->count == merge->capacity) {
         merge->capacity = merge->capacity ? merge->capacity * 2 : 16;
-        merge->source = grow(merge->source, merge->capacity * sizeof *merge->source);
+        merge->source = need(realloc(merge->source, merge->capacity * sizeof *merge->source));
     }
     merge->source[merge->count] = (struct source){ .rank = rank };
     return merge->count++;
@@ -57,7 +52,7 @@ void merge_push(struct merge *merge, size_t index, const struct merge_entry *ent
     struct source *source = &merge->source[index];
     if (source->count == source->capacity) {
         size_t capacity = source->capacity ? source->capacity * 2 : 64;
-        struct merge_entry *ring = grow(NULL, capacity * sizeof *ring);
+        struct merge_entry *ring = need(malloc(capacity * sizeof *ring));
         for (size_t i = 0; i < source->count; i++)
             ring[i] = source->entry[(source->begin + i) & (source->capacity - 1)];
         free(source->entry);

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 const char *const metrics_users_name[USERS_GROUPS] = { "all", "new", "old" };
 const char *const metrics_span_name[SPANS] = { "window", "start" };
 const char metrics_section[] = "metrics";
@@ -44,12 +46,6 @@ struct metrics {
     bool *changed;                      /* [blocks] since the last save */
     size_t stored;                      /* blocks that the state has */
 };
-
-static void *need(void *memory)
-{
-    if (!memory) abort();       /* as the arena does */
-    return memory;
-}
 
 static size_t block_count(size_t window)
 {

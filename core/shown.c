@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 enum { BLOCK = 1024, SLOTS_MAX = 1 << 24, STATE_VERSION = 1 };
 
 const char shown_metrics_section[] = "delayed";
@@ -39,13 +41,6 @@ struct shown {
     float *judged;              /* [judged_capacity] of a batch */
     size_t judged_capacity;
 };
-
-static void *grow(void *memory, size_t bytes)
-{
-    void *grown = realloc(memory, bytes);
-    if (!grown) abort();        /* as the arena does */
-    return grown;
-}
 
 struct shown *shown_create(size_t window)
 {
@@ -93,7 +88,7 @@ static bool holds(const struct shown *shown, size_t place, uint64_t number)
 static struct slot *slot_at(struct shown *shown, size_t number)
 {
     if (number >= shown->slots) {
-        shown->slot = grow(shown->slot, (number + 1) * sizeof *shown->slot);
+        shown->slot = need(realloc(shown->slot, (number + 1) * sizeof *shown->slot));
         memset(shown->slot + shown->slots, 0, (number + 1 - shown->slots) * sizeof *shown->slot);
         shown->slots = number + 1;
     }
@@ -104,7 +99,7 @@ static struct block *add_block(struct shown *shown, size_t place, uint64_t first
 {
     if (shown->blocks == shown->capacity) {
         shown->capacity = shown->capacity ? 2 * shown->capacity : 16;
-        shown->block = grow(shown->block, shown->capacity * sizeof *shown->block);
+        shown->block = need(realloc(shown->block, shown->capacity * sizeof *shown->block));
     }
     struct block *block = malloc(sizeof *block);
     if (!block) abort();
@@ -173,7 +168,7 @@ void shown_judge(struct shown *shown, const struct batch *batch, const float *cl
 {
     if (batch->size > shown->judged_capacity) {
         shown->judged_capacity = batch->size;
-        shown->judged = grow(shown->judged, batch->size * sizeof *shown->judged);
+        shown->judged = need(realloc(shown->judged, batch->size * sizeof *shown->judged));
     }
     for (size_t i = 0; i < batch->size; i++) {
         uint64_t number = batch->shown[i];
