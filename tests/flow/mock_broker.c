@@ -281,13 +281,12 @@ void daemon_start(struct daemon_run *run)
 
 static int status_of(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status); }
 
-bool daemon_logged(const struct daemon_run *run, const char *text)
+size_t daemon_logged(const struct daemon_run *run, const char *text)
 {
     FILE *file = fopen(run->log, "r");
     char *line = NULL;
-    size_t room = 0;
-    bool found = false;
-    while (file && !found && getline(&line, &room, file) > 0) found = strstr(line, text) != NULL;
+    size_t room = 0, found = 0;
+    while (file && getline(&line, &room, file) > 0) found += strstr(line, text) != NULL;
     if (file) fclose(file);
     free(line);
     return found;

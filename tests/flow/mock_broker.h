@@ -60,7 +60,7 @@ json_t *daemon_ask(const struct daemon_run *run, const char *verb,
                    const char *argument); /* NULL: refused, or no answer */
 /* Asks for the status until test says yes; false after 60 s (the log is shown then). */
 bool daemon_until(const struct daemon_run *run, bool (*test)(const json_t *status, int64_t argument), int64_t argument);
-bool daemon_logged(const struct daemon_run *run, const char *text);     /* in a line of its log */
+size_t daemon_logged(const struct daemon_run *run, const char *text);   /* in how many lines of its log */
 void daemon_show_log(const struct daemon_run *run);     /* its end, on stderr */
 int64_t status_number(const json_t *status, const char *path);  /* "examples.all"; -1: none */
 /* One number over all learned tensors and rows of the snapshot: equal where the learned state is. */
