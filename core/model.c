@@ -448,7 +448,7 @@ void model_score_fixed(struct model *m, const struct model_shared *shared, size_
     }
     float *logit = arena_take(scratch, count * sizeof *logit);
     struct packed_job job;
-    bool beside = shared_count == 1 && !shared->behavior_count &&
+    bool beside = shared_count == 1 && !shared->behavior_count && m->zero_shot_ops->generates_long &&
                   fixed_tower_begin(m->fixed, count, item, rest, &job, scratch);
     generate_shared(m, shared, shared_count, z, attribute, present, beside ? &job : NULL, scratch);
     if (beside) fixed_tower_end(m->fixed, &job, z, logit, scratch);

@@ -219,6 +219,7 @@ static struct zero_shot_loss train(struct zero_shot_tower *t, const struct compu
 const struct zero_shot_ops zero_shot_mail = {
     .kind = ZERO_SHOT_MAIL,
     .name = "mail",
+    .generates_long = true,
     .create = create,
     .destroy = destroy,
     .changed = changed,

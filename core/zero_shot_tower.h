@@ -5,6 +5,8 @@
 #ifndef CORE_ZERO_SHOT_TOWER_H
 #define CORE_ZERO_SHOT_TOWER_H
 
+#include <stdbool.h>
+
 #include "core/arena.h"
 #include "core/gemm.h"
 #include "core/options.h"
@@ -36,6 +38,8 @@ struct zero_shot_tower;
 struct zero_shot_ops {
     enum zero_shot_kind kind;
     const char *name;                   /* as in the configuration */
+    /* generate reads weights for so long that scoring one user does something else meanwhile (core/layer_packed.h). */
+    bool generates_long;
     struct zero_shot_tower *(*create)(const struct zero_shot_options *options, const struct zero_shot_shape *shape,
                                       struct parameter_set *set, struct cs_error *err);
     void (*destroy)(struct zero_shot_tower *tower);

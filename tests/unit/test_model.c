@@ -82,10 +82,50 @@ static void test_filled_from_tensors(void **state)
     features_destroy(features);
 }
 
+/* Where generating is no work, one new user's candidates are multiplied as anybody's are: each scores what it does as
+ * an impression of its own, to the last bit. */
+static void candidates_of_a_new_user_score_as_impressions(void **state)
+{
+    (void)state;
+    enum { CANDIDATES = 40, VALUES = 4 };
+    static const enum zero_shot_kind kind[] = { ZERO_SHOT_NONE, ZERO_SHOT_LINEAR };
+    static const uint8_t count[3] = { 1, 2, 1 }, one = 1;
+    struct features *features = small_features();
+    float value[VALUES][SMALL_D], item[CANDIDATES][SMALL_D], price[CANDIDATES], as_candidate[CANDIDATES],
+        as_impression[CANDIDATES], dense[2] = { 0.5f, -1.5f };
+    const float *row[VALUES], *item_row[CANDIDATES];
+    struct model_shared shared[CANDIDATES];
+    struct model_own own[CANDIDATES];
+    for (size_t i = 0; i < VALUES; i++) fill(value[i], SMALL_D, 7 + i), row[i] = value[i];
+    fill(price, CANDIDATES, 3);
+    for (size_t i = 0; i < CANDIDATES; i++) {
+        fill(item[i], SMALL_D, 50 + i);
+        item_row[i] = item[i];
+        shared[i] = (struct model_shared){ .count = count, .row = row, .dense = dense };
+        own[i] = (struct model_own){ .count = &one, .row = &item_row[i], .dense = &price[i] };
+    }
+    for (size_t k = 0; k < sizeof kind / sizeof *kind; k++) {
+        struct model_options options = small_options(RANKING_BASE_DNN, kind[k]);
+        struct model *model = model_create(features, SMALL_D, &options, &parallel_serial, NULL);
+        struct arena *scratch = arena_create(1 << 14);
+        assert_non_null(model);
+        model_start(model, 5);
+        assert_true(model_fix(model, NULL));
+        model_score_fixed(model, shared, 1, own, CANDIDATES, scratch, as_candidate);
+        model_score_fixed(model, shared, CANDIDATES, own, CANDIDATES, scratch, as_impression);
+        assert_true(as_candidate[0] != as_candidate[1]);
+        assert_memory_equal(as_candidate, as_impression, sizeof as_candidate);
+        arena_destroy(scratch);
+        model_destroy(model);
+    }
+    features_destroy(features);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_filled_from_tensors),
+        cmocka_unit_test(candidates_of_a_new_user_score_as_impressions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
