@@ -164,6 +164,7 @@ static char *version_info(const struct version *version)
     const struct delta *newest = version->state.newest;
     json_t *root = newest ? json_loads(manifest, 0, NULL) : NULL, *delta = json_object_get(root, "delta");
     if (!root) return strdup(manifest);
+    json_object_del(root, "checksum");
     json_object_set_new(root, "checkpoint", json_integer((json_int_t)version->checkpoint));
     json_object_set_new(root, "version", json_integer((json_int_t)version->number));
     json_object_set_new(root, "created", json_integer(newest->created));

@@ -381,6 +381,9 @@ static char *complete_manifest(struct checkpoint_writer *writer, uint64_t versio
     json_object_set_new(root, "sha256", json_string(writer->sha256));
     json_object_set_new(root, "size", json_integer((json_int_t)writer->size));
     if (!(text = json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER))) abort();
+    char checksum[17];
+    checkpoint_manifest_checksum(root, checksum);
+    json_object_set_new(root, "checksum", json_string(checksum));
 out:
     json_decref(root);
     json_decref(rows);

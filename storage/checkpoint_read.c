@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "storage/checkpoint.h"
 #include "storage/checkpoint_file.h"
@@ -69,6 +70,18 @@ bool checkpoint_sha256(int fd, const struct storage_watch *watch, uint64_t *size
     return got == 0;
 }
 
+void checkpoint_manifest_checksum(const json_t *manifest, char text[17])
+{
+    json_t *others = json_copy((json_t *)(uintptr_t)manifest);
+    json_object_del(others, "checksum");
+    json_object_del(others, "version");
+    char *said = json_dumps(others, JSON_COMPACT | JSON_SORT_KEYS);
+    if (!said) abort();
+    snprintf(text, 17, "%016" PRIx64, (uint64_t)XXH3_64bits(said, strlen(said)));
+    free(said);
+    json_decref(others);
+}
+
 /* -- opening ------------------------------------------------------------------------------------------------------ */
 
 static char *read_text(const char *path, struct cs_error *err)
@@ -106,6 +119,18 @@ static bool map_file(struct checkpoint *checkpoint, int fd, size_t size, const c
     if (madvise(map, size, MADV_POPULATE_READ) && errno != EINVAL)         /* EINVAL: before Linux 5.14 */
         return cs_fail_errno(err, errno, "reading %s", path);
     return true;
+}
+
+/* The data's SHA-256 stands in the manifest, and so does where in the chain of deltas it belongs: nothing else guards
+ * these. Manifests of before it had a checksum have none. */
+static bool check_manifest(const json_t *manifest, const char *path, struct cs_error *err)
+{
+    const json_t *stated = json_object_get(manifest, "checksum");
+    char checksum[17];
+    if (!stated) return true;
+    checkpoint_manifest_checksum(manifest, checksum);
+    return (json_is_string(stated) && !strcmp(json_string_value(stated), checksum)) ||
+           cs_fail(err, CS_REFUSED, "%s is damaged: it says other things than its checksum stands for", path);
 }
 
 /* What the manifest says of the file, against the file itself. */
@@ -251,6 +276,7 @@ static struct checkpoint *open_version(const char *path, bool verify, const stru
         cs_fail(err, CS_REFUSED, "%s is damaged: %s", file, manifest ? "no JSON object" : where.text);
         goto out;
     }
+    if (!check_manifest(manifest, file, err)) goto out;
     snprintf(file, sizeof file, "%s/data.mdb", checkpoint->directory);
     if (!check_data(checkpoint, manifest, file, verify, watch, err)) goto out;
     if (!(checkpoint->env = environment_open_file(file, DATABASES_MAX, err))) goto out;
