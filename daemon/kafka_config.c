@@ -177,6 +177,20 @@ fail:
     return NULL;
 }
 
+rd_kafka_conf_t *kafka_producer_conf(const struct cs_config *config, const struct kafka_preset *preset,
+                                     struct cs_error *err)
+{
+    /* A topic that was refused, or was not there, stays so in librdkafka until it next looks at the topics: every five
+     * minutes, if left alone. */
+    static const struct kafka_preset shared[] = { { "topic.metadata.refresh.interval.ms", "5000" }, { NULL, NULL } };
+    rd_kafka_conf_t *conf = kafka_conf_create(config, err);
+    if (conf && kafka_conf_preset(conf, config, shared, err) && kafka_conf_preset(conf, config, preset, err) &&
+        kafka_conf_set(conf, "enable.idempotence", "true", err) && kafka_conf_set(conf, "message.timeout.ms", "0", err))
+        return conf;
+    if (conf) rd_kafka_conf_destroy(conf);
+    return NULL;
+}
+
 struct closing { rd_kafka_t *rk; pthread_mutex_t lock; pthread_cond_t done; bool closed; };
 
 static void *close_consumer(void *argument)

@@ -28,6 +28,9 @@ bool kafka_conf_preset(rd_kafka_conf_t *conf, const struct cs_config *config, co
 /* Of a consumer that takes no offset from the broker by itself and sees what is committed alone. */
 rd_kafka_conf_t *kafka_consumer_conf(const struct cs_config *config, const struct kafka_preset *preset,
                                      struct cs_error *err);
+/* Of a producer that brings each record once, in order, and gives none up: while brokers are away records wait. */
+rd_kafka_conf_t *kafka_producer_conf(const struct cs_config *config, const struct kafka_preset *preset,
+                                     struct cs_error *err);
 /* 2.0.2's close can hang where a topic was deleted: it gets five seconds, then is left to the process's end. */
 void kafka_close_bounded(rd_kafka_t *rk);
 #endif

@@ -38,19 +38,13 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 
 static rd_kafka_t *open_producer(struct kafka_delta_sink *sink, struct cs_error *err)
 {
-    rd_kafka_conf_t *conf = kafka_conf_create(sink->config, err);
-    if (!conf) return NULL;
     /* Bounded: the delta thread waits for room, its rows where they lie. No linger: records come in bursts, and the
      * last of them is waited for. */
     static const struct kafka_preset preset[] = {
         { "queue.buffering.max.kbytes", "16384" }, { "linger.ms", "0" }, { NULL, NULL },
     };
-    if (!kafka_conf_preset(conf, sink->config, preset, err) ||
-        !kafka_conf_set(conf, "enable.idempotence", "true", err) ||
-        !kafka_conf_set(conf, "message.timeout.ms", "0", err)) {
-        rd_kafka_conf_destroy(conf);
-        return NULL;
-    }
+    rd_kafka_conf_t *conf = kafka_producer_conf(sink->config, preset, err);
+    if (!conf) return NULL;
     rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
     rd_kafka_conf_set_error_cb(conf, on_error);
     rd_kafka_conf_set_opaque(conf, sink);

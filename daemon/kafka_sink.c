@@ -100,21 +100,13 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 
 static rd_kafka_t *open_producer(struct kafka_sink *sink, struct cs_error *err)
 {
-    rd_kafka_conf_t *conf = kafka_conf_create(sink->config, err);
-    if (!conf) return NULL;
-    /* Letters are as large as what producers were allowed to send. A topic that was refused stays so in librdkafka
-     * until it next looks at the topics: every five minutes, if left alone. */
+    /* Letters are as large as what producers were allowed to send. */
     static const struct kafka_preset preset[] = {
-        { "message.max.bytes", "33554432" }, { "queue.buffering.max.kbytes", "131072" },
-        { "topic.metadata.refresh.interval.ms", "5000" }, { NULL, NULL },
+        { "message.max.bytes", "33554432" }, { "queue.buffering.max.kbytes", "131072" }, { "linger.ms", "5" },
+        { NULL, NULL },
     };
-    /* No time limit: while brokers are away letters wait. */
-    if (!kafka_conf_preset(conf, sink->config, preset, err) ||
-        !kafka_conf_set(conf, "enable.idempotence", "true", err) ||
-        !kafka_conf_set(conf, "message.timeout.ms", "0", err) || !kafka_conf_set(conf, "linger.ms", "5", err)) {
-        rd_kafka_conf_destroy(conf);
-        return NULL;
-    }
+    rd_kafka_conf_t *conf = kafka_producer_conf(sink->config, preset, err);
+    if (!conf) return NULL;
     rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
     rd_kafka_conf_set_error_cb(conf, on_error);
     rd_kafka_conf_set_opaque(conf, sink);
