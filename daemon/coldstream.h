@@ -49,7 +49,8 @@ struct coldstream_options {
     uint32_t poll_milliseconds; /* how often `current` is looked at; 0: 1000 */
     uint32_t follow;            /* 0: stay with the version opened */
     uint32_t verify;            /* check the file's sha256 on opening */
-    /* A full checkpoint. error NULL: swapped; else this version was refused. Called by the library's own thread. */
+    /* A full checkpoint, by its own number. error NULL: swapped; else this version was refused. Called by the library's
+     * own thread. */
     void (*on_swap)(void *argument, uint64_t version, const char *error);
     void *argument;
     /* A delta, or records of one; NULL: not told. Called by the library's own thread, or within coldstream_delta. */
@@ -66,6 +67,8 @@ COLDSTREAM_API void coldstream_close(struct coldstream *cs);
  * coldstream_close, before or after cs is. NULL on failure, with a text in error. */
 COLDSTREAM_API struct coldstream *coldstream_pin(struct coldstream *cs, uint64_t version, char *error,
                                                  size_t error_size);
+/* Of what is served: a full checkpoint's, or the newest delta's over one. Rises from swap to swap, also where a full
+ * checkpoint follows deltas; falls only where somebody went back (docs/serving.md). */
 COLDSTREAM_API uint64_t coldstream_version(struct coldstream *cs);
 COLDSTREAM_API uint64_t coldstream_created(struct coldstream *cs);              /* ms since the epoch */
 /* What is served: the checkpoint's manifest; where deltas lie over it, with their version, created, steps,

@@ -397,6 +397,13 @@ int64_t deltas_wait(struct deltas *deltas, int64_t most)
     return wait < 0 ? 0 : wait < most ? wait : most;
 }
 
+uint64_t deltas_number(struct deltas *deltas)
+{
+    if (!deltas) return 0;
+    uint64_t now = (uint64_t)clock_wall();
+    return deltas->version = now > deltas->version ? now : deltas->version + 1;
+}
+
 /* Too much went since the last delta: from here a new chain begins. */
 static bool begin_chain(struct deltas *deltas, struct learner *learner, struct cs_error *err)
 {
@@ -430,9 +437,7 @@ void deltas_cut(struct deltas *deltas, struct learner *learner)
     delta->base = deltas->base;
     delta->previous = deltas->previous;
     pthread_mutex_unlock(&deltas->lock);
-    uint64_t now = (uint64_t)clock_wall();
-    deltas->version = now > deltas->version ? now : deltas->version + 1;
-    delta->place = (struct delta_place){ deltas->epoch, ++deltas->cut_sequence, deltas->version };
+    delta->place = (struct delta_place){ deltas->epoch, ++deltas->cut_sequence, deltas_number(deltas) };
     delta->writer = delta_writer;
     delta->tables = delta->tensors = delta->copies.size = 0;
     delta->steps = learner_steps(learner);

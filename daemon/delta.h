@@ -61,6 +61,9 @@ int64_t deltas_wait(struct deltas *deltas, int64_t most);
 void deltas_cut(struct deltas *deltas, struct learner *learner);
 /* Where a state that is saved now stands in the chain; epoch 0: there is none. */
 struct delta_place deltas_position(const struct deltas *deltas);
+/* For a full version of a state that is saved now: above the numbers of all versions before it, deltas' too, and below
+ * all that come after; 0 where no deltas are sent. */
+uint64_t deltas_number(struct deltas *deltas);
 /* A chain began that no full checkpoint leads to yet; said once. */
 bool deltas_wants_checkpoint(struct deltas *deltas);
 

@@ -161,7 +161,7 @@ static struct deltas *start_deltas(const struct cs_config *config, struct learne
         .interval = config->checkpoint.delta_interval,
         .retry = 1000,
         .epoch = clock_wall(),
-        .version = checkpoint_current(config->checkpoint.directory),
+        .version = checkpoint_newest(config->checkpoint.directory),
     };
     return learner_watch(learner, err) ? deltas_create(&options, &sink, telemetry, err) : NULL;
 }

@@ -166,6 +166,7 @@ struct checkpoint_writer *manifest_candidate(const struct cs_config *config, str
     struct copy copy = { .view = snapshot_view_open(store, err) };
     if (!copy.view) return NULL;
     copy.writer = checkpoint_begin(config->checkpoint.directory, err);
+    if (copy.writer) checkpoint_number_from(copy.writer, cut->number);
     if (copy.writer && !fill(config, fingerprint, &copy, cut, err)) {
         checkpoint_abandon(copy.writer);
         copy.writer = NULL;

@@ -579,6 +579,7 @@ static void complete_cut(struct pipeline *pipeline, struct cut *cut)
         snprintf(text, sizeof text, "%llu", (unsigned long long)metrics_examples(pipeline->parts.metrics, USERS_ALL));
         cut->failed = cut->failed || !snapshot_meta(cut->snapshot, "examples", text, &cut->error);
         cut->delta = deltas_position(pipeline->parts.deltas);
+        cut->number = deltas_number(pipeline->parts.deltas);
         if (!cut->final) cut->probe = probe_scores(pipeline->probe, pipeline->parts.learner);
     }
     cut->stall = clock_seconds() - begin;

@@ -32,6 +32,7 @@ struct cut {
     size_t commit_count;
     int64_t watermark;                  /* the event clock */
     struct delta_place delta;           /* where its state stands in the chain of deltas; epoch 0: there is none */
+    uint64_t number;                    /* of the version made of it, at least; 0: whichever comes next */
     bool publish;                       /* asked for, whatever the interval says */
     bool final;                         /* the daemon stops after it: no checkpoint, wait for the broker's answer */
     uint64_t ticket;

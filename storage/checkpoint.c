@@ -36,6 +36,7 @@ struct written_table { char *name; uint64_t rows; size_t dimension; };
 struct checkpoint_writer {
     char *directory, *temporary;
     char *manifest;                     /* sealed: the caller's */
+    uint64_t least;                     /* its number is not below this */
     uint64_t size;                      /* of data.mdb */
     char sha256[65];
     int lock;                           /* flock on the temporary directory */
@@ -380,10 +381,10 @@ static char *complete_manifest(struct checkpoint_writer *writer, uint64_t versio
     json_object_set(root, "rows", rows);
     json_object_set_new(root, "sha256", json_string(writer->sha256));
     json_object_set_new(root, "size", json_integer((json_int_t)writer->size));
-    if (!(text = json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER))) abort();
     char checksum[17];
     checkpoint_manifest_checksum(root, checksum);
     json_object_set_new(root, "checksum", json_string(checksum));
+    if (!(text = json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER))) abort();
 out:
     json_decref(root);
     json_decref(rows);
@@ -430,28 +431,47 @@ static bool seal_data(struct checkpoint_writer *writer, struct cs_error *err)
     return ok;
 }
 
-/* One more than any there is, refused ones included; 0: failed. */
-static uint64_t next_version(const char *directory, struct cs_error *err)
+static bool find_newest(const char *directory, uint64_t *last, struct cs_error *err)
 {
     uint64_t *existing;
     size_t count;
     char refused[PATH_MAX];
-    if (!checkpoint_list(directory, &existing, &count, err)) return 0;
-    uint64_t last = checkpoint_current(directory);
-    if (count && existing[count - 1] > last) last = existing[count - 1];
+    if (!checkpoint_list(directory, &existing, &count, err)) return false;
+    *last = checkpoint_current(directory);
+    if (count && existing[count - 1] > *last) *last = existing[count - 1];
     free(existing);
     if (join(refused, directory, CHECKPOINT_REFUSED, NULL) && checkpoint_list(refused, &existing, &count, NULL)) {
-        if (count && existing[count - 1] > last) last = existing[count - 1];
+        if (count && existing[count - 1] > *last) *last = existing[count - 1];
         free(existing);
     }
-    return last + 1;
+    return true;
+}
+
+uint64_t checkpoint_newest(const char *directory)
+{
+    uint64_t last;
+    return find_newest(directory, &last, NULL) ? last : 0;
+}
+
+/* 0: failed. */
+static uint64_t next_version(const struct checkpoint_writer *writer, struct cs_error *err)
+{
+    uint64_t last;
+    if (!find_newest(writer->directory, &last, err)) return 0;
+    return last < writer->least ? writer->least : last + 1;
+}
+
+void checkpoint_number_from(struct checkpoint_writer *writer, uint64_t least)
+{
+    assert(!writer->manifest);
+    writer->least = least;
 }
 
 bool checkpoint_seal(struct checkpoint_writer *writer, const char *manifest, struct cs_error *err)
 {
     assert(!writer->manifest);
     if (!(writer->manifest = strdup(manifest))) abort();
-    uint64_t next = seal_data(writer, err) ? next_version(writer->directory, err) : 0;
+    uint64_t next = seal_data(writer, err) ? next_version(writer, err) : 0;
     return next && write_manifest(writer, next, err);
 }
 
@@ -464,7 +484,7 @@ const char *checkpoint_candidate(const struct checkpoint_writer *writer)
 static bool take_version(struct checkpoint_writer *writer, const char *directory, uint64_t *version,
                          struct cs_error *err)
 {
-    uint64_t next = next_version(writer->directory, err);
+    uint64_t next = next_version(writer, err);
     for (; next; next++) {
         char path[PATH_MAX];
         if (!write_manifest(writer, next, err) || !version_path(path, directory, next, err)) return false;

@@ -19,6 +19,9 @@ bool checkpoint_tensor(struct checkpoint_writer *writer, const struct tensor *te
 /* Keys ascending within a table; tables one after the other. */
 bool checkpoint_row(struct checkpoint_writer *writer, const char *table, uint64_t key, const float *row,
                     size_t dimension, struct cs_error *err);
+/* For who numbers versions among other things: it gets this number, or one more than any there is where that is
+ * larger. Before it is sealed. */
+void checkpoint_number_from(struct checkpoint_writer *writer, uint64_t least);
 /* manifest: a JSON object text; version, created, format, rows by table, sha256 and size of data.mdb are added to it.
  * Ends the writer either way; *version is the new one, larger than any before, already named by `current`. Then all but
  * the newest `keep` versions (never current, its predecessor or a pinned one) are removed. */
@@ -36,6 +39,7 @@ bool checkpoint_refuse(struct checkpoint_writer *writer, const char *reason, uin
 void checkpoint_abandon(struct checkpoint_writer *writer);
 
 uint64_t checkpoint_current(const char *directory);             /* 0: none */
+uint64_t checkpoint_newest(const char *directory);              /* the largest number there is, refused ones' too */
 /* All complete versions, ascending; malloc'd. */
 bool checkpoint_list(const char *directory, uint64_t **version, size_t *count, struct cs_error *err);
 bool checkpoint_repoint(const char *directory, uint64_t version, struct cs_error *err);

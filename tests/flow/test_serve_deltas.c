@@ -57,6 +57,25 @@ static bool all_sent(const json_t *status, int64_t examples)
            status_number(status, "deltas.failures_in_row") == 0;
 }
 
+/* A full version of what is learned now: its number. */
+static uint64_t publish(struct world *world)
+{
+    json_t *answer = daemon_ask(&world->run, "publish", NULL);
+    assert_non_null(answer);
+    uint64_t version = (uint64_t)status_number(answer, "version");
+    json_decref(answer);
+    return version;
+}
+
+/* A number of the daemon's status. */
+static int64_t info_of(const struct world *world, const char *path)
+{
+    json_t *status = daemon_ask(&world->run, "status", NULL);
+    int64_t number = status_number(status, path);
+    json_decref(status);
+    return number;
+}
+
 static void begin(struct world *world, const char *topic, int partitions)
 {
     mock_broker_topic(world->broker, "examples", 1);
@@ -186,17 +205,13 @@ static void learn_and_compare(struct world *world, const struct scorer *scorer)
     char error[256] = "", *old = scores(scorer, &before), *text;
     produce(world, LESSON);
     assert_true(daemon_until(&world->run, all_sent, world->produced));
-    json_t *status = daemon_ask(&world->run, "status", NULL);
-    uint64_t newest = (uint64_t)status_number(status, "deltas.version");
-    json_decref(status);
+    uint64_t newest = (uint64_t)info_of(world, "deltas.version");
     AWAIT(&scorer->run, version_of(scorer) >= newest, "version %" PRIu64 " is served, %" PRIu64 " is awaited",
           version_of(scorer), newest);
     char *served = scores(scorer, &after);
     assert_true(after > before);
     assert_string_not_equal(served, old);
-    json_t *answer = daemon_ask(&world->run, "publish", NULL);
-    assert_non_null(answer);
-    json_decref(answer);
+    publish(world);
     struct coldstream *full = coldstream_open(world->run.checkpoints, NULL, error, sizeof error);
     if (!full) fail_msg("%s", error);
     if (coldstream_score_json(full, request, strlen(request), &text, error, sizeof error)) fail_msg("%s", error);
@@ -313,6 +328,33 @@ static void scores_follow_a_daemon_that_is_restarted_or_killed(void **state)
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
 }
 
+/* What is served goes from deltas to a full version of the same state, to deltas of it, and to another run's: answers
+ * and metric name ever larger numbers. */
+static void versions_rise_with_what_is_served(void **state)
+{
+    struct world *world = *state;
+    struct scorer *scorer = &world->scorer;
+    begin(world, "deltas", 1);
+    start_scorer(world, scorer, "deltas", SOON);
+    for (int round = 0; round < 3; round++) {
+        if (round == 2) {
+            assert_int_equal(daemon_stop(&world->run, SIGKILL), -SIGKILL);
+            daemon_start(&world->run);
+            produce(world, LESSON);
+            assert_true(daemon_until(&world->run, published, 1));
+        }
+        uint64_t before = version_of(scorer);
+        learn_and_compare(world, scorer);               /* by deltas, which ends with a full version */
+        uint64_t delta = (uint64_t)info_of(world, "deltas.version"),
+                 full = (uint64_t)info_of(world, "checkpoint.version");
+        assert_true(before < delta && delta < full);
+        AWAIT(&scorer->run, version_of(scorer) == full, "the full version %" PRIu64 " is served", full);
+        assert_true(metric(scorer, "serving_version") == (double)full);
+    }
+    stop_scorer(scorer);
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
 static void pass_over(void *self, const void *bytes, size_t size) { (void)self, (void)bytes, (void)size; }
 
 static void a_topic_of_many_partitions_is_neither_written_nor_read(void **state)
@@ -333,9 +375,7 @@ static void a_topic_of_many_partitions_is_neither_written_nor_read(void **state)
                            "3 partitions, allowed is 1"));
     json_decref(status);
     /* Full versions come through. */
-    json_t *answer = daemon_ask(&world->run, "publish", NULL);
-    uint64_t version = (uint64_t)status_number(answer, "version");
-    json_decref(answer);
+    uint64_t version = publish(world);
     AWAIT(&scorer->run, version_of(scorer) == version, "version %" PRIu64 " is served", version);
     assert_true(metric(scorer, RESULT("applied")) == 0 && metric(scorer, RESULT("damaged")) == 0);
     stop_scorer(scorer);
@@ -355,9 +395,7 @@ static void a_wrong_topics_name_is_told_and_full_versions_are_served(void **stat
     await_log(scorer, "deltas can't be read, tried again each second");
     assert_true(daemon_logged(&scorer->run, "topic=detlas"));
     assert_true(daemon_logged(&scorer->run, "--delta-topic is the daemon's checkpoint.delta_topic"));
-    json_t *answer = daemon_ask(&world->run, "publish", NULL);
-    uint64_t version = (uint64_t)status_number(answer, "version");
-    json_decref(answer);
+    uint64_t version = publish(world);
     AWAIT(&scorer->run, version_of(scorer) == version, "version %" PRIu64 " is served", version);
     /* A topic may come later. */
     mock_broker_hide(world->broker, "detlas", false);
@@ -374,6 +412,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(scores_follow_the_stream_through_outages_and_garbage, setup, teardown),
         cmocka_unit_test_setup_teardown(scores_follow_a_daemon_that_is_restarted_or_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(versions_rise_with_what_is_served, setup, teardown),
         cmocka_unit_test_setup_teardown(a_topic_of_many_partitions_is_neither_written_nor_read, setup, teardown),
         cmocka_unit_test_setup_teardown(a_wrong_topics_name_is_told_and_full_versions_are_served, setup, teardown),
     };

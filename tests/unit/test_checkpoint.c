@@ -445,6 +445,28 @@ static void a_version_belongs_to_its_directory_s_group(void **state)
     }
 }
 
+/* Who numbers other things, too, says from where on; numbers rise all the same. */
+static void a_number_may_be_given_from_outside(void **state)
+{
+    static const struct { uint64_t from, number; bool refused; } given[] = {
+        { 0, 1, false },    { 700, 700, false }, { 0, 701, false },   { 5, 702, true },   { 703, 703, false },
+        { 702, 704, true }, { 704, 705, false }, { 900, 900, true }, { 0, 901, false },
+    };
+    struct cs_error err = { 0 };
+    assert_int_equal(checkpoint_newest(*state), 0);
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+        uint64_t version = 0;
+        struct checkpoint_writer *writer = write_all(*state);
+        checkpoint_number_from(writer, given[i].from);
+        assert_true(checkpoint_seal(writer, "{}", &err));
+        if (given[i].refused) assert_true(checkpoint_refuse(writer, "no", 9, &version, &err));
+        else assert_true(checkpoint_accept(writer, 9, &version, &err));
+        assert_int_equal(version, given[i].number);
+        assert_int_equal(checkpoint_newest(*state), version);
+        if (!given[i].refused) assert_int_equal(checkpoint_current(*state), version);
+    }
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fresh_directory, release)
@@ -453,6 +475,7 @@ int main(void)
         TEST(who_waits_is_told_of_every_byte_hashed),
         TEST(the_manifest_says_what_is_there),
         TEST(versions_rise_and_old_ones_go),
+        TEST(a_number_may_be_given_from_outside),
         TEST(nothing_unfinished_stays_or_shows),
         TEST(damage_is_refused),
         TEST(a_link_that_leads_elsewhere_is_not_followed),

@@ -334,6 +334,26 @@ static void a_full_state_between_two_is_completed_by_the_next(void **state)
     delta_reader_release(&reader);
 }
 
+/* Full versions and deltas share one rising row of numbers, in the order of their states. */
+static void a_full_version_s_number_stands_between_two_deltas(void **state)
+{
+    struct world *world = *state;
+    uint64_t last = 0;
+    start(world);
+    for (uint64_t round = 1; round <= 4; round++) {
+        step(world, round);
+        catch_up(world);
+        assert_true(deltas_view(world->deltas).newest.version > last);
+        last = deltas_view(world->deltas).newest.version;
+        for (int i = 0; i < 2; i++) {
+            uint64_t number = deltas_number(world->deltas);
+            assert_true(number > last);
+            last = number;
+        }
+    }
+    assert_int_equal(deltas_number(NULL), 0);
+}
+
 static void samples_are_event_times_of_what_was_learned(void **state)
 {
     struct world *world = *state;
@@ -414,6 +434,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_refused_comes_with_the_next, setup, teardown),
         cmocka_unit_test_setup_teardown(an_acknowledgement_that_was_lost_does_no_harm, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_state_between_two_is_completed_by_the_next, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_full_version_s_number_stands_between_two_deltas, setup, teardown),
         cmocka_unit_test_setup_teardown(samples_are_event_times_of_what_was_learned, setup, teardown),
         cmocka_unit_test_setup_teardown(too_much_that_went_begins_a_new_chain, setup, teardown),
         cmocka_unit_test_setup_teardown(nothing_is_sent_when_nothing_was_learned, setup, teardown),
