@@ -45,15 +45,17 @@ static rd_kafka_t *client(rd_kafka_type_t type, const char *address)
     return rk;
 }
 
-struct mock_broker *mock_broker_create(void)
+struct mock_broker *mock_broker_create_many(int brokers)
 {
     struct mock_broker *broker = calloc(1, sizeof *broker);
     if (!broker) abort();
     broker->owner = client(RD_KAFKA_PRODUCER, NULL);
-    if (!(broker->cluster = rd_kafka_mock_cluster_new(broker->owner, 1))) die("no cluster");
+    if (!(broker->cluster = rd_kafka_mock_cluster_new(broker->owner, brokers))) die("no cluster");
     broker->producer = client(RD_KAFKA_PRODUCER, mock_broker_address(broker));
     return broker;
 }
+
+struct mock_broker *mock_broker_create(void) { return mock_broker_create_many(1); }
 
 void mock_broker_destroy(struct mock_broker *broker)
 {
@@ -82,8 +84,13 @@ void mock_broker_hide(struct mock_broker *broker, const char *topic, bool hidden
 
 void mock_broker_down(struct mock_broker *broker, bool down)
 {
-    if (down) rd_kafka_mock_broker_set_down(broker->cluster, 1);
-    else rd_kafka_mock_broker_set_up(broker->cluster, 1);
+    if (down) rd_kafka_mock_broker_set_down(broker->cluster, -1);
+    else rd_kafka_mock_broker_set_up(broker->cluster, -1);
+}
+
+void mock_broker_lead(struct mock_broker *broker, const char *topic, int partition, int leader)
+{
+    if (rd_kafka_mock_partition_set_leader(broker->cluster, topic, partition, leader)) die("no such leader");
 }
 
 void mock_broker_produce(struct mock_broker *broker, const char *topic, int partition, const char *value, int size)

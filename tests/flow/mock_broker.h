@@ -9,11 +9,15 @@
 
 struct mock_broker;
 struct mock_broker *mock_broker_create(void);
+/* A cluster of so many, with ids from 1. */
+struct mock_broker *mock_broker_create_many(int brokers);
 void mock_broker_destroy(struct mock_broker *broker);
 const char *mock_broker_address(const struct mock_broker *broker);
 void mock_broker_topic(struct mock_broker *broker, const char *topic, int partitions);
 void mock_broker_hide(struct mock_broker *broker, const char *topic, bool hidden);      /* as if it were not there */
-void mock_broker_down(struct mock_broker *broker, bool down);
+void mock_broker_down(struct mock_broker *broker, bool down);                           /* all of them */
+/* From now on this one leads the partition; all others refuse to be read from and written to. */
+void mock_broker_lead(struct mock_broker *broker, const char *topic, int partition, int leader);
 /* size -1: a tombstone. Waits until nothing is under way when value is NULL and size is 0. */
 void mock_broker_produce(struct mock_broker *broker, const char *topic, int partition, const char *value, int size);
 void mock_broker_flush(struct mock_broker *broker);

@@ -53,10 +53,12 @@ static void make_topics(struct mock_broker *broker)
     mock_broker_topic(broker, "clicks.dlq", 1);
 }
 
+enum { BROKERS = 3 };
+
 static int setup(void **state)
 {
     struct world *world = calloc(1, sizeof *world);
-    world->broker = mock_broker_create();
+    world->broker = mock_broker_create_many(BROKERS);
     daemon_prepare(&world->run);
     *state = world;
     return 0;
@@ -216,6 +218,47 @@ static void test_stop_and_resume_equals_uninterrupted(void **state)
     assert_string_equal(resumed, expected);
     free(resumed);
     free(expected);
+}
+
+static bool joined(const json_t *status, int64_t impressions)
+{
+    return status_number(status, "join.impressions") >= impressions;
+}
+
+static void lead_all(struct mock_broker *broker, int leader)
+{
+    for (int p = 0; p < IMPRESSION_PARTITIONS; p++)
+        mock_broker_lead(broker, "impressions", p, 1 + (leader + p) % BROKERS);
+    for (int p = 0; p < CLICK_PARTITIONS; p++) mock_broker_lead(broker, "clicks", p, 1 + (leader + p) % BROKERS);
+}
+
+/* Each partition's leader moves from broker to broker, each time when all it had has been read, and more comes. Nothing
+ * is lost, nothing comes twice, and the order is the stream's. */
+static void test_leaders_move(void **state)
+{
+    enum { MOVES = 7, CHUNK = IMPRESSIONS / (MOVES + 1), BEHIND = 100 };       /* for all partitions the merge waits */
+    struct world *world = *state;
+    make_topics(world->broker);
+    daemon_configure(&world->run, world->broker, &(struct daemon_settings){ .idle_after = "1h", .extra = all_delayed });
+    daemon_start(&world->run);
+    for (int i = 0; i <= MOVES; i++) {
+        lead_all(world->broker, i);
+        produce_events(world->broker, i * CHUNK, i < MOVES ? (i + 1) * CHUNK : IMPRESSIONS);
+        assert_true(daemon_until(&world->run, joined, (i + 1) * CHUNK - BEHIND));
+    }
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+    lead_all(world->broker, 1);
+    daemon_configure(&world->run, world->broker, &(struct daemon_settings){ .extra = all_delayed });
+    daemon_start(&world->run);
+    assert_true(daemon_until(&world->run, learned, IMPRESSIONS));
+    json_t *status = daemon_ask(&world->run, "status", NULL);
+    assert_int_equal(status_number(status, "examples.all"), IMPRESSIONS);
+    assert_int_equal(status_number(status, "join.impressions"), IMPRESSIONS);
+    assert_int_equal(status_number(status, "join.matched"), status_number(status, "join.clicks"));
+    assert_int_equal(status_number(status, "join.duplicate"), 0);
+    json_decref(status);
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+    assert_int_equal(daemon_digest(&world->run), uninterrupted(world->broker, NULL, NULL));
 }
 
 static void test_garbage_goes_to_dead_letters(void **state)
@@ -461,6 +504,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_learns_all_and_publishes, setup, flow_teardown),
         cmocka_unit_test_setup_teardown(test_order_is_of_the_stream_alone, setup, flow_teardown),
         cmocka_unit_test_setup_teardown(test_stop_and_resume_equals_uninterrupted, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(test_leaders_move, setup, flow_teardown),
         cmocka_unit_test_setup_teardown(test_garbage_goes_to_dead_letters, setup, flow_teardown),
         cmocka_unit_test_setup_teardown(test_waits_for_topics_and_brokers, setup, flow_teardown),
         cmocka_unit_test_setup_teardown(test_refuses_offsets_out_of_range, setup, flow_teardown),

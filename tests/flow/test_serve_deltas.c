@@ -19,7 +19,7 @@
 #include "tests/flow/mock_broker.h"
 #include "tools/http_ask.h"
 
-enum { LESSON = 1000, PATIENCE = 60000 };       /* examples; ms */
+enum { LESSON = 1000, PATIENCE = 60000, BROKERS = 3 };          /* examples; ms */
 #define NEVER "1h"      /* full versions are not looked for: deltas alone bring what is new */
 #define SOON "50ms"
 
@@ -228,15 +228,18 @@ static void learn_and_compare(struct world *world, const struct scorer *scorer)
 
 /* ---- */
 
-static int setup(void **state)
+static int setup_with(void **state, int brokers)
 {
     struct world *world = calloc(1, sizeof *world);
     if (!world) abort();
-    world->broker = mock_broker_create();
+    world->broker = mock_broker_create_many(brokers);
     daemon_prepare(&world->run);
     *state = world;
     return 0;
 }
+
+static int setup(void **state) { return setup_with(state, 1); }
+static int setup_many(void **state) { return setup_with(state, BROKERS); }
 
 static int teardown(void **state)
 {
@@ -355,6 +358,29 @@ static void versions_rise_with_what_is_served(void **state)
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
 }
 
+/* The leaders of what is learned from and of the deltas move from broker to broker, also in the middle of a delta. */
+static void leaders_move(void **state)
+{
+    struct world *world = *state;
+    struct scorer *scorer = &world->scorer;
+    begin(world, "deltas", 1);
+    start_scorer(world, scorer, "deltas", NEVER);
+    for (int move = 0; move < 2 * BROKERS; move++) {
+        produce(world, LESSON / 4);
+        mock_broker_lead(world->broker, "deltas", 0, 1 + move % BROKERS);
+        mock_broker_lead(world->broker, "examples", 0, 1 + (move + 1) % BROKERS);
+        learn_and_compare(world, scorer);
+    }
+    json_t *status = daemon_ask(&world->run, "status", NULL);
+    assert_int_equal(status_number(status, "examples.all"), world->produced);
+    assert_int_equal(status_number(status, "deltas.failures"), 0);
+    assert_true(metric(scorer, RESULT("applied")) <= (double)status_number(status, "deltas.sent"));
+    json_decref(status);
+    assert_true(harm(scorer) == 0 && metric(scorer, RESULT("unfinished")) == 0);
+    stop_scorer(scorer);
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
 static void pass_over(void *self, const void *bytes, size_t size) { (void)self, (void)bytes, (void)size; }
 
 static void a_topic_of_many_partitions_is_neither_written_nor_read(void **state)
@@ -413,6 +439,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(scores_follow_the_stream_through_outages_and_garbage, setup, teardown),
         cmocka_unit_test_setup_teardown(scores_follow_a_daemon_that_is_restarted_or_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(versions_rise_with_what_is_served, setup, teardown),
+        cmocka_unit_test_setup_teardown(leaders_move, setup_many, teardown),
         cmocka_unit_test_setup_teardown(a_topic_of_many_partitions_is_neither_written_nor_read, setup, teardown),
         cmocka_unit_test_setup_teardown(a_wrong_topics_name_is_told_and_full_versions_are_served, setup, teardown),
     };
