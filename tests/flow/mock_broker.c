@@ -183,9 +183,10 @@ int64_t mock_broker_each(struct mock_broker *broker, const char *topic, int64_t 
     return from;
 }
 
+enum { PRODUCE = 0, FETCH = 1 };        /* kinds of requests */
+
 static void answer_produce(struct mock_broker *broker, int requests, rd_kafka_resp_err_t error)
 {
-    enum { PRODUCE = 0 };
     for (int i = 0; i < requests; i++) rd_kafka_mock_push_request_errors_array(broker->cluster, PRODUCE, 1, &error);
 }
 
@@ -199,9 +200,16 @@ void mock_broker_cut_off(struct mock_broker *broker, int requests)
     answer_produce(broker, requests, RD_KAFKA_RESP_ERR__TRANSPORT);
 }
 
+void mock_broker_withhold(struct mock_broker *broker)
+{
+    enum { AN_HOUR = 3600000 };
+    if (rd_kafka_mock_broker_push_request_error_rtts(broker->cluster, 1, PRODUCE, 1, RD_KAFKA_RESP_ERR_NO_ERROR,
+                                                     AN_HOUR))
+        die("no such broker");
+}
+
 void mock_broker_truncated(struct mock_broker *broker)
 {
-    enum { FETCH = 1 };
     rd_kafka_resp_err_t error = RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
     rd_kafka_mock_push_request_errors_array(broker->cluster, FETCH, 1, &error);
 }

@@ -35,6 +35,9 @@ int64_t mock_broker_each(struct mock_broker *broker, const char *topic, int64_t 
 /* The next requests to produce, whoever's: refused (not authorized for the topic), or the connection is cut. */
 void mock_broker_refuse(struct mock_broker *broker, int requests);
 void mock_broker_cut_off(struct mock_broker *broker, int requests);
+/* The next request to produce to broker 1, whoever's: its records are taken, and no answer comes, nor to any after it
+ * on the same connection. */
+void mock_broker_withhold(struct mock_broker *broker);
 /* The next fetch, whoever's: its offset is said to be out of range, as after a truncation. */
 void mock_broker_truncated(struct mock_broker *broker);
 

@@ -16,6 +16,7 @@
 
 #include "daemon/clock.h"
 #include "daemon/coldstream.h"
+#include "storage/delta_format.h"
 #include "tests/flow/mock_broker.h"
 #include "tools/http_ask.h"
 
@@ -76,17 +77,23 @@ static int64_t info_of(const struct world *world, const char *path)
     return number;
 }
 
-static void begin(struct world *world, const char *topic, int partitions)
+static void begin_with(struct world *world, const char *properties, const char *topic, int partitions)
 {
     mock_broker_topic(world->broker, "examples", 1);
     mock_broker_topic(world->broker, "examples.dlq", 1);
     if (partitions) mock_broker_topic(world->broker, topic, partitions);
     struct daemon_settings settings = { .topics = "impressions: ~, clicks: ~, conversions: ~, examples: examples",
+                                        .properties = properties,
                                         .extra_checkpoint = ", delta_topic: deltas, delta_interval: 20ms" };
     daemon_configure(&world->run, world->broker, &settings);
     daemon_start(&world->run);
     produce(world, LESSON);
     assert_true(daemon_until(&world->run, published, 1));
+}
+
+static void begin(struct world *world, const char *topic, int partitions)
+{
+    begin_with(world, NULL, topic, partitions);
 }
 
 /* ---- serving */
@@ -358,6 +365,68 @@ static void versions_rise_with_what_is_served(void **state)
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
 }
 
+struct chain { int begins, commits; };
+
+static void count_ends(void *self, const void *bytes, size_t size)
+{
+    struct chain *chain = self;
+    struct delta_record record;
+    assert_true(delta_parse(bytes, size, &record, NULL));
+    chain->begins += record.type == DELTA_BEGIN;
+    chain->commits += record.type == DELTA_COMMIT;
+}
+
+static struct chain chain_of(struct world *world)
+{
+    struct chain chain = { 0 };
+    mock_broker_each(world->broker, "deltas", 0, count_ends, &chain);
+    return chain;
+}
+
+/* kill -9 when the broker has a delta's BEGIN and not its COMMIT: as if it had never been sent. */
+static void half_a_delta_is_none(void **state)
+{
+    struct world *world = *state;
+    struct scorer *scorer = &world->scorer;
+    uint64_t served, still;
+    begin_with(world, "socket.timeout.ms: 300000", "deltas", 1);        /* or the delta is sent again meanwhile */
+    start_scorer(world, scorer, "deltas", SOON);
+    learn_and_compare(world, scorer);
+    struct chain whole = chain_of(world), half;
+    assert_int_equal(whole.begins, whole.commits);
+    uint64_t full = (uint64_t)info_of(world, "checkpoint.version");
+    AWAIT(&scorer->run, version_of(scorer) == full, "the full version %" PRIu64 " is served", full);
+    char *before = scores(scorer, &served);
+
+    json_decref(daemon_ask(&world->run, "pause", NULL));
+    produce(world, LESSON / 2);
+    mock_broker_withhold(world->broker);
+    json_decref(daemon_ask(&world->run, "resume", NULL));
+    AWAIT(&world->run, (half = chain_of(world)).begins > whole.begins, "a delta begins");
+    assert_int_equal(daemon_stop(&world->run, SIGKILL), -SIGKILL);
+    half = chain_of(world);
+    assert_int_equal(half.begins, whole.begins + 1);
+    assert_int_equal(half.commits, whole.commits);
+    mock_broker_produce(world->broker, "deltas", 0, "not a delta", 11);
+    mock_broker_flush(world->broker);
+    AWAIT(&scorer->run, metric(scorer, RESULT("damaged")) == 1, "all of the half is read, and what follows it");
+    char *after = scores(scorer, &still);
+    assert_int_equal(still, served);
+    assert_string_equal(after, before);
+    assert_true(metric(scorer, RESULT("unfinished")) == 0);
+
+    daemon_start(&world->run);
+    produce(world, LESSON);
+    assert_true(daemon_until(&world->run, published, 1));
+    learn_and_compare(world, scorer);
+    assert_true(metric(scorer, RESULT("damaged")) == 1 && metric(scorer, RESULT("refused")) == 0);
+    assert_true(metric(scorer, RESULT("unfinished")) == 1);
+    free(before);
+    free(after);
+    stop_scorer(scorer);
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
 /* The leaders of what is learned from and of the deltas move from broker to broker, also in the middle of a delta. */
 static void leaders_move(void **state)
 {
@@ -439,6 +508,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(scores_follow_the_stream_through_outages_and_garbage, setup, teardown),
         cmocka_unit_test_setup_teardown(scores_follow_a_daemon_that_is_restarted_or_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(versions_rise_with_what_is_served, setup, teardown),
+        cmocka_unit_test_setup_teardown(half_a_delta_is_none, setup, teardown),
         cmocka_unit_test_setup_teardown(leaders_move, setup_many, teardown),
         cmocka_unit_test_setup_teardown(a_topic_of_many_partitions_is_neither_written_nor_read, setup, teardown),
         cmocka_unit_test_setup_teardown(a_wrong_topics_name_is_told_and_full_versions_are_served, setup, teardown),
