@@ -34,6 +34,7 @@ struct model_pass {
     const struct batch *batch;
     const struct model_rows *rows;
     float *z, *dz;                          /* [size, width] */
+    double *rounding;                       /* [width] of dz, as ranking_tower's backward says */
     float *attribute;                       /* [size, n_a * d] */
     uint8_t *present;                       /* [size, n_a] */
     uint32_t *new_user;                     /* examples whose z_v is generated */
@@ -497,7 +498,8 @@ double model_train_ranking(struct model *m, struct model_pass *pass, uint64_t se
     m->ranking_ops->forward(m->ranking, &m->compute, &in, pass->ranking, seed, step, logit, scratch);
     double loss = cross_entropy(batch->size, logit, batch->clicked, batch->correction, dlogit);
     pass->dz = arena_take(scratch, batch->size * m->width * sizeof *pass->dz);
-    m->ranking_ops->backward(m->ranking, &m->compute, &in, pass->ranking, dlogit, pass->dz, scratch);
+    pass->rounding = arena_take_zeroed(scratch, m->width * sizeof *pass->rounding);
+    m->ranking_ops->backward(m->ranking, &m->compute, &in, pass->ranking, dlogit, pass->dz, pass->rounding, scratch);
     if (m->zero_shot_ops->generated_backward) backward_generated(m, pass, scratch);
     return loss;
 }
@@ -505,6 +507,7 @@ double model_train_ranking(struct model *m, struct model_pass *pass, uint64_t se
 void model_row_gradient(struct model *m, struct model_pass *pass, size_t table, float *gradient, struct arena *scratch)
 {
     struct row_gradient_source source = { .dz = pass->dz,
+                                          .rounding = pass->rounding,
                                           .width = m->width,
                                           .dimension = m->dimension,
                                           .behavior_offset = m->behavior_offset,

@@ -64,7 +64,8 @@ static void ftrl(const struct optimizer_options *options, float *restrict parame
     float l1 = (float)options->l1, l2 = (float)options->l2;
     for (size_t i = 0; i < n; i++) {
         float g = gradient[i], sum = squares[i] + g * g;
-        float root = sqrtf(sum), sigma = (root - sqrtf(squares[i])) * inverse_rate;
+        float root = sqrtf(sum), both = root + sqrtf(squares[i]);
+        float sigma = both > 0.0f ? g * g / both * inverse_rate : 0.0f; /* root less the root before it, uncancelled */
         float linear = z[i] + (g - sigma * parameter[i]);
         float beyond = fabsf(linear) - l1;
         z[i] = linear;

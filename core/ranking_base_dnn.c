@@ -20,7 +20,8 @@ struct ranking_tower {
 struct ranking_pass {
     float *first;                       /* z times the first weights [size, hidden 0] */
     const float *input[LAYERS_MAX];     /* what layer l read in training */
-    float *product[LAYERS_MAX], *output[LAYERS_MAX], *mean[LAYERS_MAX], *variance[LAYERS_MAX];
+    float *product[LAYERS_MAX], *output[LAYERS_MAX];
+    double *mean[LAYERS_MAX], *variance[LAYERS_MAX];    /* [width] of the batch */
     uint64_t stream[LAYERS_MAX];
 };
 
@@ -117,8 +118,8 @@ static void forward(struct ranking_tower *tower, const struct compute *compute, 
                           tower->weight[l]->shape[1], pass->product[l], width);
         }
         pass->output[l] = arena_take(scratch, in->size * width * sizeof(float));
-        pass->mean[l] = arena_take(scratch, width * sizeof(float));
-        pass->variance[l] = arena_take(scratch, width * sizeof(float));
+        pass->mean[l] = arena_take(scratch, width * sizeof(double));
+        pass->variance[l] = arena_take(scratch, width * sizeof(double));
         batch_norm_forward(compute, &tower->norm[l], in->size, pass->product[l], pass->output[l], pass->mean[l],
                            pass->variance[l]);
     }
@@ -128,7 +129,8 @@ static void forward(struct ranking_tower *tower, const struct compute *compute, 
 }
 
 static void backward(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in,
-                     struct ranking_pass *pass, const float *dlogit, float *dz, struct arena *scratch)
+                     struct ranking_pass *pass, const float *dlogit, float *dz, double *rounding,
+                     struct arena *scratch)
 {
     size_t last = tower->layers - 1, width = tower->norm[last].width;
     float *dy = arena_take(scratch, in->size * sizeof *dy), *dx = arena_take(scratch, in->size * width * sizeof *dx);
@@ -139,12 +141,16 @@ static void backward(struct ranking_tower *tower, const struct compute *compute,
         size_t reads = tower->weight[l]->shape[1];
         batch_norm_backward(compute, &tower->norm[l], in->size, pass->product[l], pass->output[l], pass->mean[l],
                             pass->variance[l], dx);
-        float *below = l ? arena_take(scratch, in->size * reads * sizeof *below) : dz;
-        dense_backward(compute, tower->weight[l], NULL, ACTIVATION_NONE, in->size, pass->input[l], reads, NULL, 0, dx,
+        float *below = l ? arena_take(scratch, in->size * reads * sizeof *below) : dz,
+              *centred = arena_take(scratch, in->size * reads * sizeof *centred);
+        batch_norm_centre(compute, in->size, reads, pass->input[l], centred,
+                          arena_take(scratch, reads * sizeof(double)));
+        dense_backward(compute, tower->weight[l], NULL, ACTIVATION_NONE, in->size, centred, reads, NULL, 0, dx,
                        tower->norm[l].width, 0.0f, below, reads);
         dropout_apply(compute, pass->stream[l], tower->dropout, in->size, reads, below, reads);
         dx = below;
     }
+    if (tower->dropout <= 0.0) batch_norm_means(compute, in->size, in->width, dz, rounding);
 }
 
 static struct fixed_tower *fix(const struct ranking_tower *tower, size_t shared, struct cs_error *err)

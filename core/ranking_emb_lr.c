@@ -48,9 +48,10 @@ static void forward(struct ranking_tower *tower, const struct compute *compute, 
 }
 
 static void backward(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in,
-                     struct ranking_pass *pass, const float *dlogit, float *dz, struct arena *scratch)
+                     struct ranking_pass *pass, const float *dlogit, float *dz, double *rounding,
+                     struct arena *scratch)
 {
-    (void)pass;
+    (void)pass, (void)rounding;
     float *dy = arena_take(scratch, in->size * sizeof *dy);
     memcpy(dy, dlogit, in->size * sizeof *dy);
     dense_backward(compute, tower->weight, tower->bias, ACTIVATION_NONE, in->size, in->z, in->width, NULL, 0, dy, 1,

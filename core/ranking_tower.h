@@ -35,9 +35,12 @@ struct ranking_tower_ops {
     /* As training does: dropout, the batch's own statistics. */
     void (*forward)(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in,
                     struct ranking_pass *pass, uint64_t seed, uint64_t step, float *logit, struct arena *scratch);
-    /* Sets the gradients of its parameters, and dz [size, width]. */
+    /* Sets the gradients of its parameters, and dz [size, width]. rounding [width] comes as zeros: where the columns of
+     * dz sum to zero over the batch, as below a batch normalisation, it is set to their means, which are all that is
+     * left of that zero. */
     void (*backward)(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in,
-                     struct ranking_pass *pass, const float *dlogit, float *dz, struct arena *scratch);
+                     struct ranking_pass *pass, const float *dlogit, float *dz, double *rounding,
+                     struct arena *scratch);
     /* For scoring alone, while the parameters stay; shared: how many columns of z lead. NULL when out of memory. */
     struct fixed_tower *(*fix)(const struct ranking_tower *tower, size_t shared, struct cs_error *err);
     /* Running statistics take in the batch's. NULL: there are none. */

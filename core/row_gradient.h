@@ -12,6 +12,7 @@ enum { NO_USER = UINT32_MAX };
 
 struct row_gradient_source {
     const float *dz;                /* [size, width] */
+    const double *rounding;         /* [width] to be taken off each row of it, as ranking_tower's backward says */
     size_t width, dimension;
     size_t group_offset[GROUPS];    /* where a group's pooled vector stands in z */
     size_t behavior_offset;

@@ -23,7 +23,7 @@ struct bench {
     const uint32_t *offset;
     double dropout;
     float x[2 * N * 8], y[4 * N * 40], dx[2 * N * 8], c[4 * N * 40], target[N * 24];
-    float mean[8], variance[8];
+    double mean[8], variance[8];
 };
 
 static void prepare(struct bench *b)
@@ -236,6 +236,54 @@ static double entropy_loss(void *argument)
     return cross_entropy(N, b->x, label, correction, b->dx);
 }
 
+/* Two rows that are far apart, or far from 0: of dy hardly anything is left, but of that all digits. With x = m -+ h,
+ * dx = +- gamma / sqrt(h^2 + e) e / (h^2 + e) (dy_0 - dy_1) / 2. */
+static void test_batch_norm_of_two_rows(void **state)
+{
+    (void)state;
+    struct bench *b = calloc(1, sizeof *b);
+    batch_norm_add(&b->norm, &b->set, IN, "ranking", 0);
+    prepare(b);
+    for (size_t j = 0; j < IN; j++) {
+        b->norm.beta->value[j] = 100.0f;        /* all above 0: no slope in between */
+        b->x[j] = 10.0f * (float)j - (float)(1u << j) / 4.0f;
+        b->x[IN + j] = 10.0f * (float)j + (float)(1u << j) / 4.0f;
+    }
+    batch_norm_forward(&compute, &b->norm, 2, b->x, b->y, b->mean, b->variance);
+    memcpy(b->dx, b->c, 2 * IN * sizeof *b->dx);
+    batch_norm_backward(&compute, &b->norm, 2, b->x, b->y, b->mean, b->variance, b->dx);
+    for (size_t j = 0; j < IN; j++) {
+        double h = (double)(1u << j) / 4.0, spread = h * h + 1e-3,
+               left = 1e-3 / spread * ((double)b->c[j] - (double)b->c[IN + j]) / 2.0,
+               wanted = (double)b->norm.gamma->value[j] / sqrt(spread) * left;
+        if (fabs((double)b->dx[j] - wanted) > 1e-6 * fabs(wanted))
+            fail_msg("column %zu: %.9g, not %.9g", j, (double)b->dx[j], wanted);
+        assert_true(b->dx[IN + j] == -b->dx[j]);
+    }
+    done(b);
+}
+
+/* Means and differences from them: where all rows have one value, exactly that and exactly 0. */
+static void test_centring(void **state)
+{
+    (void)state;
+    struct bench *b = calloc(1, sizeof *b);
+    prepare(b);
+    double alone[IN];
+    for (size_t i = 0; i < N; i++) b->x[i * IN + 2] = 0.1f;
+    batch_norm_centre(&compute, N, IN, b->x, b->y, b->mean);
+    batch_norm_means(&compute, N, IN, b->x, alone);
+    assert_memory_equal(alone, b->mean, sizeof alone);
+    assert_true(b->mean[2] == (double)0.1f);
+    for (size_t j = 0; j < IN; j++) {
+        double sum = 0.0, left = 0.0;
+        for (size_t i = 0; i < N; i++) sum += (double)b->x[i * IN + j], left += (double)b->y[i * IN + j];
+        assert_true(fabs(sum / N - b->mean[j]) < 1e-12 && fabs(left) < 1e-6);
+        for (size_t i = 0; i < N; i++) assert_true(j != 2 || b->y[i * IN + j] == 0.0f);
+    }
+    done(b);
+}
+
 static void test_cross_entropy(void **state)
 {
     (void)state;
@@ -256,7 +304,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),         cmocka_unit_test(test_batch_norm), cmocka_unit_test(test_attention),
         cmocka_unit_test(test_block),         cmocka_unit_test(test_mmd),        cmocka_unit_test(test_reconstruction),
-        cmocka_unit_test(test_cross_entropy),
+        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_batch_norm_of_two_rows),
+        cmocka_unit_test(test_centring),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
