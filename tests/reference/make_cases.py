@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Makes parity cases for what the given golden cases leave out: dense, bucketized and multi-valued features, shared tables,
 other optimizers and their options, moments to go on from, values without a row, events without behaviors, the linear kind, odd
-dimensions, batches of one, of 1,025, with one old user or none.
+dimensions, batches of one, of two, of 1,025, with one old user or none, impressions and clicks to be joined, rows that come late
+and go, values at every edge.
 
 usage: make_cases.py OUTPUT_DIR [CASE...]        needs what reference.py needs
 """
 import json
+import math
 import os
 import random
 import sys
@@ -18,7 +20,7 @@ import reference
 USER = [{"name": "age"}, {"name": "gender"}, {"name": "city"}]
 ITEM = [{"name": "item_id", "table": "item"}, {"name": "category"}]
 BASE = {"user": USER, "context": [{"name": "hour"}], "item": ITEM}
-# "multi" and "number" only tell the generator what to draw; they are not written into the configuration.
+# "multi", "number" and "same" only tell the generator what to draw; they are not written into the configuration.
 MULTI = {"user": [{"name": "age", "bucketize": [18, 25, 35.5]}, {"name": "tags", "multi": 1}, {"name": "num", "number": 1, "table": "shared"}],
          "context": [{"name": "hour", "number": 1, "table": "shared"}],
          "item": [ITEM[0], {"name": "category", "multi": 1, "table": "cat"}, {"name": "brand", "table": "cat"}]}
@@ -28,8 +30,17 @@ DENSE = {"user": [{"name": "age", "kind": "dense"}, {"name": "gender"}, {"name":
 ODD = {"user": [{"name": "favourite", "number": 1, "table": "item"}, {"name": "city"}, {"name": "tags", "multi": 1}],
        "context": [{"name": "hour", "table": "mixed"}, {"name": "load", "kind": "dense"}],
        "item": [ITEM[0], {"name": "city"}, {"name": "size", "bucketize": [-1.5, 0, 2, 40], "table": "mixed"}]}
+# What all examples of a batch have alike: below a batch normalisation its gradient is zero, and Adam must not be shown what rounding
+# leaves of that.
+SAME = {"user": [{"name": "age"}, {"name": "gender", "same": 1}, {"name": "tags", "multi": 1}, {"name": "height", "kind": "dense", "same": 1}],
+        "context": [{"name": "hour", "same": 1}], "item": [ITEM[0], {"name": "price", "kind": "dense"}, {"name": "shop", "same": 1, "table": "hour"}]}
+EDGES = {"user": [{"name": "age", "bucketize": [-1.5, 0, 18, 1e6]}, {"name": "number", "number": 1, "table": "mixed"}, {"name": "tags", "multi": 1},
+                  {"name": "income", "kind": "dense"}],
+         "context": [{"name": "hour", "table": "mixed"}], "item": [{"name": "item_id"}, {"name": "size", "bucketize": [0.1]}]}
 WIDE = {"user": [{"name": f"a{i}"} for i in range(8)], "context": [{"name": "hour"}, {"name": "position"}], "item": ITEM}
 MAIL = {"kind": "mail", "losses": "full", "target": "pooled", "attention": 5, "encoder": [12, 10, 9], "decoder": [11, 13], "dropout": 0}
+ODD_IDS = ["é", "杭州", "a\"b", "x,y", "  ", "\u0000", "𝒳" * 3, "-", "0", "null", "L" * 1024]
+SMALL_MAIL = dict(MAIL, attention=3, encoder=[6, 5, 4], decoder=[5, 6])
 DNN = {"tower": "base_dnn", "hidden": [14, 7], "dropout": 0}
 
 
@@ -66,10 +77,26 @@ CASES = [   # name, features, and what differs from the defaults of make_case
         "embedding": {"kind": "adagrad", "learning_rate": 0.05, "initial_accumulator": 0.3}}}),
     ("thousand", BASE, {"dimension": 1, "batch": 1025, "examples": 1100, "zero_shot": dict(MAIL, attention=1, encoder=[2, 1, 3], decoder=[1, 2]),
                         "ranking": dict(DNN, hidden=[3, 1, 4, 2])}),
+    ("batches_of_two", SAME, {"dimension": 3, "batch": 2, "examples": 13, "ranking": dict(DNN, hidden=[6, 5]), "zero_shot": SMALL_MAIL, "steady": 1}),
+    ("batches_of_three", SAME, {"dimension": 3, "batch": 3, "examples": 16, "ranking": dict(DNN, hidden=[6, 5, 4]), "steady": 1,
+                                "optimizer": optimizers(("adagrad", 0.01), ("adam", 5e-4), ("ftrl", 0.001))}),
+    ("joined", BASE, {"dimension": 4, "batch": 7, "examples": 40, "zero_shot": SMALL_MAIL, "history": 0.6, "unknown": 0.5, "new_users": 0,
+                      "window": 2000, "more": {"join": {"window": "2s", "release": "window", "late_click": "drop"}}}),
+    ("late_clicks", BASE, {"dimension": 4, "batch": 7, "examples": 40, "zero_shot": dict(SMALL_MAIL, target="sequence"), "history": 0.6, "unknown": 0.5,
+                           "window": 2000, "more": {"join": {"window": "2s", "release": "click", "late_click": "correct"}}}),
+    ("by_time", BASE, {"dimension": 3, "batch": 6, "examples": 40, "more": {"batch": {"max_delay": "4s"}}, "ties": 1}),
+    ("rows_wait", ODD, {"dimension": 3, "batch": 5, "examples": 33, "zero_shot": dict(SMALL_MAIL, target="sequence"), "unknown": 0.7, "history": 0.4,
+                        "more": {"embedding": {"tables": {"item": {"admit_after": 3}, "city": {"admit_after": 2}, "mixed": {"admit_after": 4}}}}}),
+    ("rows_go", BASE, {"dimension": 3, "batch": 2, "examples": 150, "ranking": dict(DNN, hidden=[4]), "unknown": 0.9, "seasons": 1,
+                       "optimizer": optimizers(("adam", 1e-3), ("adam", 1e-3), ("adagrad", 0.02)),
+                       "more": {"embedding": {"tables": {table: {"expire_after": "30m"} for table in ("item", "age", "gender", "city", "category")}}}}),
+    ("edges", EDGES, {"dimension": 3, "batch": 8, "examples": 60, "behaviors": 2, "zero_shot": SMALL_MAIL, "odd": 1}),
 ]
 
 
 def draw_value(rng, feature):
+    if feature.get("same"):
+        return 7.5
     name, dense = feature["name"], feature.get("kind") == "dense"
     if rng.random() < 0.08:
         return rng.choice([None, ""] if dense else [None, "", []])
@@ -82,6 +109,20 @@ def draw_value(rng, feature):
     if feature.get("number"):
         return rng.choice([rng.randint(0, 30), rng.randint(0, 30) * 0.5, str(rng.randint(0, 30)), 2500.125, 9007199254740993])
     return f"{name}-{rng.randint(0, 7)}-é"
+
+
+def draw_odd_value(rng, feature):
+    if feature.get("kind") == "dense" and rng.random() < 0.05:
+        return rng.choice([0, -0.0, 1e30, -1e30, 1e-30, "12.5", 3])
+    if "bucketize" in feature and rng.random() < 0.3:
+        return rng.choice([rng.choice(feature["bucketize"]), math.nextafter(feature["bucketize"][0], -math.inf), -1e300, 1e300, -0.0])
+    if feature.get("number") and rng.random() < 0.2:
+        return rng.choice([0, -0.0, -7, 1e21, 1e-7, 1.5e-7, 123456789.125, 5e-324, 1.7976931348623157e308, 2 ** 63, -2 ** 63, 2 ** 64 - 1, 1e16])
+    if feature.get("multi") and rng.random() < 0.2:
+        return rng.choice([[None, ""], ["", "a", None], ["a", "a", "b"], [1, "1", 1.0], [True, "true"], "alone", [-0.0, "0"], [str(i) for i in range(255)]])
+    if feature.get("kind") != "dense" and "bucketize" not in feature and rng.random() < 0.05:
+        return rng.choice(ODD_IDS + [True, False])
+    return draw_value(rng, feature)
 
 
 def draw_events(rng, name, features, examples, batch, behaviors, new_users, history):
@@ -105,8 +146,27 @@ def draw_events(rng, name, features, examples, batch, behaviors, new_users, hist
     return events
 
 
+def as_impressions(rng, events, window):
+    """Impressions and clicks: in the window, at its edge, just past it, before the impression, twice, of no impression."""
+    stream = []
+    for event in events:
+        impression = {key: value for key, value in event.items() if key != "clicked"}
+        impression["event"] = "impression"
+        stream.append(impression)
+        if rng.random() < 0.05:
+            stream.append(dict(impression, ts=impression["ts"] + rng.choice([0, window, 2 * window + 1])))
+        delays = [rng.choice([0, 1, window // 2, window - 1, window, window + 1, 2 * window, 2 * window + 1, -1, -window, -window - 1])
+                  for _ in range(rng.choice([0, 0, 1, 1, 2]))]
+        stream += [{"event": "click", "impression_id": event["impression_id"], "ts": event["ts"] + delay} for delay in delays]
+    if rng.random() < 0.5:
+        stream.append({"event": "click", "impression_id": "nobody's", "ts": 1700000003000})
+    order = [(event["ts"] + (rng.choice([0, 0, 0, window]) if rng.random() < 0.05 else 0), i) for i, event in enumerate(stream)]
+    return [stream[i] for _, i in sorted(order)]
+
+
 def draw_initial(rng, events, features, dimension, behaviors, ranking, zero_shot, unknown):
-    tables = {"item": {reference.key(item) for event in events for item in event.get("behaviors", [])}}
+    tables = {"item": {reference.key(reference.value_text(item)) for event in events
+                       for item in reference.present([*event.get("behaviors", []), event.get("item_id")])}}
     for group, listed in features.items():
         for feature in listed:
             if feature.get("kind") != "dense":
@@ -179,17 +239,62 @@ def add_moments(rng, tensors, optimizer):
             tensors[name][...] = 70
 
 
-def make_case(output, seed, name, features, dimension=8, batch=16, examples=93, behaviors=6, new_users=0.35, ranking=None,
-              zero_shot=None, optimizer=None, warm=False, unknown=0, history=0):
-    """warm: begins with moments.  unknown: that share of the values has no row.  history: that share of events has no behaviors."""
+def make_odd(rng, features, events):
+    """Values at the edges, item ids of all kinds, nothing in several ways."""
+    for i, event in enumerate(events):
+        for group, listed in features.items():
+            event[group] = {feature["name"]: draw_odd_value(rng, feature) for feature in listed if feature["name"] != "item_id"}
+        event["item_id"] = rng.choice([*ODD_IDS, i % 5, str(i % 5), i % 5 + 0.5])
+        event["behaviors"] = rng.choice([[], [None, ""], [i % 5, str(i % 5)], [*ODD_IDS], ["", i % 5, None, "é"]])
+        event["clicked"] = rng.choice([True, False, 1, 0])
+    events[0]["user"] = events[1]["context"] = None
+    del events[2]["item"]
+
+
+def make_seasons(events):
+    """A third of an hour's events, then long ones of other values, then the first values again: by then their rows have gone."""
+    for i, event in enumerate(events):
+        season = 3 * i // len(events)
+        event["ts"] = 1700000000000 + 20000 * i + 3600000 * season
+        if season == 1:
+            event["user"] = {name: f"{value}+" for name, value in event["user"].items()}
+            event["behaviors"], event["item_id"] = [item + "+" for item in event["behaviors"]], event["item_id"] + "+"
+            event["item"] = {}
+
+
+def make_case(output, seed, name, features, examples=93, batch=16, behaviors=6, new_users=0.35, history=0, window=0, ties=0, odd=0, seasons=0,
+              steady=0, **options):
+    """window: impressions and clicks instead of examples, clicks around the window's end.  ties: many at one time.  steady: no batch is
+    of another kind than the rest, and nothing is missing that is the same everywhere."""
     directory = os.path.join(output, name)
     os.makedirs(directory, exist_ok=True)
+    rng = random.Random(seed)
+    events = draw_events(rng, name, features, examples, examples if steady else batch, behaviors, new_users, history)
+    for event in events:
+        for group, listed in features.items():
+            event[group].update({feature["name"]: 7.5 for feature in listed if feature.get("same")})
+        if ties:
+            event["ts"] -= event["ts"] % 3000
+    if odd:
+        make_odd(rng, features, events)
+    if seasons:
+        make_seasons(events)
+    if window:
+        events = as_impressions(rng, events, window)
+    write_case(directory, seed, features, events, batch=batch, behaviors=behaviors, history=history, **options)
+    reference.run(directory, directory)
+
+
+def write_case(directory, seed, features, events, dimension=8, batch=16, behaviors=6, ranking=None, zero_shot=None, optimizer=None,
+               warm=False, unknown=0, history=0, more=None, **_):
+    """What a case gives: settings, first tensors, events.
+    warm: begins with moments.  unknown: that share of the values has no row.  history: that share of events has no behaviors.
+    more: settings beyond these, by section."""
     ranking, zero_shot = ranking or DNN, zero_shot or {"kind": "none"}
-    events = draw_events(random.Random(seed), name, features, examples, batch, behaviors, new_users, history)
     tensors = draw_initial(np.random.default_rng(seed), events, features, dimension, behaviors, ranking, zero_shot, unknown)
     if warm:
         add_moments(np.random.default_rng(seed + 1), tensors, optimizer or ADAM)
-    written = {group: [{k: v for k, v in feature.items() if k not in ("multi", "number")} for feature in listed]
+    written = {group: [{k: v for k, v in feature.items() if k not in ("multi", "number", "same")} for feature in listed]
                for group, listed in features.items()}
     config = {"features": dict(written, behavior={"table": "item", "max_length": behaviors}), "embedding": {"dimension": dimension},
               "batch": {"size": batch}, "model": {"ranking": ranking, "zero_shot": zero_shot}, "optimizer": optimizer or ADAM}
@@ -197,13 +302,14 @@ def make_case(output, seed, name, features, dimension=8, batch=16, examples=93, 
         config["embedding"]["init_std"] = 0
     if history:
         config["history"] = {"max_length": 3}
+    for section, settings in (more or {}).items():
+        config.setdefault(section, {}).update(settings)
     with open(f"{directory}/config.yaml", "w") as file:
         file.write("# Made by tests/reference/make_cases.py.\n")
         yaml.safe_dump(config, file, sort_keys=False, allow_unicode=True)
     with open(f"{directory}/events.jsonl", "w") as file:
         file.writelines(json.dumps(event, ensure_ascii=False) + "\n" for event in events)
     reference.save_safetensors(f"{directory}/initial.safetensors", tensors)
-    reference.run(directory, directory)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ hundredths of their tolerance; make_cases.py uses it to make more of them.
 usage: reference.py CASE_DIR OUTPUT_DIR        needs: pip install numpy autograd pyyaml xxhash
 Reads config.yaml, initial.safetensors and events.jsonl of the case; writes expected.safetensors, predictions.csv, losses.csv.
 """
+import collections
+import csv
+import decimal
 import json
 import math
 import struct
@@ -17,6 +20,8 @@ import numpy as plain
 import xxhash
 import yaml
 from autograd import value_and_grad
+
+import stream
 
 DTYPES = {"F32": plain.float32, "F64": plain.float64, "U32": plain.uint32, "U64": plain.uint64}
 MASKED = -1e30
@@ -45,12 +50,32 @@ def save_safetensors(path, tensors):
         file.write(struct.pack("<Q", len(text)) + text + b"".join(array.tobytes() for array in tensors.values()))
 
 
+def number_text(value):
+    """The shortest decimal text that reads back, laid out as ECMAScript and RFC 8785 do."""
+    if isinstance(value, int) and -2 ** 63 <= value < 2 ** 64:
+        return str(value)
+    sign, digits, exponent = decimal.Decimal(repr(float(value))).as_tuple()
+    digits = "".join(map(str, digits)).lstrip("0")
+    kept = digits.rstrip("0")
+    exponent += len(digits) - len(kept)
+    if not kept:
+        return "0"
+    point = len(kept) + exponent                # value = 0.kept * 10^point
+    if len(kept) <= point <= 21:
+        text = kept + "0" * (point - len(kept))
+    elif 0 < point < len(kept):
+        text = kept[:point] + "." + kept[point:]
+    elif -6 < point <= 0:
+        text = "0." + "0" * -point + kept
+    else:
+        text = kept[0] + ("." + kept[1:] if kept[1:] else "") + f"e{point - 1:+d}"
+    return "-" * sign + text
+
+
 def value_text(value):
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value == int(value) and abs(value) < 1e21:
-        return str(int(value))
-    return repr(value) if isinstance(value, float) else str(value)
+    return value if isinstance(value, str) else number_text(value)
 
 
 def key(text):
@@ -77,8 +102,9 @@ def leaky_relu(x):
     return np.where(x > 0, x, 0.2 * x)
 
 
-def cross_entropy(logit, label):
-    return np.mean(np.maximum(logit, 0) - logit * label + np.log1p(np.exp(-np.abs(logit))))
+def cross_entropy(logit, label, correction):
+    """A correction is a positive, less the negative that was learned before it."""
+    return np.mean(np.where(correction, -logit, np.maximum(logit, 0) - logit * label + np.log1p(np.exp(-np.abs(logit)))))
 
 
 def attention_pool(parameters, prefix, x, mask):
@@ -130,17 +156,14 @@ def update(options, parameter, gradient, m, v, step):
 
 
 class Reference:
-    def __init__(self, config, tensors):
+    def __init__(self, config, tensors, real=plain.float64):
+        self.real = real
         self.dimension = config["embedding"]["dimension"]
         features = config["features"]
         self.features = {group: features.get(group) or [] for group in ("user", "context", "item")}
         self.behavior_table = features.get("behavior", {}).get("table", "item")
         self.behavior_length = features.get("behavior", {}).get("max_length", 100)
-        self.tensors = {name: array.astype(plain.float64) if array.dtype == plain.float32 else array for name, array in tensors.items()}
-        self.row = {}
-        for name, array in tensors.items():
-            if name.startswith("embedding.") and name.endswith(".keys"):
-                self.row[name[len("embedding."):-len(".keys")]] = {int(value): index for index, value in enumerate(array)}
+        self.tensors = {name: array.astype(real) if array.dtype == plain.float32 else array.copy() for name, array in tensors.items()}
         self.ranking = config["model"]["ranking"]
         self.hidden = len(self.ranking.get("hidden", [512, 256])) if self.ranking.get("tower", "base_dnn") == "base_dnn" else 0
         self.zero_shot = config["model"]["zero_shot"]
@@ -148,12 +171,20 @@ class Reference:
         self.losses = self.zero_shot.get("losses", "full")
         self.optimizer = config.get("optimizer", {})
         self.running = {}       # (group, dense feature) -> count, mean, m2
-        self.seen = {table: set(rows.values()) for table, rows in self.row.items()}     # rows that there are when a batch is scored
+        self.tables = config["embedding"].get("tables", {})
+        self.row = {}           # table -> key -> place; a place may be without a row
+        self.living = {}        # table -> places that have a row -> event time when it was last seen
+        self.waiting = {}       # (table, place) -> sightings, before there is a row
+        for name, array in tensors.items():
+            if name.startswith("embedding.") and name.endswith(".keys"):
+                table = name[len("embedding."):-len(".keys")]
+                self.row[table] = {int(value): index for index, value in enumerate(array)}
+                self.living[table] = dict.fromkeys(range(len(array)), math.inf)
 
     # ---- a batch's values ----
 
     def lookup(self, group, batch):
-        """[(table, row indexes of each example)] of a group's categorical features."""
+        """[(table, places of each example)] of a group's categorical features."""
         found = []
         for feature in self.features[group]:
             if feature.get("kind") != "dense":
@@ -165,8 +196,8 @@ class Reference:
         return [[self.row[self.behavior_table][key(value_text(item))] for item in present(event["behaviors"])[-self.behavior_length:]]
                 for event in batch]
 
-    def add_rows(self, events):
-        """Values without a row get one of zeros, where embedding.init_std is 0; until then (`seen`) they contribute nothing."""
+    def add_places(self, events):
+        """A place for each value that comes, without a row yet. Rows begin as zeros: embedding.init_std has to be 0."""
         keys = {self.behavior_table: {key(value_text(item)) for event in events
                                       for item in present(event["behaviors"])[-self.behavior_length:]}}
         for group, listed in self.features.items():
@@ -174,25 +205,66 @@ class Reference:
                 if feature.get("kind") != "dense":
                     keys.setdefault(feature.get("table", feature["name"]), set()).update(
                         k for event in events for k in feature_keys(feature, event, group))
-        start = self.optimizer.get("embedding", {})
-        accumulates = start.get("kind") in ("adagrad", "ftrl")
         for table, wanted in keys.items():
             prefix = f"embedding.{table}."
             before = self.row.get(table, {})
             after = sorted(wanted | set(before))
             for name in ("rows", "m", "v", "step"):
-                if name == "rows" or prefix + name in self.tensors or accumulates and name == "v":
-                    fill = start.get("initial_accumulator", 0.1) if name == "v" and accumulates else 0
-                    old = self.tensors.get(prefix + name, plain.zeros((len(before), self.dimension)))
-                    shape = (len(after),) + ((self.dimension,) if name != "step" else ())
-                    grown = plain.full(shape, fill, old.dtype)
+                if name == "rows" or prefix + name in self.tensors:
+                    old = self.tensors.get(prefix + name, plain.zeros((len(before), self.dimension), self.real))
+                    grown = plain.zeros((len(after),) + old.shape[1:], old.dtype)
                     for place, k in enumerate(after):
                         if k in before:
                             grown[place] = old[before[k]]
                     self.tensors[prefix + name] = grown
             self.tensors[prefix + "keys"] = plain.array(after, plain.uint64)
             self.row[table] = {k: place for place, k in enumerate(after)}
-            self.seen[table] = {self.row[table][k] for k in before}
+            self.living[table] = {self.row[table][k]: self.living[table][place] for k, place in before.items()}
+
+    def begin_rows(self, categorical, behaviors, now):
+        """Rows for the values that were seen often enough with this batch; all that have one are seen now."""
+        sightings = collections.Counter((self.behavior_table, place) for items in behaviors for place in items)
+        for columns in categorical.values():
+            sightings.update((table, place) for table, rows in columns for places in rows for place in places)
+        for (table, place), count in sightings.items():
+            living = self.living[table]
+            if place not in living:
+                total = self.waiting.pop((table, place), 0) + count
+                if total < self.tables.get(table, {}).get("admit_after", 1):
+                    self.waiting[table, place] = total
+                    continue
+                living[place] = now
+                self.tensors[f"embedding.{table}.rows"][place] = 0
+                start = self.optimizer.get("embedding", {})
+                m, v, step = self.row_state(table)
+                m[place], step[place] = 0, 0
+                v[place] = start.get("initial_accumulator", 0.1) if start.get("kind") in ("adagrad", "ftrl") else 0
+            living[place] = max(living[place], now)
+
+    def result(self):
+        """The tensors, of rows those that are left."""
+        tensors = dict(self.tensors)
+        for table, living in self.living.items():
+            places = sorted(living)
+            for part in ("keys", "rows", "m", "v", "step"):
+                name = f"embedding.{table}.{part}"
+                if name in tensors:
+                    tensors[name] = tensors[name][places]
+        return tensors
+
+    def expire_rows(self, now):
+        for table, living in self.living.items():
+            after = stream.duration(self.tables.get(table, {}).get("expire_after", 0))
+            if after:
+                self.living[table] = {place: seen for place, seen in living.items() if seen >= now - after}
+
+    def of_living(self, categorical, behaviors):
+        """The same with the values that have a row alone; a behavior that has none keeps its slot, as None."""
+        def has(table, place):
+            return place in self.living[table]
+        return ({group: [(table, [[place for place in places if has(table, place)] for places in rows]) for table, rows in columns]
+                 for group, columns in categorical.items()},
+                [[place if has(self.behavior_table, place) else None for place in items] for items in behaviors])
 
     def dense(self, group, batch):
         """[(name, raw values with NaN, standardised values)] of a group's dense features."""
@@ -200,16 +272,15 @@ class Reference:
         for feature in self.features[group]:
             if feature.get("kind") == "dense":
                 values = [(event.get(group) or {}).get(feature["name"]) for event in batch]
-                raw = plain.array([plain.nan if value in (None, "") else float(value) for value in values])
+                raw = plain.array([plain.nan if value in (None, "") else float(plain.float32(value)) for value in values])
                 count, mean, m2 = self.running.get((group, feature["name"]), (0, 0.0, 0.0))
                 mean, variance = (mean, m2 / count) if count > 1 else (0.0, 1.0)
                 scaled = (plain.nan_to_num(raw) - mean) / (math.sqrt(variance) if variance > 0 else 1.0)
-                found.append((feature["name"], raw, plain.where(plain.isnan(raw), 0, plain.clip(scaled, -5, 5))))
+                found.append((feature["name"], raw, plain.where(plain.isnan(raw), 0, plain.clip(scaled, -5, 5)).astype(self.real)))
         return found
 
-    @staticmethod
-    def mean_matrix(rows, table_size):
-        matrix = plain.zeros((len(rows), table_size))
+    def mean_matrix(self, rows, table_size):
+        matrix = plain.zeros((len(rows), table_size), self.real)
         for example, indexes in enumerate(rows):
             for index in indexes:
                 matrix[example, index] += 1 / len(indexes)
@@ -236,7 +307,7 @@ class Reference:
             return np.dot(np.concatenate(self.attributes(rows, categorical), 1), p["zero_shot.linear.weight"].T)
         size = len(categorical["item"][0][1])
         if self.zero_shot["kind"] == "none":
-            return plain.zeros((size, self.dimension))
+            return plain.zeros((size, self.dimension), self.real)
         p = {name: getattr(value, "_value", value) for name, value in p.items()}
         rows = {table: getattr(value, "_value", value) for table, value in rows.items()}
         attribute, _ = self.attribute_arrays(rows, categorical)
@@ -245,14 +316,15 @@ class Reference:
 
     def tower_input(self, p, rows, categorical, behaviors, is_new, dense):
         def group_input(group):
-            pooled = plain.zeros((len(behaviors), self.dimension))
+            pooled = plain.zeros((len(behaviors), self.dimension), self.real)
             for table, indexes in categorical[group]:
                 pooled = pooled + np.dot(self.mean_matrix(indexes, len(rows[table])), rows[table])
             return [pooled] + [scaled[:, None] for _, _, scaled in dense[group]]
-        counts = plain.zeros((len(behaviors), len(rows[self.behavior_table])))
+        counts = plain.zeros((len(behaviors), len(rows[self.behavior_table])), self.real)
         for example, items in enumerate(behaviors):
             for item in items:
-                counts[example, item] += 1
+                if item is not None:
+                    counts[example, item] += 1
         z_v = np.where(is_new[:, None], self.generated(p, rows, categorical, dense), np.dot(counts, rows[self.behavior_table]))
         return np.concatenate(group_input("user") + [z_v] + group_input("context") + group_input("item"), 1)
 
@@ -271,25 +343,25 @@ class Reference:
     # ---- one step (section 6) ----
 
     def step(self, batch):
-        size = len(batch)
+        size, now = len(batch), max(event["released"] for event in batch)
         parameters = {name: array for name, array in self.tensors.items() if name.startswith(("ranking.", "zero_shot."))}
         tables = {table: self.tensors[f"embedding.{table}.rows"] for table in self.row}
         categorical = {group: self.lookup(group, batch) for group in self.features}
         dense = {group: self.dense(group, batch) for group in self.features}
         behaviors = self.behaviors(batch)
         is_new = plain.array([not items for items in behaviors])
-        label = plain.array([1.0 if event["clicked"] else 0.0 for event in batch])
+        label = plain.array([1.0 if event["clicked"] else 0.0 for event in batch], self.real)
+        correction = plain.array([event["correction"] for event in batch])
 
         def forward(p, rows, categorical, behaviors, training, statistics):
             return self.logit(p, self.tower_input(p, rows, categorical, behaviors, is_new, dense), training, statistics)
 
-        known = {group: [(table, [[i for i in indexes if i in self.seen[table]] for indexes in rows]) for table, rows in columns]
-                 for group, columns in categorical.items()}
-        known_behaviors = [[i for i in items if i in self.seen[self.behavior_table]] for items in behaviors]
-        prediction = 1 / (1 + np.exp(-forward(parameters, tables, known, known_behaviors, False, {})))
+        prediction = 1 / (1 + np.exp(-forward(parameters, tables, *self.of_living(categorical, behaviors), False, {})))
+        self.begin_rows(categorical, behaviors, now)
+        categorical, behaviors = self.of_living(categorical, behaviors)
         statistics = {}
-        ranking_loss, (row_gradient, gradient) = value_and_grad(
-            lambda both: cross_entropy(forward(both[1], both[0], categorical, behaviors, True, statistics), label))((tables, parameters))
+        ranking_loss, (row_gradient, gradient) = value_and_grad(lambda both: cross_entropy(
+            forward(both[1], both[0], categorical, behaviors, True, statistics), label, correction))((tables, parameters))
 
         reported, zero_shot_gradient = [0.0, 0.0, 0.0], None
         old = plain.nonzero(~is_new)[0]
@@ -307,22 +379,20 @@ class Reference:
                     mean += delta / count
                     m2 += delta * (value - mean)
                 self.running[group, name] = count, mean, m2
-        for columns in categorical.values():
-            for table, rows in columns:
-                self.seen[table].update(index for indexes in rows for index in indexes)
-        self.seen[self.behavior_table].update(item for items in behaviors for item in items)
+        self.expire_rows(now)
         return prediction, is_new, label, [size, float(ranking_loss)] + reported
 
     def zero_shot_loss(self, parameters, old, behaviors, tables, categorical, dense):
         item_rows = tables[self.behavior_table]
         attribute, flat_attributes = self.attribute_arrays(tables, categorical)
         longest = max(len(items) for items in behaviors)
-        padded = plain.zeros((len(old), self.behavior_length, self.dimension))
+        padded = plain.zeros((len(old), self.behavior_length, self.dimension), self.real)
         mask = plain.zeros((len(old), self.behavior_length), bool)
         for place, example in enumerate(old):
             for slot, item in enumerate(behaviors[example]):
-                padded[place, slot] = item_rows[item]
-                mask[place, slot] = True
+                if item is not None:
+                    padded[place, slot] = item_rows[item]
+                    mask[place, slot] = True
         target = padded.reshape(len(old), -1) if self.sequence else padded.sum(1)
         parts = [0.0, 0.0, 0.0]
 
@@ -350,6 +420,10 @@ class Reference:
     def moments(self, name, like):
         return [self.tensors.setdefault(f"{name}.{moment}", plain.zeros_like(like)) for moment in "mv"]
 
+    def row_state(self, table):
+        rows = self.tensors[f"embedding.{table}.rows"]
+        return *self.moments(f"embedding.{table}", rows), self.tensors.setdefault(f"embedding.{table}.step", plain.zeros(len(rows), plain.uint32))
+
     def apply(self, parameters, gradient, row_gradient, zero_shot_gradient, statistics, categorical, behaviors):
         groups = [("ranking", gradient, lambda name: (name.startswith("ranking.") and not name.endswith((".mean", ".variance")))
                    or name == "zero_shot.linear.weight")]
@@ -369,45 +443,46 @@ class Reference:
         for table in self.row:
             read = {index for columns in categorical.values() for name, rows in columns if name == table for indexes in rows for index in indexes}
             if table == self.behavior_table:
-                read |= {item for items in behaviors for item in items}
+                read |= {item for items in behaviors for item in items if item is not None}
             rows = self.tensors[f"embedding.{table}.rows"]
-            m, v = self.moments(f"embedding.{table}", rows)
-            step = self.tensors.setdefault(f"embedding.{table}.step", plain.zeros(len(rows), plain.uint32))
+            m, v, step = self.row_state(table)
             for index in sorted(read):
                 step[index] += 1
                 update(self.optimizer.get("embedding", {}), rows[index], row_gradient[table][index], m[index], v[index], int(step[index]))
 
 
-def with_history(events, length):
-    """Behaviors that an event leaves out are the items that its user clicked so far, in events that left them out too."""
-    history = {}
-    for event in events:
-        if event.get("behaviors") is None:
-            clicked = history.setdefault(event["user_id"], [])
-            event["behaviors"] = clicked[-length:]
-            if event["clicked"]:
-                clicked.append(event["item_id"])
-    return events
+def learn(config, initial, events, real=plain.float64):
+    """All that a run gives: tensors, [id, new, clicked, score] of each example, the losses of each step."""
+    reference = Reference(config, initial, real)
+    examples = stream.Stream(config).examples([dict(event) for event in events])
+    if config["embedding"].get("init_std") == 0:
+        reference.add_places(examples)
+    predictions, losses = [], []
+    for batch in stream.batches(config, examples):
+        scores, is_new, label, reported = reference.step(batch)
+        predictions += [[event["impression_id"], int(new), int(clicked), float(score)]
+                        for event, score, new, clicked in zip(batch, scores, is_new, label)]
+        losses.append(reported)
+    return reference.result(), predictions, losses
+
+
+def read_case(case):
+    return (yaml.safe_load(open(case + "/config.yaml")), load_safetensors(case + "/initial.safetensors"),
+            [json.loads(line) for line in open(case + "/events.jsonl")])
 
 
 def run(case, output):
-    config = yaml.safe_load(open(case + "/config.yaml"))
-    reference = Reference(config, load_safetensors(case + "/initial.safetensors"))
-    events = with_history([json.loads(line) for line in open(case + "/events.jsonl")], config.get("history", {}).get("max_length", 100))
-    if config["embedding"].get("init_std") == 0:
-        reference.add_rows(events)
-    size = config.get("batch", {}).get("size", 1024)
-    with open(output + "/predictions.csv", "w") as predictions, open(output + "/losses.csv", "w") as losses:
-        predictions.write("impression_id,new,clicked,score\n")
-        losses.write("step,examples,ranking,reconstruct_user,reconstruct_behavior,mmd\n")
-        for begin in range(0, len(events), size):
-            batch = events[begin:begin + size]
-            scores, is_new, label, reported = reference.step(batch)
-            for event, score, new, clicked in zip(batch, scores, is_new, label):
-                predictions.write(f"{event['impression_id']},{int(new)},{int(clicked)},{score:.8f}\n")
-            losses.write(f"{begin // size}," + ",".join(f"{number:.8g}" for number in reported) + "\n")
+    tensors, predictions, losses = learn(*read_case(case))
+    with open(output + "/predictions.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["impression_id", "new", "clicked", "score"])
+        writer.writerows([name, new, clicked, f"{score:.8f}"] for name, new, clicked, score in predictions)
+    with open(output + "/losses.csv", "w") as file:
+        file.write("step,examples,ranking,reconstruct_user,reconstruct_behavior,mmd\n")
+        for step, reported in enumerate(losses):
+            file.write(f"{step}," + ",".join(f"{number:.8g}" for number in reported) + "\n")
     save_safetensors(output + "/expected.safetensors", {
-        name: array.astype(plain.float32) if array.dtype == plain.float64 else array for name, array in sorted(reference.tensors.items())})
+        name: array.astype(plain.float32) if array.dtype == plain.float64 else array for name, array in sorted(tensors.items())})
 
 
 if __name__ == "__main__":
