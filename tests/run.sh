@@ -88,7 +88,7 @@ for suite; do
     case $suite in
     layers|style)  one "$suite" 60 "tools/check_$suite.sh" ;;
     unit|gradient) several 120 "$suite" ;;
-    golden)        one golden 300 tests/golden/run.sh "$build" ;;
+    golden)        one golden 300 tests/golden/run.sh "$build"; scripts 300 golden ;;
     flow)          several 180 flow; scripts 300 flow ;;
     crash)         : >"$build/torture.tsv"; scripts "${CRASH_SECONDS:-300}" crash "$jobs_at_once" ;;
     replay)        replay ;;
