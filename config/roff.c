@@ -38,7 +38,7 @@ void roff_begin(FILE *out, const char *name, int section, const char *version, c
     for (const char *at = name; *at; at++)
         if (*at == '-') fputs("\\-", out);
         else fputc(toupper((unsigned char)*at), out);
-    fprintf(out, " %d \"\" \"Coldstream %s\" \"Coldstream\"\n.nh\n.ad l\n.SH NAME\n", section, version);
+    fprintf(out, " %d \"\" \"Coldstream %s\" \"Coldstream\"\n.nh\n.ad l\n.ss 12 0\n.SH NAME\n", section, version);
     roff_text(out, name);
     fputs(" \\- ", out);
     roff_line(out, brief);

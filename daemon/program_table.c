@@ -48,8 +48,8 @@ const struct program program_coldstream_serve = {
     .doc = "Scores with the current checkpoint of DIR, and moves to the next one without a pause. Where there is none "
            "yet it waits for the first, alive but not ready.",
     .option = coldstream_serve_options,
-    .note = "POST /v1/score {\"requests\":[...],\"version\":N}; GET /livez, /readyz, /metrics. TERM and INT finish "
-            "running requests, then end. A socket that systemd hands over is listened on instead.\n"
+    .note = "POST /v1/score {\"requests\":[...],\"version\":N}; GET /livez, /readyz, /metrics.\n"
+            "TERM and INT finish running requests, then end. A socket that systemd hands over is listened on instead.\n"
             "Exit: 0 done, 1 failed, 2 wrong usage, 65 checkpoint refused.",
     .example = "coldstream-serve -C /var/lib/coldstream/checkpoints -l 127.0.0.1:8080\n"
                "curl -s localhost:8080/readyz\n",

@@ -94,6 +94,19 @@ static void man_exit(FILE *out)
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) fprintf(out, ".TP\n.B %d\n%s\n", row[i].code, row[i].doc);
 }
 
+/* Each line a paragraph; exit statuses have a section of their own. */
+static void man_notes(FILE *out, const char *note)
+{
+    fputs(".SH NOTES\n", out);
+    for (size_t length; *note && strncmp(note, "Exit: ", 6) != 0; note += length + (note[length] == '\n')) {
+        char line[512];
+        length = strcspn(note, "\n");
+        snprintf(line, sizeof line, "%.*s", (int)length, note);
+        roff_line(out, line);
+        fputs(".PP\n", out);
+    }
+}
+
 static void man_environment(FILE *out)
 {
     fputs(".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nwhere it is set and not empty nothing is colored; neither is anything "
@@ -114,10 +127,7 @@ static void man_daemon(FILE *out, const struct program *program, const char *bri
     fputs(".SH OPTIONS\n", out);
     man_options(out, program->option);
     man_options(out, program_common);
-    if (program->note) {
-        fputs(".SH NOTES\n", out);
-        roff_line(out, program->note);
-    }
+    man_notes(out, program->note);
     man_exit(out);
     man_environment(out);
     fputs(".SH EXAMPLES\n", out);

@@ -30,7 +30,7 @@ const struct program_option ctl_train_options[] = {
     { "export", 'o', "Q.safetensors", "write all tensors at the end", false },
     { "predictions", 'p', "P.csv", "impression_id,new,clicked,score: each given before its example was learned",
       false },
-    { "losses", 'l', "L.csv", "step,examples,ranking, reconstruct_user, reconstruct_behavior,mmd", false },
+    { "losses", 'l', "L.csv", "of each step: its examples, and the losses by part", false },
     { "checkpoint", 'k', "DIR", "publish a checkpoint there at the end", false },
     { "seed", 's', "N", "instead of the configuration's compute.seed", false },
     { "strict", 0, NULL, "stop at the first line that can't be used (exit code 65)", false },
