@@ -246,7 +246,7 @@ install: all units man $(BUILD)/coldstream.catalog ## into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs/alerts $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
 	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs
 	install -m 644 docs/alerts/*.md $(DESTDIR)$(PREFIX)/share/doc/coldstream/docs/alerts
-	install -m 644 $(addprefix tools/monitoring/,alerts.yaml dashboard.json prometheus.yml) $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
+	install -m 644 $(addprefix tools/monitoring/,alerts.yaml dashboard.json prometheus.yml alertmanager.yml) $(DESTDIR)$(PREFIX)/share/coldstream/monitoring
 
 # What install would put is what goes: one list. Of folders only those that are ours alone, and only where nothing else lies in them.
 staged = $(BUILD)/uninstall

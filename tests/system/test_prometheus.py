@@ -104,11 +104,7 @@ class World:
         self.stream = Stream(os.path.join(self.folder, "events.jsonl"))
         self.broker = MockBroker(self.stream, "deltas:1")
         self.daemon = Daemon(self.broker, self.folder, "model", interval="500ms", checkpoints="2s")
-        self.daemon.configure("300ms")
-        with open(self.daemon.config) as file:
-            text = file.read().replace("keep: 3}", "keep: 3, delta_topic: deltas, delta_interval: 100ms}")
-        with open(self.daemon.config, "w") as file:
-            file.write(text)
+        self.daemon.configure("300ms", checkpoint=", delta_topic: deltas, delta_interval: 100ms")
         self.daemon.start()
         until(lambda: "coldstream_steps_total 0\n" in get(self.daemon.port, "/metrics", ""), "counters from 0 on, before the first event")
         self.serve_port, self.port = free_port(), free_port()
@@ -269,7 +265,9 @@ def each_alert_fires():
 
 
 def each_alert_has_its_page():
-    """severity, summary, description and a page in docs/alerts/ for each alert, and no page for another"""
+    """severity, which Alertmanager's example has a receiver for, summary, description and a page in docs/alerts/; and no page for another"""
+    with open(os.path.join(MONITORING, "alertmanager.yml")) as file:
+        assert set(re.findall(r"- name: (\w+)", file.read())) == {re.search(r"severity: (\w+)", block)[1] for _, block in alerts()}
     for name, block in alerts():
         for part in (r"severity: (page|ticket)\b", r"summary: \S", r"description: \S", rf"runbook_url: \S*docs/alerts/{name}\.md\n"):
             assert re.search(part, block), f"{name}: no {part}"

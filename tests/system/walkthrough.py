@@ -21,11 +21,13 @@ BUILD = os.path.abspath(sys.argv[1])
 PAGE = f"{ROOT}/docs/operations.md"
 LIMIT = 600
 HOME = "/home/ops/coldstream"
-# What the operator's editor does to the configuration, in Perl, which every Debian has: (what, the expression for it); each has to be there.
-EDITS = [(r"^( *conversions:) conversions$", r'"$1 ~"'), (r"bootstrap\.servers: 127\.0\.0\.1:9092", r'"bootstrap.servers: %s"')]
+PAGER = 9099
+# What the operator's editor does to each file, in Perl, which every Debian has: (what, the expression for it); each has to be there.
+EDITS = {"coldstream": [(r"^( *conversions:) conversions$", r'"$1 ~"'), (r"bootstrap\.servers: 127\.0\.0\.1:9092", r'"bootstrap.servers: %s"')],
+         "alertmanager": [(r"https:..pager\.example", f'"http://127.0.0.1:{PAGER}"'), (r"https:..tickets\.example", '"http://127.0.0.1:1"')]}
 EDITOR = r"""#!/usr/bin/perl -0777 -pi
-BEGIN { eval `cat /run/given/edits`; }
-for my $edit (@edits) { my ($what, $by) = @$edit; s/$what/eval $by/me or die "$what is not there" }
+BEGIN { eval `cat /run/given/edits`; ($name) = grep { $ARGV[0] =~ m{/$_[^/]*$} } keys %edits or die "$ARGV[0]?" }
+for my $edit (@{$edits{$name}}) { my ($what, $by) = @$edit; s/$what/eval $by/me or die "$what is not there" }
 """
 sys.path.insert(0, HERE)
 import machine          # noqa: E402
@@ -73,11 +75,11 @@ def checkout(folder):
 
 
 class Pager(http.server.BaseHTTPRequestHandler):
-    """Takes the place of an Alertmanager; runs in the machine's network."""
+    """Where the Alertmanager sends what wakes someone; runs in the machine's network."""
     def do_POST(self):
-        for alert in json.loads(self.rfile.read(int(self.headers["Content-Length"]))):
-            with open(sys.argv[2], "a") as file:
-                file.write(json.dumps(alert["labels"]) + "\n")
+        with open(sys.argv[2], "a") as file:
+            for alert in json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"]:
+                file.write(json.dumps({"status": alert["status"], **alert["labels"]}) + "\n")
         self.send_response(200)
         self.end_headers()
 
@@ -105,7 +107,8 @@ class Walk:
         self.in_network(f"{BUILD}/tests/kafka/admin", self.broker, "create", "impressions:4", "clicks:2", "impressions.dlq:1", "clicks.dlq:1")
         self.produce(1)
         with open(f"{self.given}/edits", "w") as file:
-            file.write("@edits = (" + ", ".join(f"['{what}', '{by}']" for what, by in EDITS) % self.broker + ");\n")
+            file.write("%edits = (" + "".join(f"{name} => [" + "".join(f"['{what}', '{by}'], " for what, by in edits) + "], "
+                                              for name, edits in EDITS.items()).replace("%s", self.broker) + ");\n")
         with open(f"{self.given}/editor", "w") as file:
             file.write(EDITOR)
         os.chmod(f"{self.given}/editor", 0o755)
@@ -125,7 +128,8 @@ class Walk:
                            f"cd {HOME} && {command}", online=online, seconds=LIMIT, check=False)
         took = time.monotonic() - began
         print(f"# {took:6.1f} s  {command.splitlines()[0][:110]}", flush=True)
-        for line in (done.stdout + done.stderr).splitlines()[-(12 if done.returncode == 0 and not online else 40 if done.returncode else 0):]:
+        lines = 40 if done.returncode else 0 if online else 12
+        for line in (done.stdout + done.stderr).splitlines()[-lines or sys.maxsize:]:
             print(f"#            | {line[:160]}", flush=True)
         return done
 
@@ -174,7 +178,8 @@ class Walk:
         self.judge("all alerts are loaded", len(rules) > 20, rules)
         self.judge("and can be evaluated", self.soon(lambda: all(
             rule["health"] == "ok" for group in self.prometheus("rules")["groups"] for rule in group["rules"])), lambda: self.prometheus("rules"))
-        states = {unit: self.on.show(unit, "ActiveState", "UnitFileState") for unit in ("coldstream", "coldstream-serve.socket", "prometheus")}
+        states = {unit: self.on.show(unit, "ActiveState", "UnitFileState") for unit in ("coldstream", "coldstream-serve.socket", "prometheus", "prometheus-alertmanager")}
+        self.judge("the trial alert reaches the pager", self.soon(lambda: "ColdstreamTrial" in self.paged()), self.paged)
         self.judge("the services run, and will after a reboot",
                    all(state == {"ActiveState": "active", "UnitFileState": "enabled"} for state in states.values()), states)
         for unit in ("coldstream", "coldstream-serve"):
@@ -190,8 +195,12 @@ class Walk:
         self.look()
         self.on.run("systemctl", "kill", "-s", "KILL", "coldstream")
         self.on.run("systemctl", "stop", "coldstream")
-        self.judge("the daemon is gone: the pager is called", self.soon(lambda: "ColdstreamDown" in open(self.pages).read(), 600),
-                   lambda: open(self.pages).read())
+        began = time.monotonic()
+        called = self.soon(lambda: "ColdstreamDown" in self.paged(), 600)
+        self.judge(f"the daemon is gone: the pager is called, after {time.monotonic() - began:.0f} s", called,
+                   lambda: f"{self.paged()}\n{self.prometheus('alerts')}")
+        self.on.run("systemctl", "start", "coldstream")
+        self.judge("it is back: the pager is told", self.soon(lambda: re.search(r'"resolved".*"ColdstreamDown"', self.paged()), 600), self.paged)
 
     def look(self):
         """What the alerts' pages say to type, by the operator without sudo, after his next login."""
@@ -215,6 +224,10 @@ class Walk:
                 if done.returncode in (2, 126, 127) or re.search(unheard, done.stderr):
                     wrong.append(f"{os.path.basename(page)}: {command}: {done.returncode} {said[-300:]}")
         self.judge(f"what the alerts' pages say to look at can be looked at, {seen} commands", seen > 60 and not wrong, "\n".join(wrong))
+
+    def paged(self):
+        with open(self.pages) as file:
+            return file.read()
 
     def query(self, expression):
         result = (self.prometheus(f"query?query={expression}") or {}).get("result", [])
@@ -249,5 +262,5 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1] == "pager":
-        http.server.ThreadingHTTPServer(("127.0.0.1", 9093), Pager).serve_forever()
+        http.server.ThreadingHTTPServer(("127.0.0.1", PAGER), Pager).serve_forever()
     sys.exit(main())
