@@ -79,6 +79,20 @@ static void print_problems(const json_t *status, bool colors, FILE *out)
         fprintf(out, "%s! %s%s\n", colors ? "\033[1;31m" : "", json_string_value(one), colors ? "\033[0m" : "");
 }
 
+/* Said where there are some. */
+static void print_unusable(const json_t *status, FILE *out)
+{
+    const char *name, *begin = "unusable    ";
+    const json_t *count;
+    char number[32];
+    json_object_foreach((json_t *)at(status, "events"), name, count) {
+        if (json_integer_value(count) == 0 || strcmp(name, "ok") == 0 || strcmp(name, "empty") == 0) continue;
+        fprintf(out, "%s%s %s", begin, grouped((long long)json_integer_value(count), number), name);
+        begin = ", ";
+    }
+    if (*begin == ',') fprintf(out, "; in the topics' .dlq\n");
+}
+
 static void print_stream(const json_t *status, FILE *out)
 {
     char a[32], b[32], c[32], d[32];
@@ -95,6 +109,7 @@ static void print_stream(const json_t *status, FILE *out)
             grouped(count_at(status, "join.matched"), a), grouped(count_at(status, "join.expired"), b),
             grouped(count_at(status, "join.late"), c), grouped(count_at(status, "join.orphan"), d),
             grouped(count_at(status, "join.pending"), (char[32]){ 0 }));
+    print_unusable(status, out);
     fprintf(out, "learned     %s examples, %s of them of new users, in %s steps\n",
             grouped(count_at(status, "examples.all"), a), grouped(count_at(status, "examples.new"), b),
             grouped(count_at(status, "steps"), c));

@@ -20,7 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tests", "crash"))
 from plant import Daemon, MockBroker, PLAIN                                    # noqa: E402
-from harness import BUILD, free_port, judge, until                         # noqa: E402
+from harness import BUILD, ctl, free_port, judge, until                         # noqa: E402
 
 MONITORING = os.path.join(ROOT, "tools", "monitoring")
 PAGES = os.path.join(ROOT, "docs", "alerts")
@@ -225,6 +225,8 @@ def promised_metrics_are_there():
 def events_make_no_labels():
     """labels are topics, tables and words of ours, whatever the events hold; the garbage is counted"""
     until(lambda: world.value("coldstream_dead_letters_total") == world.stream.garbage * CHUNKS, "the dead letters to be counted")
+    said = ctl("status", "--control", world.daemon.socket).stdout.decode()
+    assert re.search(r"(?m)^unusable .*\b8 not_json\b.*; in the topics' \.dlq$", said), said
     for port in (world.daemon.port, world.serve_port):
         for line in get(port, "/metrics").splitlines():
             assert "evil" not in line, line
