@@ -138,7 +138,7 @@ static void take_versions(struct trend_feed *feed, const struct publisher_view *
     if (now->held && !then->held) {
         one = none;
         one.number = now->version;
-        snprintf(one.text, sizeof one.text, "rolled back to: %.380s", now->hold);
+        snprintf(one.text, sizeof one.text, "%.380s", now->hold);
         trend_happened(feed->with.trend, TREND_VERSIONS, &one);
     }
 }
