@@ -21,6 +21,7 @@
 
 #include "daemon/clock.h"
 #include "daemon/log_remedy.h"
+#include "daemon/text.h"
 
 enum {
     LINE_SIZE = 8192,       /* a longer line is cut, still well formed */
@@ -78,41 +79,25 @@ static void add(struct line *line, const char *text)
     add_bytes(line, text, strlen(text));
 }
 
-/* Bytes of the UTF-8 character at text: 0 where it is not one (cut short, overlong, a surrogate, a stray byte). */
-static size_t character(const unsigned char *text)
-{
-    if (text[0] < 0x80) return 1;
-    size_t count = text[0] >= 0xc2 && text[0] < 0xe0   ? 2
-                   : text[0] >= 0xe0 && text[0] < 0xf0 ? 3
-                   : text[0] >= 0xf0 && text[0] < 0xf5 ? 4
-                                                       : 0;
-    for (size_t i = 1; i < count; i++)
-        if ((text[i] & 0xc0) != 0x80) return 0;
-    if (text[0] == 0xe0 && text[1] < 0xa0) return 0;
-    if (text[0] == 0xed && text[1] > 0x9f) return 0;
-    if (text[0] == 0xf0 && text[1] < 0x90) return 0;
-    if (text[0] == 0xf4 && text[1] > 0x8f) return 0;
-    return count;
-}
-
 /* text within double quotes; nothing in it can end the line, the quotes, or steer a terminal, as U+0080 to U+009F do
  * too. */
 static void add_quoted(struct line *line, const char *text, enum log_format format)
 {
     add(line, "\"");
-    for (const unsigned char *at = (const unsigned char *)text; *at;) {
+    for (const char *at = text; *at;) {
         if (line->length > LINE_SIZE - RESERVE) { add(line, "..."); break; }
         char escape[8];
-        size_t count = character(at);
+        size_t count = text_character(at);
+        unsigned byte = (unsigned char)*at;
         if (*at == '"' || *at == '\\') snprintf(escape, sizeof escape, "\\%c", *at);
         else if (*at == '\n') snprintf(escape, sizeof escape, "\\n");
         else if (*at == '\t') snprintf(escape, sizeof escape, "\\t");
-        else if (count == 0) snprintf(escape, sizeof escape, format == LOG_JSON ? "\\ufffd" : "\\x%02x", *at);
-        else if (*at < 0x20 || *at == 0x7f)
-            snprintf(escape, sizeof escape, format == LOG_JSON ? "\\u%04x" : "\\x%02x", *at);
-        else if (*at == 0xc2 && at[1] < 0xa0) snprintf(escape, sizeof escape, "\\u%04x", *++at);
+        else if (count == 0) snprintf(escape, sizeof escape, format == LOG_JSON ? "\\ufffd" : "\\x%02x", byte);
+        else if (count > 1 && text_is_control(at)) snprintf(escape, sizeof escape, "\\u%04x", (unsigned char)*++at);
+        else if (text_is_control(at))
+            snprintf(escape, sizeof escape, format == LOG_JSON ? "\\u%04x" : "\\x%02x", byte);
         else {
-            add_bytes(line, (const char *)at, count);
+            add_bytes(line, at, count);
             at += count;
             continue;
         }

@@ -13,6 +13,7 @@
 #include "daemon/log.h"
 #include "daemon/metrics_json.h"
 #include "daemon/notify.h"
+#include "daemon/text.h"
 #include "daemon/version.h"
 
 enum {
@@ -131,7 +132,7 @@ static json_t *tables_json(const struct pipeline_view *view)
 static json_t *snapshot_json(const struct publisher_view *view, const struct cs_config *config)
 {
     const struct snapshot_stats *stats = &view->stats;
-    return json_pack("{s:s, s:I, s:I, s:o, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "directory",
+    return json_pack("{s:s, s:I, s:I, s:o, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "directory",
                      config->snapshot.directory, "cut", (json_int_t)stats->cut, "committed",
                      (json_int_t)view->snapshots, "last", time_or_null(view->snapshot_time), "seconds",
                      view->snapshot_seconds, "stall_seconds", view->stall_seconds, "bytes",
@@ -139,7 +140,7 @@ static json_t *snapshot_json(const struct publisher_view *view, const struct cs_
                      (json_int_t)stats->live_bytes, "disk_bytes", (json_int_t)stats->disk_bytes, "peak_bytes",
                      (json_int_t)stats->peak_bytes, "segments", (json_int_t)stats->segments, "failures",
                      (json_int_t)view->failures, "failures_in_row", (json_int_t)view->failures_in_row, "error",
-                     view->snapshot_error);
+                     text_json(view->snapshot_error));
 }
 
 static json_t *version_or_null(uint64_t version)
@@ -155,15 +156,16 @@ static json_t *checkpoint_json(struct publisher *publisher, const struct publish
     json_t *pinned = json_array();
     for (size_t i = 0; i < count; i++) json_array_append_new(pinned, version_or_null(version[i]));
     free(version);
-    json_t *gate = json_pack("{s:b, s:I, s:o, s:o, s:s}", "open", publisher_may_send(publisher), "refused",
+    json_t *gate = json_pack("{s:b, s:I, s:o, s:o, s:o}", "open", publisher_may_send(publisher), "refused",
                              (json_int_t)view->refused, "version", version_or_null(view->refused_version), "time",
-                             time_or_null(view->refused_time), "reason", view->refusal);
-    return json_pack("{s:s, s:o, s:I, s:o, s:o, s:f, s:f, s:I, s:s, s:b, s:s, s:o, s:o}", "directory",
+                             time_or_null(view->refused_time), "reason", text_json(view->refusal));
+    return json_pack("{s:s, s:o, s:I, s:o, s:o, s:f, s:f, s:I, s:o, s:b, s:o, s:o, s:o}", "directory",
                      config->checkpoint.directory, "version", version_or_null(view->version), "published",
                      (json_int_t)view->published, "last", time_or_null(view->publish_time), "watermark",
                      time_or_null(view->publish_watermark), "seconds", view->publish_seconds, "freshness_seconds",
                      view->freshness_seconds, "failures", (json_int_t)view->publish_failures, "error",
-                     view->publish_error, "held", view->held, "hold", view->hold, "pinned", pinned, "gate", gate);
+                     text_json(view->publish_error), "held", view->held, "hold", text_json(view->hold), "pinned",
+                     pinned, "gate", gate);
 }
 
 static json_t *logging_json(struct operator *operator)
@@ -183,10 +185,10 @@ static json_t *deltas_json(struct deltas *deltas, const struct cs_config *config
                              (json_int_t)view.newest.epoch, "sequence", (json_int_t)view.newest.sequence, "version",
                              (json_int_t)view.newest.version, "steps", (json_int_t)view.steps, "sent",
                              (json_int_t)view.sent, "last", time_or_null(view.time));
-    json_t *more = json_pack("{s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s}", "rows", (json_int_t)view.rows, "gone",
+    json_t *more = json_pack("{s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:o}", "rows", (json_int_t)view.rows, "gone",
                              (json_int_t)view.gone, "bytes", (json_int_t)view.bytes, "seconds", view.seconds,
                              "freshness_seconds", view.freshness, "failures", (json_int_t)view.failures,
-                             "failures_in_row", (json_int_t)view.failures_in_row, "error", view.error);
+                             "failures_in_row", (json_int_t)view.failures_in_row, "error", text_json(view.error));
     json_object_update(json, more);
     json_decref(more);
     return json;
@@ -222,13 +224,13 @@ static struct rate rate_of(struct operator *operator)
 static json_t *unready(const struct pipeline_view *view, const struct publisher_view *publisher)
 {
     json_t *array = json_array();
-    if (*view->waiting) json_array_append_new(array, json_sprintf("waiting for %s", view->waiting));
+    if (*view->waiting) json_array_append_new(array, text_json_of("waiting for %s", view->waiting));
     else if (!view->connected) json_array_append_new(array, json_string("brokers can't be reached: the log says why"));
     if (view->state == STATE_STOPPING) json_array_append_new(array, json_string("stopping"));
     if (view->state == STATE_PAUSED) json_array_append_new(array, json_string("paused by an operator"));
-    if (view->state == STATE_HELD) json_array_append_new(array, json_string(view->held));
+    if (view->state == STATE_HELD) json_array_append_new(array, text_json(view->held));
     if (publisher->failures_in_row)
-        json_array_append_new(array, json_sprintf("%d snapshots in a row failed: %s", (int)publisher->failures_in_row,
+        json_array_append_new(array, text_json_of("%d snapshots in a row failed: %s", (int)publisher->failures_in_row,
                                                   publisher->snapshot_error));
     return array;
 }
@@ -238,20 +240,20 @@ static json_t *problems(struct operator *operator, const struct pipeline_view *v
                         const struct publisher_view *publisher)
 {
     json_t *array = unready(view, publisher);
-    if (publisher->held) json_array_append_new(array, json_sprintf("publishing is held: %s", publisher->hold));
+    if (publisher->held) json_array_append_new(array, text_json_of("publishing is held: %s", publisher->hold));
     else if (!publisher_may_send(operator->publisher))
-        json_array_append_new(array, json_sprintf("the gate refused the last version: %s", publisher->refusal));
+        json_array_append_new(array, text_json_of("the gate refused the last version: %s", publisher->refusal));
     if (*publisher->publish_error)
-        json_array_append_new(array, json_sprintf("the last publication failed: %s", publisher->publish_error));
+        json_array_append_new(array, text_json_of("the last publication failed: %s", publisher->publish_error));
     struct deltas *deltas = pipeline_deltas(operator->pipeline);
     if (deltas) {
         struct deltas_view sent = deltas_view(deltas);
         if (sent.failures_in_row)
-            json_array_append_new(array, json_sprintf("%d deltas in a row were not sent: %s", (int)sent.failures_in_row,
+            json_array_append_new(array, text_json_of("%d deltas in a row were not sent: %s", (int)sent.failures_in_row,
                                                       sent.error));
     }
     if (view->letters.kept && view->state != STATE_HELD)
-        json_array_append_new(array, json_sprintf("%llu dead letters are kept, as the brokers refuse them: %s",
+        json_array_append_new(array, text_json_of("%llu dead letters are kept, as the brokers refuse them: %s",
                                                   (unsigned long long)view->letters.kept, view->letters.why));
     if (!join_counts_add_up(&view->join, &view->undecided))
         json_array_append_new(array, json_string("the join's counts do not add up: a defect, please report it"));
@@ -335,9 +337,10 @@ json_t *operator_status(struct operator *operator)
     json_object_set_new(join, "open_batch", json_integer((json_int_t)view.open));
 
     json_t *status = json_pack(
-        "{s:s, s:b, s:s, s:s, s:s, s:s, s:I, s:f}", "state", pipeline_state_name[view.state].text, "connected",
-        view.connected, "waiting", view.waiting, "held", view.held, "version", version_number, "commit", version_commit,
-        "started", (json_int_t) operator->started, "uptime", (double)(clock_wall() - operator->started) / 1000);
+        "{s:s, s:b, s:o, s:o, s:s, s:s, s:I, s:f}", "state", pipeline_state_name[view.state].text, "connected",
+        view.connected, "waiting", text_json(view.waiting), "held", text_json(view.held), "version", version_number,
+        "commit", version_commit, "started", (json_int_t) operator->started, "uptime",
+        (double)(clock_wall() - operator->started) / 1000);
     json_object_set_new(status, "problems", problems(operator, &view, &publisher));
     struct rate rate = rate_of(operator);
     json_object_set_new(status, "rate",
@@ -349,9 +352,9 @@ json_t *operator_status(struct operator *operator)
     json_object_set_new(status, "sources", sources_json(&view));
     json_object_set_new(status, "events", events);
     json_object_set_new(status, "dead_letters",
-                        json_pack("{s:I, s:I, s:I, s:s}", "waiting", (json_int_t)view.letters.count, "kept",
+                        json_pack("{s:I, s:I, s:I, s:o}", "waiting", (json_int_t)view.letters.count, "kept",
                                   (json_int_t)view.letters.kept, "bytes", (json_int_t)view.letters.bytes, "why",
-                                  view.letters.why));
+                                  text_json(view.letters.why)));
     json_object_set_new(status, "join", join);
     json_object_set_new(status, "event_clock", view.clock == INT64_MIN ? json_null() : json_integer(view.clock));
     json_object_set_new(status, "event_lag_seconds",
@@ -424,7 +427,7 @@ static void note_change(void *self, const char *key, const char *from, const cha
 {
     struct changes *changes = self;
     if (live) json_array_append_new(changes->live, json_pack("{s:s, s:s, s:s}", "key", key, "from", from, "to", to));
-    else json_array_append_new(changes->refused, json_sprintf("%s: %s -> %s needs a restart", key, from, to));
+    else json_array_append_new(changes->refused, text_json_of("%s: %s -> %s needs a restart", key, from, to));
 }
 
 static void take_config(struct operator *operator, const struct cs_config *config)

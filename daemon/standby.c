@@ -14,6 +14,7 @@
 #include "daemon/http.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
+#include "daemon/text.h"
 
 enum { TRY_AGAIN = 200 };       /* ms */
 
@@ -29,7 +30,7 @@ static bool page_ready(void *self, char **reasons)
 {
     struct standby *standby = self;
     pthread_mutex_lock(&standby->lock);
-    json_t *array = json_pack("[s]", standby->reason);
+    json_t *array = json_pack("[o]", text_json(standby->reason));
     pthread_mutex_unlock(&standby->lock);
     *reasons = json_dumps(array, JSON_COMPACT);
     json_decref(array);
@@ -40,7 +41,7 @@ static char *page_status(void *self)
 {
     struct standby *standby = self;
     pthread_mutex_lock(&standby->lock);
-    json_t *status = json_pack("{s:s, s:s}", "state", "standby", "waiting", standby->reason);
+    json_t *status = json_pack("{s:s, s:o}", "state", "standby", "waiting", text_json(standby->reason));
     pthread_mutex_unlock(&standby->lock);
     char *text = json_dumps(status, JSON_COMPACT);
     json_decref(status);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/metrics_json.h"
+#include "daemon/text.h"
 
 enum { POINTS = 720, SPANS_KEPT = 4 };
 enum fold { FOLD_MEAN, FOLD_LARGEST };
@@ -144,13 +145,12 @@ void trend_ended(struct trend *trend, enum trend_kind kind, int64_t now)
 
 static json_t *happening_json(const struct trend_happening *one)
 {
-    json_t *text = json_string(one->text);      /* an error's text is the world's, perhaps no UTF-8 */
     return json_pack("{s:I, s:o, s:b, s:o, s:o, s:o, s:o, s:I, s:I, s:o}", "time", (json_int_t)one->time, "until",
                      one->until ? json_integer((json_int_t)one->until) : json_null(), "ok", one->ok, "number",
                      one->number ? json_integer((json_int_t)one->number) : json_null(), "seconds",
                      number_json(one->seconds), "stall_seconds", number_json(one->stall), "freshness_seconds",
                      number_json(one->freshness), "bytes", (json_int_t)one->bytes, "changed_bytes",
-                     (json_int_t)one->changed, "text", text ? text : json_string("for a reason that is not text"));
+                     (json_int_t)one->changed, "text", text_json(one->text));
 }
 
 /* Newest first. */

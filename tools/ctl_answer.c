@@ -2,8 +2,8 @@
 #include "tools/ctl_answer.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+
+#include "daemon/text.h"
 
 int ctl_answer(const struct ctl_arguments *arguments, json_t *answer)
 {
@@ -21,13 +21,5 @@ int ctl_answer(const struct ctl_arguments *arguments, json_t *answer)
 
 json_t *ctl_json_path(const char *path)
 {
-    json_t *text = json_string(path);
-    char *copy = text ? NULL : strdup(path);
-
-    if (!copy) return text;
-    for (char *at = copy; *at; at++)
-        if ((unsigned char)*at >= 0x80) *at = '?';
-    text = json_string(copy);
-    free(copy);
-    return text;
+    return text_json(path);
 }

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/text.h"
+
 const char *ctl_value(const struct ctl_arguments *arguments, const char *option)
 {
     size_t i = program_option_index(arguments->verb->option, option, strlen(option));
@@ -93,22 +95,27 @@ int ctl_fail(const struct ctl_arguments *arguments, const struct cs_error *err)
 {
     fprintf(stderr, "coldstreamctl %s: ", arguments->verb->name);
     if (err->at.source[0]) {
-        fprintf(stderr, "%s:", err->at.source);
+        text_show(stderr, err->at.source);
+        fputc(':', stderr);
         if (err->at.major) fprintf(stderr, "%lld:", (long long)err->at.major);
         if (err->at.minor) fprintf(stderr, "%lld:", (long long)err->at.minor);
         fprintf(stderr, " ");
     }
-    fprintf(stderr, "%s\n", err->message);
+    text_show(stderr, err->message);
+    fputc('\n', stderr);
     return cs_exit_code(err->code);
 }
 
 void ctl_say(const struct ctl_arguments *arguments, const char *format, ...)
 {
+    char *text;
     va_list list;
 
     if (arguments->quiet) return;
     va_start(list, format);
-    vfprintf(stderr, format, list);
+    if (vasprintf(&text, format, list) < 0) abort();
     va_end(list);
+    text_show(stderr, text);
     fputc('\n', stderr);
+    free(text);
 }

@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "daemon/control.h"
+#include "daemon/text.h"
 #include "tools/ctl_instance.h"
 #include "tools/ctl_status.h"
 #include "tools/ctl_verbs.h"
@@ -20,6 +21,13 @@
 const struct program_option ctl_client_options[] = { SOCKET, JSON, { NULL, 0, NULL, NULL, false } };
 #define WATCH { "watch", 'w', "[SECONDS]", "again each so many seconds, until interrupted [2]", false }
 const struct program_option ctl_status_options[] = { SOCKET, JSON, WATCH, { NULL, 0, NULL, NULL, false } };
+
+static void print_line(FILE *out, const char *before, const char *text)
+{
+    fputs(before, out);
+    text_show(out, text);
+    fputc('\n', out);
+}
 
 /* "key: value" lines; what stands in an object is indented under its name, short lists stay on their line. */
 static void print_value(const char *name, const json_t *value, int depth)
@@ -43,7 +51,7 @@ static void print_value(const char *name, const json_t *value, int depth)
         return;
     }
     printf("%*s%-*s ", 2 * depth, "", 28 - 2 * depth, name ? name : "");
-    if (json_is_string(value)) printf("%s\n", json_string_value(value));
+    if (json_is_string(value)) print_line(stdout, "", json_string_value(value));
     else if (json_is_real(value)) printf("%.6g\n", json_real_value(value));
     else {
         char *line = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
@@ -85,7 +93,7 @@ static int fail_with_reasons(const struct ctl_arguments *arguments, const struct
     const json_t *one;
     int code = ctl_fail(arguments, err);
     if (json_array_size(reasons) > 1)
-        json_array_foreach(reasons, i, one) fprintf(stderr, "  %s\n", json_string_value(one));
+        json_array_foreach(reasons, i, one) print_line(stderr, "  ", json_string_value(one));
     json_decref(reasons);
     return code;
 }
@@ -130,8 +138,11 @@ int ctl_reload(const struct ctl_arguments *arguments)
     else if (json_array_size(settings) == 0) ctl_say(arguments, "nothing has changed");
     else
         json_array_foreach(settings, i, one)
-            printf("%s: %s -> %s\n", json_string_value(json_object_get(one, "key")),
-                   json_string_value(json_object_get(one, "from")), json_string_value(json_object_get(one, "to")));
+        {
+            printf("%s: ", json_string_value(json_object_get(one, "key")));
+            text_show(stdout, json_string_value(json_object_get(one, "from")));
+            print_line(stdout, " -> ", json_string_value(json_object_get(one, "to")));
+        }
     json_decref(result);
     return fflush(stdout) == 0 ? 0 : 1;
 }

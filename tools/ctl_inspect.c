@@ -10,6 +10,7 @@
 
 #include "core/features.h"
 #include "daemon/metrics_json.h"
+#include "daemon/text.h"
 #include "tools/ctl_answer.h"
 #include "tools/ctl_exchange.h"
 #include "tools/ctl_snapshot.h"
@@ -54,7 +55,7 @@ static bool add_tensor(void *self, const struct tensor *tensor, struct cs_error 
 static bool add_meta(void *self, const char *name, const char *text, struct cs_error *err)
 {
     (void)err;
-    json_object_set_new(self, name, json_string(text));
+    json_object_set_new(self, name, text_json(text));
     return true;
 }
 
@@ -99,9 +100,22 @@ static void print_indented(const char *text)
 {
     for (const char *line = text; *line; ) {
         size_t length = strcspn(line, "\n");
-        printf("    %.*s\n", (int)length, line);
+        printf("    ");
+        char *one = strndup(line, length);
+        if (!one) abort();
+        text_show(stdout, one);
+        free(one);
+        putchar('\n');
         line += length + (line[length] == '\n');
     }
+}
+
+/* A column of names: they come from the file, whoever wrote it. */
+static void print_name(const char *name, size_t columns)
+{
+    printf("    ");
+    text_show_padded(stdout, name, columns);
+    putchar(' ');
 }
 
 static void print_description(json_t *root)
@@ -119,24 +133,37 @@ static void print_description(json_t *root)
     json_object_foreach(json_object_get(root, "meta"), name, value) {
         const char *text = json_string_value(value);
         if (strchr(text, '\n')) {
-            printf("\n%s\n", name);
+            putchar('\n');
+            text_show(stdout, name);
+            putchar('\n');
             print_indented(text);
         } else {
-            printf("%-16s %s\n", name, text);
+            text_show_padded(stdout, name, 16);
+            putchar(' ');
+            text_show(stdout, text);
+            putchar('\n');
         }
     }
     printf("\ntables\n");
-    json_object_foreach(json_object_get(root, "tables"), name, value) printf(
-        "    %-32s %10" JSON_INTEGER_FORMAT " rows of %" JSON_INTEGER_FORMAT "\n", name,
-        json_integer_value(json_object_get(value, "rows")), json_integer_value(json_object_get(value, "dimension")));
+    json_object_foreach(json_object_get(root, "tables"), name, value) {
+        print_name(name, 32);
+        printf("%10" JSON_INTEGER_FORMAT " rows of %" JSON_INTEGER_FORMAT "\n",
+               json_integer_value(json_object_get(value, "rows")),
+               json_integer_value(json_object_get(value, "dimension")));
+    }
     printf("\ntensors\n");
-    json_object_foreach(json_object_get(root, "tensors"), name, value)
-        printf("    %-52s %s\n", name, json_string_value(value));
+    json_object_foreach(json_object_get(root, "tensors"), name, value) {
+        print_name(name, 52);
+        printf("%s\n", json_string_value(value));
+    }
     if (!json_object_get(root, "sections")) return;
     printf("\nsections\n");
-    json_object_foreach(json_object_get(root, "sections"), name, value) printf(
-        "    %-32s %8" JSON_INTEGER_FORMAT " records %14" JSON_INTEGER_FORMAT " bytes\n", name,
-        json_integer_value(json_object_get(value, "records")), json_integer_value(json_object_get(value, "bytes")));
+    json_object_foreach(json_object_get(root, "sections"), name, value) {
+        print_name(name, 32);
+        printf("%8" JSON_INTEGER_FORMAT " records %14" JSON_INTEGER_FORMAT " bytes\n",
+               json_integer_value(json_object_get(value, "records")),
+               json_integer_value(json_object_get(value, "bytes")));
+    }
 }
 
 /* -------------------------------------------------------------------------------------------------------- tables */

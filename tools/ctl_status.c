@@ -8,6 +8,8 @@
 
 #include <jansson.h>
 
+#include "daemon/text.h"
+
 /* A member deep within: "snapshot.last". NULL: not there. */
 static const json_t *at(const json_t *status, const char *path)
 {
@@ -71,12 +73,19 @@ static const char *ago(const json_t *time_of, char text[32])
     return text;
 }
 
+static void print_between(FILE *out, const char *before, const char *text, const char *behind)
+{
+    fputs(before, out);
+    text_show(out, text);
+    fputs(behind, out);
+}
+
 static void print_problems(const json_t *status, bool colors, FILE *out)
 {
     size_t i;
     const json_t *one;
     json_array_foreach(at(status, "problems"), i, one)
-        fprintf(out, "%s! %s%s\n", colors ? "\033[1;31m" : "", json_string_value(one), colors ? "\033[0m" : "");
+        print_between(out, colors ? "\033[1;31m! " : "! ", json_string_value(one), colors ? "\033[0m\n" : "\n");
 }
 
 /* Said where there are some. */
@@ -140,10 +149,10 @@ static void print_quality(const json_t *status, FILE *out)
 static void print_saved(const json_t *status, FILE *out)
 {
     char a[32], b[32];
-    fprintf(out, "snapshot    %s, took %s; %s MiB on disk, in %s\n", ago(at(status, "snapshot.last"), a),
+    fprintf(out, "snapshot    %s, took %s; %s MiB on disk", ago(at(status, "snapshot.last"), a),
             lasting(json_number_value(at(status, "snapshot.seconds")), b),
-            grouped(count_at(status, "snapshot.disk_bytes") >> 20, (char[32]){ 0 }),
-            text_at(status, "snapshot.directory"));
+            grouped(count_at(status, "snapshot.disk_bytes") >> 20, (char[32]){ 0 }));
+    print_between(out, ", in ", text_at(status, "snapshot.directory"), "\n");
     if (json_is_integer(at(status, "checkpoint.version")))
         fprintf(out, "published   version %lld%s%s, %zu pinned\n", count_at(status, "checkpoint.version"),
                 json_is_integer(at(status, "checkpoint.last")) ? ", " : "",

@@ -314,7 +314,7 @@ def answers_for_programs(folder):
     # A name that is no UTF-8 does not spoil the answer.
     odd = subprocess.run([CTL, "export", "--from", "snapshot", "--format", "npz", "--json", b"o\xff.npz"], cwd=folder, capture_output=True, timeout=WAIT,
                          check=True)
-    assert json.loads(odd.stdout)["file"] == "o?.npz", odd
+    assert json.loads(odd.stdout)["file"] == "o\ufffd.npz", odd
     verbs_with = {verb for verb in verbs() if "--json" in run(CTL, verb, "--help-all").stdout}
     listed = open(f"{ROOT}/docs/commands.md", encoding="utf-8").read().split("--json`\n", 1)[1].split("\n## ", 1)[0]
     assert verbs_with == set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"(?m)^\| (`[^|]*) \|", listed)))) - {"score"}, (verbs_with, listed)

@@ -92,7 +92,7 @@ static void json_lines(void **state)
     (void)state;
     log_open(LEVEL_INFO, LOG_JSON);
     capture_begin();
-    log_warning("odd", LOG_S("text", "a\"\\\n\x01\xff\xed\xa0\x80z"), LOG_F("nan", NAN),
+    log_warning("odd", LOG_S("text", "a\"\\\n\x01\xff\xed\xa0\x80z\xc2\x9b"), LOG_F("nan", NAN),
                 LOG_U("big", UINT64_C(1) << 53), LOG_S("none", NULL));
     char *text = capture_end();
     json_error_t why;
@@ -101,7 +101,8 @@ static void json_lines(void **state)
     assert_string_equal(json_string_value(json_object_get(line, "level")), "warning");
     assert_string_equal(json_string_value(json_object_get(line, "message")), "odd");
     assert_string_equal(json_string_value(json_object_get(line, "text")),
-                        "a\"\\\n\x01\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz");
+                        "a\"\\\n\x01\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz\xc2\x9b");
+    assert_null(strstr(text, "\xc2\x9b"));
     assert_true(json_is_null(json_object_get(line, "nan")));
     assert_true(json_is_null(json_object_get(line, "none")));
     assert_int_equal(json_integer_value(json_object_get(line, "big")), INT64_C(1) << 53);
