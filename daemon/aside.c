@@ -2,7 +2,6 @@
 #include "daemon/aside.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
@@ -18,6 +17,7 @@
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/queue.h"
+#include "storage/file.h"
 
 enum {
     WAITING = 64, WAITING_BYTES = 32 << 20,     /* texts that may wait for the disk */
@@ -135,39 +135,16 @@ static void text_release(struct text *text)
 
 /* ---- files, in the thread */
 
-static bool write_all(int file, const char *bytes, size_t size)
-{
-    while (size) {
-        ssize_t written = write(file, bytes, size);
-        if (written < 0 && errno == EINTR) continue;
-        if (written < 0) return false;
-        bytes += written;
-        size -= (size_t)written;
-    }
-    return true;
-}
-
 /* Under another name first, so that a file is whole. Not synced: after a power cut the batch is read and skipped again,
  * unless a snapshot covers it. */
 static void write_text(const struct aside *aside, const struct text *text)
 {
-    static const char hidden[] = ".writing";
-    int folder = -1, file = -1;
-    if (mkdir(aside->directory, 0750) && errno != EEXIST) goto failed;
-    if ((folder = open(aside->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) goto failed;
-    if ((file = openat(folder, hidden, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640)) < 0) goto failed;
-    if (!write_all(file, text->bytes, text->size) || renameat(folder, hidden, folder, text->name)) goto failed;
-    close(file);
-    close(folder);
-    return;
-failed:
+    struct cs_error err;
+    if (file_make_directory(aside->directory, &err) &&
+        file_put(aside->directory, text->name, text->bytes, text->size, false, &err))
+        return;
     log_warning("a skipped batch can't be kept aside", LOG_S("directory", aside->directory), LOG_S("file", text->name),
-                LOG_S("error", strerrordesc_np(errno)));
-    if (file >= 0) {
-        unlinkat(folder, hidden, 0);
-        close(file);
-    }
-    if (folder >= 0) close(folder);
+                LOG_S("error", err.message));
 }
 
 struct kept { char name[NAME_BYTES]; struct timespec time; uint64_t bytes; };
@@ -186,16 +163,28 @@ static bool is_ours(const char *name)
            strspn(name + 21, "0123456789abcdef") == 16 && strcmp(name + 37, ".jsonl") == 0;
 }
 
+/* file_put's, of one that was killed. */
+static bool is_unfinished(const char *name)
+{
+    size_t length = strlen(name);
+    return name[0] == '.' && length > 10 && strcmp(name + length - 10, ".jsonl.new") == 0;
+}
+
 /* The newest stay. */
 static void prune(const struct aside *aside)
 {
-    DIR *folder = opendir(aside->directory);
+    int handle = open(aside->directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *folder = handle < 0 ? NULL : fdopendir(handle);
     struct kept *kept = NULL;
     size_t count = 0;
     uint64_t bytes = 0;
-    if (!folder) return;
+    if (!folder) {
+        if (handle >= 0) close(handle);
+        return;
+    }
     for (struct dirent *entry; (entry = readdir(folder));) {
         struct stat stat;
+        if (is_unfinished(entry->d_name)) unlinkat(dirfd(folder), entry->d_name, 0);
         if (!is_ours(entry->d_name) || fstatat(dirfd(folder), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW)) continue;
         kept = realloc(kept, (count + 1) * sizeof *kept);
         if (!kept) abort();

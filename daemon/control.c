@@ -8,6 +8,7 @@
 #include "daemon/control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -22,6 +23,7 @@
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
+#include "daemon/text.h"
 
 enum {
     REQUEST_MAX = 64 * 1024,            /* bytes of a request's line */
@@ -121,11 +123,7 @@ static json_t *failure(const struct cs_error *err, json_t *reasons)
 {
     enum cs_code code = err->code == CS_OK ? CS_FAILED : err->code;
     const char *text = *err->message ? err->message : "failed";
-    json_t *reply = json_pack("{s:b, s:i, s:s}", "ok", 0, "code", cs_exit_code(code), "error", text);
-    /* An error's text is the world's, perhaps no UTF-8. */
-    if (!reply)
-        reply = json_pack("{s:b, s:i, s:s}", "ok", 0, "code", cs_exit_code(code), "error",
-                          "failed, for a reason that is not text: the daemon's log has it");
+    json_t *reply = json_pack("{s:b, s:i, s:o}", "ok", 0, "code", cs_exit_code(code), "error", text_json(text));
     if (reasons) json_object_set(reply, "reasons", reasons);
     return reply;
 }
@@ -484,7 +482,8 @@ struct control_server *control_start(const char *path, const struct control_limi
         goto out;
     }
     bound = true;
-    if (chmod(path, 0660) != 0 || listen(server->listener, CONNECTIONS_MAX) != 0) {
+    /* Not following: who may write in the folder could have put a link there meanwhile. */
+    if (fchmodat(AT_FDCWD, path, 0660, AT_SYMLINK_NOFOLLOW) != 0 || listen(server->listener, CONNECTIONS_MAX) != 0) {
         cs_fail_errno(err, errno, "control.socket: can't listen on %s", path);
         goto out;
     }

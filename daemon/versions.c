@@ -15,7 +15,9 @@
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
+#include "daemon/text.h"
 #include "storage/environment.h"
+#include "storage/file.h"
 
 struct versions {
     const char *directory, *topic;      /* topic NULL: nothing is announced */
@@ -105,22 +107,15 @@ static void hold_text(const struct hold *hold, char *text, size_t size)
 
 static bool write_hold(const struct versions *versions, const struct hold *hold, struct cs_error *err)
 {
-    char path[PATH_MAX], temporary[PATH_MAX];
-    if (!hold_path(versions, "held.json", path, err) || !hold_path(versions, ".held.new", temporary, err)) return false;
-    json_t *json = json_pack("{s:I, s:I, s:I, s:s, s:s}", "from", (json_int_t)hold->from, "to", (json_int_t)hold->to,
-                             "time", (json_int_t)hold->time, "cause", hold->cause, "reason", hold->reason);
+    json_t *json = json_pack("{s:I, s:I, s:I, s:s, s:o}", "from", (json_int_t)hold->from, "to", (json_int_t)hold->to,
+                             "time", (json_int_t)hold->time, "cause", hold->cause, "reason", text_json(hold->reason));
     char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
     json_decref(json);
-    if (!text) return cs_fail(err, CS_FAILED, "the reason is no UTF-8 text");
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-    size_t length = strlen(text);
-    ssize_t written = fd < 0 ? -1 : write(fd, text, length);
-    int number = written < 0 ? errno : (size_t)written < length ? ENOSPC : fsync(fd) ? errno : 0;
-    if (fd >= 0) close(fd);
+    if (!text) return cs_fail(err, CS_FAILED, "no memory to note that publishing is held");
+    bool ok = file_put(versions->directory, "held.json", text, strlen(text), true, err) ||
+              cs_error_prefix(err, "noting that publishing is held");
     free(text);
-    if (!number && rename(temporary, path)) number = errno;
-    if (number) return cs_fail_errno(err, number, "noting in %s that publishing is held", path);
-    return environment_sync_directory(versions->directory, err);
+    return ok && environment_sync_directory(versions->directory, err);
 }
 
 /* False with CS_OK in err: there is none. */
@@ -132,8 +127,13 @@ static bool read_hold(const struct versions *versions, struct hold *hold, struct
     const char *cause, *reason;
     *err = (struct cs_error){ 0 };
     if (!hold_path(versions, "held.json", path, err)) return false;
-    if (access(path, F_OK) && errno == ENOENT) return false;
-    json_t *json = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+    int file = file_open(path, O_RDONLY | O_NOFOLLOW, err);
+    if (file < 0) {
+        if (errno == ENOENT) *err = (struct cs_error){ 0 };
+        return false;
+    }
+    json_t *json = json_loadfd(file, JSON_REJECT_DUPLICATES, &where);
+    close(file);
     bool ok = json && !json_unpack_ex(json, &where, 0, "{s:I, s:I, s:I, s:s, s:s}", "from", &from, "to", &to, "time",
                                       &time, "cause", &cause, "reason", &reason);
     if (ok) {
@@ -302,7 +302,7 @@ static void tell_rollback(struct versions *versions, const struct hold *hold)
     char from[24];
     snprintf(from, sizeof from, "%020" PRIu64, hold->from);
     announce(versions, "rolled_back", hold->to,
-             json_pack("{s:s, s:s, s:s}", "from", from, "cause", hold->cause, "reason", hold->reason));
+             json_pack("{s:s, s:s, s:o}", "from", from, "cause", hold->cause, "reason", text_json(hold->reason)));
 }
 
 bool versions_rollback(struct versions *versions, uint64_t version, enum rollback_cause cause, const char *reason,

@@ -17,14 +17,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "storage/checkpoint_file.h"
 #include "storage/environment.h"
+#include "storage/file.h"
 #include "storage/format.h"
 
 enum { DATABASES_MAX = 1024, TABLE_NAME_MAX = 200 };
@@ -134,17 +133,6 @@ bool checkpoint_repoint(const char *directory, uint64_t version, struct cs_error
 
 /* -- removing ----------------------------------------------------------------------------------------------------- */
 
-static void remove_tree(const char *path)
-{
-    static const char *const file[] = { "manifest.json", "data.mdb", "reason.txt", CHECKPOINT_PINNED,
-                                        CHECKPOINT_WITHDRAWN, CHECKPOINT_FROZEN };
-    for (size_t i = 0; i < sizeof file / sizeof *file; i++) {
-        char inside[PATH_MAX];
-        if (join(inside, path, file[i], NULL)) unlink(inside);
-    }
-    rmdir(path);
-}
-
 /* What crashes left behind: a temporary directory that nobody holds. */
 static void clean(const char *directory)
 {
@@ -155,10 +143,10 @@ static void clean(const char *directory)
         char path[PATH_MAX];
         if (strncmp(entry->d_name, ".new-", 5) && strncmp(entry->d_name, ".old-", 5)) continue;
         if (!join(path, directory, entry->d_name, NULL)) continue;
-        int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0) continue;
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0) remove_tree(path);
-        close(fd);
+        int held = file_hold(path);
+        if (held < 0) continue;
+        file_remove_directory(path);
+        close(held);
     }
     closedir(stream);
 }
@@ -175,7 +163,7 @@ static void prune(const char *directory, uint64_t current, uint64_t predecessor,
             continue;
         snprintf(name, sizeof name, ".old-%020" PRIu64, version[i]);
         if (!version_path(path, directory, version[i], NULL) || !join(old, directory, name, NULL)) continue;
-        if (rename(path, old) == 0) remove_tree(old);       /* never a half version under a version's name */
+        if (rename(path, old) == 0) file_remove_directory(old);     /* never a half version under a version's name */
     }
     free(version);
 }
@@ -221,24 +209,6 @@ static bool reserve(struct checkpoint_writer *writer, size_t bytes, struct cs_er
     return true;
 }
 
-/* By mkdir: mkdtemp's 0700 would have to be widened, and chmod takes the bit away by which what is in here goes to the
- * directory's group, who read it. A unit with RestrictSUIDSGID can't set that bit again. False: errno says why. */
-static bool make_temporary(struct checkpoint_writer *writer)
-{
-    for (int tries = 0; tries < 100; tries++) {
-        uint32_t random;
-        if (getrandom(&random, sizeof random, 0) != sizeof random) return false;
-        if (asprintf(&writer->temporary, "%s/.new-%06x", writer->directory, random & 0xffffff) < 0) abort();
-        if (mkdir(writer->temporary, 0750) == 0) return true;
-        int number = errno;
-        free(writer->temporary);
-        writer->temporary = NULL;
-        errno = number;
-        if (number != EEXIST) return false;
-    }
-    return false;
-}
-
 /* A narrow umask is overruled. */
 static bool open_to_group(int directory)
 {
@@ -261,13 +231,10 @@ struct checkpoint_writer *checkpoint_begin(const char *directory, struct cs_erro
         goto fail;
     }
     clean(directory);
-    if (!make_temporary(writer)) {
-        environment_fail(err, errno, directory, 0, "making a directory");
-        goto fail;
-    }
-    writer->lock = open(writer->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (writer->lock < 0 || flock(writer->lock, LOCK_EX | LOCK_NB) || !open_to_group(writer->lock)) {
-        cs_fail_errno(err, errno, "holding %s", writer->temporary);
+    if (!join(data, directory, ".new-", err) ||
+        (writer->lock = file_make_held(data, &writer->temporary, err)) < 0) goto fail;
+    if (!open_to_group(writer->lock)) {
+        cs_fail_errno(err, errno, "opening %s to its group", writer->temporary);
         goto fail;
     }
     if (!join(data, writer->temporary, "data.mdb", err)) goto fail;
@@ -391,18 +358,15 @@ out:
     return text;
 }
 
+/* One line break more. */
 static bool write_text(const char *directory, const char *name, const char *text, struct cs_error *err)
 {
-    char path[PATH_MAX];
-    if (!join(path, directory, name, err)) return false;
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-    if (fd < 0) return environment_fail(err, errno, directory, 0, "writing a version's description");
-    size_t length = strlen(text);
-    ssize_t written = write(fd, text, length);
-    int number = written < 0 ? errno : (size_t)written < length ? ENOSPC : 0;
-    if (!number && (write(fd, "\n", 1) != 1 || fsync(fd))) number = errno;
-    close(fd);
-    return number ? environment_fail(err, number, directory, 0, "writing a version's description") : true;
+    char *line;
+    int length = asprintf(&line, "%s\n", text);
+    if (length < 0) abort();
+    bool ok = file_put(directory, name, line, (size_t)length, true, err);
+    free(line);
+    return ok;
 }
 
 static bool write_manifest(struct checkpoint_writer *writer, uint64_t version, struct cs_error *err)
@@ -503,9 +467,10 @@ bool checkpoint_accept(struct checkpoint_writer *writer, uint64_t keep, uint64_t
 {
     uint64_t predecessor = checkpoint_current(writer->directory);
     assert(writer->manifest);
-    bool ok = take_version(writer, writer->directory, version, err) &&
-              checkpoint_repoint(writer->directory, *version, err);
-    if (ok) prune(writer->directory, *version, predecessor, keep);
+    bool named = take_version(writer, writer->directory, version, err);
+    bool ok = named && checkpoint_repoint(writer->directory, *version, err);
+    /* Also where `current` can't be moved: or each try would leave one more. */
+    if (named) prune(writer->directory, checkpoint_current(writer->directory), predecessor, keep);
     checkpoint_abandon(writer);
     return ok;
 }
@@ -516,7 +481,7 @@ bool checkpoint_refuse(struct checkpoint_writer *writer, const char *reason, uin
     char refused[PATH_MAX];
     assert(writer->manifest);
     bool ok = join(refused, writer->directory, CHECKPOINT_REFUSED, err);
-    if (ok && mkdir(refused, 0750) && errno != EEXIST) ok = cs_fail_errno(err, errno, "making %s", refused);
+    ok = ok && file_make_directory(refused, err);
     if (ok) clean(refused);
     ok = ok && write_text(writer->temporary, "reason.txt", reason, err) && take_version(writer, refused, version, err);
     if (ok) prune(refused, *version, 0, keep);
@@ -537,7 +502,7 @@ void checkpoint_abandon(struct checkpoint_writer *writer)
     if (!writer) return;
     if (writer->txn) mdb_txn_abort(writer->txn);
     if (writer->env) mdb_env_close(writer->env);
-    if (writer->temporary) remove_tree(writer->temporary);
+    if (writer->temporary) file_remove_directory(writer->temporary);
     if (writer->lock >= 0) close(writer->lock);
     for (size_t i = 0; i < writer->table_count; i++) free(writer->table[i].name);
     free(writer->table);

@@ -24,6 +24,7 @@
 #include "storage/checkpoint_file.h"
 #include "storage/checkpoint_rows.h"
 #include "storage/environment.h"
+#include "storage/file.h"
 #include "storage/format.h"
 
 enum { DATABASES_MAX = 1024, MANIFEST_MAX = 16 << 20 };
@@ -88,13 +89,14 @@ static char *read_text(const char *path, struct cs_error *err)
 {
     struct stat status;
     char *text = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT) {
-        cs_fail(err, CS_REFUSED, "%s is missing: `current` names a version that is not whole", path);
-    } else if (fd < 0 || fstat(fd, &status)) {
-        cs_fail_errno(err, errno, "opening %s", path);
-    } else if (!S_ISREG(status.st_mode) || status.st_size > MANIFEST_MAX) {
-        cs_fail(err, CS_REFUSED, "%s is not a file of up to %d bytes", path, MANIFEST_MAX);
+    int fd = file_open(path, O_RDONLY, err);
+    if (fd < 0) {
+        if (errno == ENOENT)
+            cs_fail(err, CS_REFUSED, "%s is missing: `current` names a version that is not whole", path);
+    } else if (fstat(fd, &status)) {
+        cs_fail_errno(err, errno, "looking at %s", path);
+    } else if (status.st_size > MANIFEST_MAX) {
+        cs_fail(err, CS_REFUSED, "%s has more than %d bytes", path, MANIFEST_MAX);
     } else {
         if (!(text = calloc(1, (size_t)status.st_size + 1))) abort();
         if (read(fd, text, (size_t)status.st_size) != status.st_size) {
@@ -155,11 +157,12 @@ static bool check_data(struct checkpoint *checkpoint, const json_t *manifest, co
     if (checkpoint_version_parse(name, &named) && named != checkpoint->version)
         return cs_fail(err, CS_REFUSED, "%s holds the manifest of version %" PRIu64, checkpoint->directory,
                        checkpoint->version);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT) {
-        cs_fail(err, CS_REFUSED, "%s is damaged: it has a manifest, but no data.mdb", checkpoint->directory);
-    } else if (fd < 0 || fstat(fd, &status)) {
-        cs_fail_errno(err, errno, "opening %s", path);
+    int fd = file_open(path, O_RDONLY, err);
+    if (fd < 0) {
+        if (errno == ENOENT)
+            cs_fail(err, CS_REFUSED, "%s is damaged: it has a manifest, but no data.mdb", checkpoint->directory);
+    } else if (fstat(fd, &status)) {
+        cs_fail_errno(err, errno, "looking at %s", path);
     } else if (status.st_size != json_integer_value(size)) {
         cs_fail(err, CS_REFUSED, "%s has %" PRId64 " bytes, its manifest says %" PRId64, path, (int64_t)status.st_size,
                 (int64_t)json_integer_value(size));

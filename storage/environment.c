@@ -14,6 +14,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "storage/file.h"
 #include "storage/format.h"
 #include "storage/root_check.h"
 
@@ -175,10 +176,14 @@ static bool open_databases(struct environment *environment, struct cs_error *err
 
 static bool open_fresh(struct environment *environment, size_t map_bytes, struct cs_error *err)
 {
-    char file[PATH_MAX];
-    if (snprintf(file, sizeof file, "%s/data.mdb", environment->directory) >= (int)sizeof file)
+    char file[PATH_MAX], lock[PATH_MAX];
+    bool there, locked;
+    if (snprintf(file, sizeof file, "%s/data.mdb", environment->directory) >= (int)sizeof file ||
+        snprintf(lock, sizeof lock, "%s/lock.mdb", environment->directory) >= (int)sizeof lock)
         return cs_fail(err, CS_FAILED, "the path of %s is too long", environment->directory);
-    bool created = access(file, F_OK) != 0;
+    /* LMDB opens both by path, and writes to where a link leads. */
+    if (!file_check(file, &there, err) || !file_check(lock, &locked, err)) return false;
+    bool created = !there;
     if (created && !environment->writable)
         return cs_fail(err, CS_REFUSED, "%s holds no snapshot", environment->directory);
     struct stat status;

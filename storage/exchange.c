@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "storage/environment.h"
+#include "storage/file.h"
 #include "storage/format.h"
 
 static const uint64_t header_max = (uint64_t)100 << 20;     /* as the safetensors library itself */
@@ -424,13 +425,10 @@ struct exchange_file *exchange_open(const char *path, struct cs_error *err)
     bool ok = false;
 
     if (!file) abort();
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &status)) {
-        cs_fail_errno(err, errno, "opening %s", path);
-        goto out;
-    }
-    if (!S_ISREG(status.st_mode)) {
-        cs_fail(err, CS_REFUSED, "%s is not a regular file", path);
+    int fd = file_open(path, O_RDONLY, err);
+    if (fd < 0) goto out;
+    if (fstat(fd, &status)) {
+        cs_fail_errno(err, errno, "looking at %s", path);
         goto out;
     }
     file->size = (size_t)status.st_size;

@@ -18,6 +18,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "storage/file.h"
+
 enum {
     PAGE_HEADER = 16, NODE_HEADER = 8, DEPTH_MAX = 32, KEY_MAX = 511, BRANCH = 1, LEAF = 2, OVERFLOW_RUN = 4, META = 8,
     NODE_BIG = 1, NODE_DATABASE = 2, INTEGER_KEY = 8,
@@ -267,8 +269,8 @@ static bool walk_file(struct walk *walk, uint64_t file_size, uint64_t *txn)
 bool root_check(const char *file, struct cs_error *err)
 {
     uint64_t before = no_page;
-    int fd = open(file, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return cs_fail_errno(err, errno, "opening %s", file);
+    int fd = file_open(file, O_RDONLY, err);
+    if (fd < 0) return false;
     bool ok;
     for (;;) {
         struct stat status;

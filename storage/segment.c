@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "storage/file.h"
 #include "storage/segment_format.h"
 
 uint64_t segment_place(uint64_t store, uint32_t number, uint64_t offset)
@@ -215,11 +216,10 @@ bool segment_open(struct segment *segment, const char *directory, uint64_t store
     segment_path(path, sizeof path, directory, number);
     segment->path = strdup(path);
     if (!segment->path) abort();
-    segment->fd = open(path, O_RDONLY | O_CLOEXEC);
+    segment->fd = file_open(path, O_RDONLY | O_NOFOLLOW, err);
     if (segment->fd < 0) {
         *missing = errno == ENOENT;
         if (*missing) cs_fail(err, CS_REFUSED, "%s is missing, and the snapshot names it", path);
-        else cs_fail_errno(err, errno, "opening %s", path);
         segment_close(segment);
         return false;
     }

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "storage/file.h"
 #include "storage/snapshot_internal.h"
 
 /* -- the store ---------------------------------------------------------------------------------------------------- */
@@ -23,8 +24,7 @@ static bool take_lock(struct snapshot_store *store, struct cs_error *err)
     char path[PATH_MAX], text[33] = "";
     if (snprintf(path, sizeof path, "%s/LOCK", store->directory) >= (int)sizeof path)
         return cs_fail(err, CS_FAILED, "the path of %s is too long", store->directory);
-    store->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (store->lock < 0) return cs_fail_errno(err, errno, "opening %s", path);
+    if ((store->lock = file_open(path, O_RDWR | O_CREAT | O_NOFOLLOW, err)) < 0) return false;
     if (flock(store->lock, LOCK_EX | LOCK_NB)) {
         if (errno != EWOULDBLOCK) return cs_fail_errno(err, errno, "locking %s", path);
         ssize_t got = pread(store->lock, text, sizeof text - 1, 0);
@@ -223,7 +223,7 @@ static bool remove_stillborn(const struct snapshot_store *store, struct cs_error
     unsigned char bytes[META_PAGES];
     snprintf(path, sizeof path, "%s/data.mdb", store->directory);
     if (root_head_read(store->lock) || has_segments(store)) return true;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = file_open(path, O_RDONLY | O_NOFOLLOW, NULL);
     if (fd < 0) return true;        /* none, or what opening it says better */
     ssize_t got = pread(fd, bytes, sizeof bytes, 0);
     close(fd);
@@ -265,11 +265,7 @@ struct snapshot_store *snapshot_open(const char *directory, const struct snapsho
     }
     if (!take_lock(store, err) || !remove_stillborn(store, err)) goto fail;
     if (!(store->environment = environment_open(directory, true, options ? options->map_bytes : 0, err))) goto fail;
-    if (mkdir(segments, 0750) && errno != EEXIST) {
-        environment_fail(err, errno, directory, 0, "making the segments' folder");
-        goto fail;
-    }
-    if (!environment_sync_directory(directory, err)) goto fail;
+    if (!file_make_directory(segments, err) || !environment_sync_directory(directory, err)) goto fail;
     if (!load_newest(store, options && options->previous, damage, err)) goto fail;
     if (!store->newest.store && getrandom(&store->newest.store, sizeof store->newest.store, 0) < 0) {
         cs_fail_errno(err, errno, "naming a new snapshot");

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "storage/file.h"
 #include "storage/format.h"
 
 static bool is_newest(const struct index_section *section, const struct segment *segment, uint32_t slot, uint32_t size)
@@ -179,7 +180,7 @@ static uint64_t head_of(const char *directory)
 {
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/LOCK", directory);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = file_open(path, O_RDONLY | O_NOFOLLOW, NULL);
     if (fd < 0) return 0;
     uint64_t head = root_head_read(fd);
     close(fd);

@@ -11,6 +11,7 @@
 
 #include "daemon/kafka_config.h"
 #include "daemon/version.h"
+#include "storage/file.h"
 
 struct cs_config *ctl_config_load(const char *file, enum config_use use)
 {
@@ -56,8 +57,7 @@ bool ctl_snapshot_lock(const char *directory, int *fd, struct cs_error *err)
     *fd = -1;
     if (access(directory, F_OK) != 0 && errno == ENOENT) return true;
     snprintf(path, sizeof path, "%s/LOCK", directory);
-    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (*fd < 0) return cs_fail_errno(err, errno, "opening %s", path);
+    if ((*fd = file_open(path, O_RDWR | O_CREAT | O_NOFOLLOW, err)) < 0) return false;
     if (flock(*fd, LOCK_EX | LOCK_NB) == 0) return true;
     int number = errno;
     ssize_t size = pread(*fd, owner, sizeof owner - 1, 0);

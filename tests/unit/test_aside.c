@@ -197,6 +197,34 @@ static void test_what_is_not_ours_stays(void **state)
     assert_int_equal(steps[0], 2);
 }
 
+static void test_a_link_is_not_followed(void **state)
+{
+    struct world *world = *state;
+    char elsewhere[96], theirs[160], ours[96], unfinished[160];
+    uint64_t steps[32];
+    snprintf(elsewhere, sizeof elsewhere, "%s/elsewhere", world->directory);
+    snprintf(theirs, sizeof theirs, "%s/%020d-%016x.jsonl", elsewhere, 7, 7);       /* by its name one of ours */
+    snprintf(ours, sizeof ours, "%s/aside", world->directory);
+    assert_int_equal(mkdir(elsewhere, 0700), 0);
+    fclose(fopen(theirs, "w"));
+    assert_int_equal(symlink("elsewhere", ours), 0);
+    struct aside *aside = create(world, 1);
+    keep(aside, world, 1);
+    aside_destroy(aside);
+    assert_int_equal(kept(world, steps), 1);        /* through the link: what was there, and nothing else */
+    assert_int_equal(steps[0], 7);
+    assert_int_equal(unlink(ours), 0);
+    assert_int_equal(mkdir(ours, 0700), 0);
+    snprintf(unfinished, sizeof unfinished, "%s/.%020d-%016x.jsonl.new", ours, 7, 7);
+    fclose(fopen(unfinished, "w"));                 /* of one that was killed */
+    aside = create(world, 1);
+    keep(aside, world, 2);
+    aside_destroy(aside);
+    assert_int_equal(kept(world, steps), 1);
+    assert_int_equal(steps[0], 2);
+    assert_int_equal(access(theirs, F_OK), 0);
+}
+
 static void test_nothing_is_kept_where_it_is_off_or_cannot_be(void **state)
 {
     struct world *world = *state;
@@ -226,6 +254,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_the_oldest_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_first_of_a_row_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_not_ours_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_link_is_not_followed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_is_kept_where_it_is_off_or_cannot_be, setup, teardown),
     };
     return cmocka_run_group_tests_name("aside", tests, NULL, NULL);
