@@ -58,6 +58,8 @@ const struct log_remedy log_remedies[] = {
     { "reading is paused until a snapshot succeeds", "as for the failed snapshot; then reading goes on by itself" },
     { "the newest snapshot is damaged: going on from the one before it",
       "look for the cause (`coldstreamctl verify`, the disk's health); one interval is learned again" },
+    { "beside the snapshot lies a copy that was never finished",
+      "remove it: a backup or a restore was killed. The next `coldstreamctl restore` does so itself" },
     { "no memory is left to keep ready for snapshots: they may hold up learning",
       "give the daemon more memory (MemoryMax= of its unit), or lower compute and table sizes" },
     { "OpenBLAS has another kernel than when the snapshot was written: last digits may differ",

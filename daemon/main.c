@@ -150,6 +150,12 @@ static void reserve(struct snapshot_store *store, struct learner *learner)
         log_warning("no memory is left to keep ready for snapshots: they may hold up learning", LOG_U("bytes", bytes));
 }
 
+static void warn_of_leftover(void *self, const char *path)
+{
+    (void)self;
+    log_warning("beside the snapshot lies a copy that was never finished", LOG_S("directory", path));
+}
+
 /* From the state that was resumed on, what changes is sent as it is learned. */
 static struct deltas *start_deltas(const struct cs_config *config, struct learner *learner, struct kafka_delta_sink *to,
                                    struct telemetry *telemetry, const char *fingerprint, struct cs_error *err)
@@ -215,6 +221,7 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     ok = waited == STANDBY_STOPPED;
     if (waited != STANDBY_OWNER) goto out;
     if (!(sink = kafka_sink_create(config, &err))) goto out;
+    snapshot_leftovers(config->snapshot.directory, false, warn_of_leftover, NULL);
     if (!publish_resume(config, store, parallel->width, learner, ingest, metrics, shown, kafka_sink_letters(sink),
                         &positions, &err))
         goto out;

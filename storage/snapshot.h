@@ -108,5 +108,10 @@ bool snapshot_view_verify(struct snapshot_view *view, uint64_t *records, uint64_
  * back and verified, then renamed: `to` must not exist. watch (NULL: nobody) is told of three readings: of what there
  * is, of the copy, and again of what there is. */
 bool snapshot_backup(const char *directory, const char *to, const struct storage_watch *watch, struct cs_error *err);
+/* Removes a copy that is of no use, as far as it is one. */
+void snapshot_discard(const char *directory);
+/* Copies beside `to` that were never finished: a backup to it was killed, or a restore of it. Each is told of, and
+ * taken away first where `away`. What a copy that still runs holds is none of them. Returns how many there were. */
+size_t snapshot_leftovers(const char *to, bool away, void (*tell)(void *self, const char *path), void *self);
 
 #endif

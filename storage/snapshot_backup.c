@@ -1,12 +1,17 @@
 /* A backup is a snapshot of its own: every living record of a view becomes the one full cut of a new directory. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "storage/file.h"
 #include "storage/snapshot_view.h"
 
 /* One section, handed out record by record as an owner would. */
@@ -128,46 +133,68 @@ static bool compare(struct snapshot_view *view, const char *directory, struct cs
     return ok;
 }
 
-/* What an attempt left: known names only. */
-static void remove_copy(const char *directory, uint32_t segments)
+void snapshot_discard(const char *directory)
 {
-    static const char *const name[] = { "data.mdb", "lock.mdb", "LOCK" };
-    char path[PATH_MAX], folder[PATH_MAX];
-    snprintf(folder, sizeof folder, "%s/segments", directory);
-    for (uint32_t i = 1; i <= segments; i++) {
-        segment_path(path, sizeof path, folder, i);
-        unlink(path);
+    char segments[PATH_MAX];
+    if (snprintf(segments, sizeof segments, "%s/segments", directory) < (int)sizeof segments)
+        file_remove_directory(segments);
+    file_remove_directory(directory);
+}
+
+/* TO.new-123abc, TO.1700000000.new-123abc, TO.1700000000-2.new-123abc: where a copy grows that is to be TO, or that a
+ * restore will change places with TO. */
+static bool is_copy_of(const char *name, const char *to)
+{
+    size_t length = strlen(to);
+    if (strncmp(name, to, length) != 0) return false;
+    name += length;
+    if (strncmp(name, ".new-", 5) != 0) {
+        if (*name++ != '.' || !(length = strspn(name, "0123456789-"))) return false;
+        name += length;
     }
-    rmdir(folder);
-    for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
-        snprintf(path, sizeof path, "%s/%s", directory, name[i]);
-        unlink(path);
+    return file_is_held_name(name, ".new-");
+}
+
+size_t snapshot_leftovers(const char *to, bool away, void (*tell)(void *self, const char *path), void *self)
+{
+    char folder[PATH_MAX], name[PATH_MAX], path[PATH_MAX];
+    size_t count = 0;
+    snprintf(folder, sizeof folder, "%s", to);
+    snprintf(name, sizeof name, "%s", to);
+    const char *parent = dirname(folder), *last = basename(name);
+    DIR *stream = opendir(parent);
+    for (struct dirent *entry; stream && (entry = readdir(stream));) {
+        if (!is_copy_of(entry->d_name, last)) continue;
+        if (snprintf(path, sizeof path, "%s/%s", parent, entry->d_name) >= (int)sizeof path) continue;
+        int held = file_hold(path);
+        if (held < 0) continue;
+        if (away) snapshot_discard(path);
+        tell(self, path);
+        close(held);
+        count++;
     }
-    rmdir(directory);
+    if (stream) closedir(stream);
+    return count;
 }
 
 bool snapshot_backup(const char *directory, const char *to, const struct storage_watch *watch, struct cs_error *err)
 {
-    char temporary[PATH_MAX];
+    char prefix[PATH_MAX], *temporary = NULL;
     struct stat status;
     struct snapshot_store *store = NULL;
-    bool ok = false, made = false;
+    bool ok = false;
+    int held = -1;
 
     size_t length = strlen(to);
     while (length > 1 && to[length - 1] == '/') length--;
-    if (snprintf(temporary, sizeof temporary, "%.*s.new-%ld", (int)length, to, (long)getpid()) >=
-        (int)sizeof temporary - 64)
+    if (snprintf(prefix, sizeof prefix, "%.*s.new-", (int)length, to) >= (int)sizeof prefix - 64)
         return cs_fail(err, CS_FAILED, "the path of %s is too long", to);
     if (!lstat(to, &status))
         return cs_fail(err, CS_FAILED, "%s exists: a backup goes to a place of its own, name another or move it", to);
     struct snapshot_view *view = snapshot_view_open_directory(directory, err);
     if (!view) return false;
     view->watch = watch;
-    if (mkdir(temporary, 0750)) {
-        environment_fail(err, errno, to, 0, "making the backup's directory");
-        goto out;
-    }
-    made = true;
+    if ((held = file_make_held(prefix, &temporary, err)) < 0) goto out;
     if (!(store = snapshot_open(temporary, NULL, NULL, err))) goto out;
     ok = copy_cut(view, store, err);
     snapshot_close(store);
@@ -176,7 +203,9 @@ bool snapshot_backup(const char *directory, const char *to, const struct storage
         ok = environment_fail(err, errno, temporary, 0, "renaming the backup");
     ok = ok && environment_sync_parent(to, err);
 out:
-    if (!ok && made) remove_copy(temporary, 1024);
+    if (!ok && temporary) snapshot_discard(temporary);
+    if (held >= 0) close(held);
+    free(temporary);
     snapshot_view_close(view);
     return ok;
 }

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "storage/environment.h"
 #include "storage/snapshot.h"
 #include "tools/ctl_answer.h"
 #include "tools/ctl_progress.h"
@@ -83,6 +83,11 @@ static struct snapshot_view *open_watched(const char *directory, struct ctl_prog
     return view;
 }
 
+static void tell_leftover(void *self, const char *path)
+{
+    ctl_say(self, "%s is removed: a copy that was never finished", path);
+}
+
 /* bytes: of one reading; there are three. */
 static bool copy_snapshot(const char *from, const char *to, uint64_t bytes, struct ctl_progress *progress,
                           struct cs_error *err)
@@ -108,6 +113,7 @@ int ctl_backup(const struct ctl_arguments *arguments)
     ctl_progress_start(&progress, arguments, 0, "bytes");
     struct snapshot_view *view = open_watched(from, &progress, &bytes, &err);
     if (view) snapshot_view_close(view);
+    snapshot_leftovers(to, true, tell_leftover, (void *)(uintptr_t)arguments);
     if (!view || !copy_snapshot(from, to, bytes, &progress, &err)) return ctl_fail(arguments, &err);
     return tell_copied(arguments, from, to, NULL, ctl_seconds() - begin);
 }
@@ -127,38 +133,34 @@ static bool is_empty(const char *directory)
     return empty;
 }
 
-/* root restores for the daemon's user: what is new belongs to whom the old belonged. */
-static bool give_to(const char *path, uid_t user, gid_t group, struct cs_error *err)
+/* A directory's files, then itself: until it is given away nobody else can put anything in. Followed is no link, as who
+ * may write beside it can have put one in its place. Takes the handle. */
+static bool give_all(int handle, uid_t user, gid_t group)
 {
-    struct stat status;
-    DIR *stream;
-    bool ok = true;
+    DIR *stream = fdopendir(handle);
+    bool ok = stream != NULL;
 
-    if (lchown(path, user, group) != 0 || lstat(path, &status) != 0)
-        return cs_fail_errno(err, errno, "giving %s to user %u", path, (unsigned)user);
-    if (!S_ISDIR(status.st_mode)) return true;
-    if (!(stream = opendir(path))) return cs_fail_errno(err, errno, "opening %s", path);
+    if (!stream) close(handle);
     for (struct dirent *entry; ok && (entry = readdir(stream)); ) {
-        char inner[PATH_MAX];
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        ok = snprintf(inner, sizeof inner, "%s/%s", path, entry->d_name) < (int)sizeof inner
-             && give_to(inner, user, group, err);
+        int inner = openat(handle, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        ok = inner >= 0 ? give_all(inner, user, group)
+                        : fchownat(handle, entry->d_name, user, group, AT_SYMLINK_NOFOLLOW) == 0;
     }
-    closedir(stream);
+    ok = ok && fchown(handle, user, group) == 0;
+    if (stream) closedir(stream);
     return ok;
 }
 
-static bool sync_parent(const char *path, struct cs_error *err)
+/* root restores for the daemon's user: what is new belongs to whom the old belonged, and has its mode. */
+static bool make_like(const char *path, const struct stat *old, struct cs_error *err)
 {
-    char copy[PATH_MAX];
-    int fd;
-    bool ok;
+    int handle = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    bool ok = handle >= 0 && (geteuid() != 0 || give_all(dup(handle), old->st_uid, old->st_gid)) &&
+              fchmod(handle, old->st_mode & 07777) == 0;
 
-    snprintf(copy, sizeof copy, "%s", path);
-    fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    ok = fd >= 0 && fsync(fd) == 0;
-    if (!ok) cs_fail_errno(err, errno, "syncing the folder of %s", path);
-    if (fd >= 0) close(fd);
+    if (!ok) cs_fail_errno(err, errno, "giving %s the owner and the mode of what was there", path);
+    if (handle >= 0) close(handle);
     return ok;
 }
 
@@ -170,22 +172,45 @@ static bool exchange(const char *staged, const char *to, struct cs_error *err)
     return cs_fail_errno(err, errno, "putting %s in the place of %s", staged, to);
 }
 
-/* aside: where the old state goes; "" where there is none to keep. */
-static bool put_in_place(const char *staged, const char *to, const char *aside, struct cs_error *err)
+/* empty: what was there has nothing to be kept but its place. */
+static bool put_in_place(const char *copy, const char *to, bool empty, struct cs_error *err)
 {
     struct stat status;
-    char lock[PATH_MAX + 8];
 
-    if (stat(to, &status) != 0)
-        return rename(staged, to) == 0 || cs_fail_errno(err, errno, "renaming %s to %s", staged, to);
-    if (geteuid() == 0 && !give_to(staged, status.st_uid, status.st_gid, err)) return false;
-    if (chmod(staged, status.st_mode & 07777) != 0) return cs_fail_errno(err, errno, "changing the mode of %s", staged);
-    if (!exchange(staged, to, err)) return false;
-    if (*aside)
-        return rename(staged, aside) == 0 || cs_fail_errno(err, errno, "renaming %s to %s", staged, aside);
-    snprintf(lock, sizeof lock, "%s/LOCK", staged);
-    unlink(lock);
-    return rmdir(staged) == 0 || cs_fail_errno(err, errno, "removing %s, which was empty", staged);
+    bool ok = stat(to, &status) == 0 || cs_fail_errno(err, errno, "looking at %s", to);
+    ok = ok && make_like(copy, &status, err) && exchange(copy, to, err);
+    if (!ok || empty) snapshot_discard(copy);       /* the copy that is of no use, or what was empty */
+    return ok;
+}
+
+/* Where the copy grows, and where the old state is from the exchange on: a kill in between can't leave the old one
+ * under a name that looks like a copy's. Named by the second; by a number too where that is taken. */
+static bool name_aside(const char *to, char aside[PATH_MAX], struct cs_error *err)
+{
+    struct stat status;
+    long long now = (long long)time(NULL);
+
+    for (int number = 1; number < 1000; number++) {
+        char more[16] = "";
+        if (number > 1) snprintf(more, sizeof more, "-%d", number);
+        if (snprintf(aside, PATH_MAX, "%s.%lld%s", to, now, more) >= PATH_MAX)
+            return cs_fail(err, CS_FAILED, "the path of %s is too long", to);
+        if (lstat(aside, &status) != 0) return true;
+    }
+    return cs_fail(err, CS_FAILED, "%s and all up to it are there already", aside);
+}
+
+/* Where a link stands for the directory: what that leads to, so that the link stays, and the state on its disk. */
+static bool resolve(char to[PATH_MAX], struct cs_error *err)
+{
+    struct stat status;
+    char *path;
+
+    if (lstat(to, &status) != 0 || !S_ISLNK(status.st_mode)) return true;
+    if (!(path = realpath(to, NULL))) return cs_fail_errno(err, errno, "following the link %s", to);
+    snprintf(to, PATH_MAX, "%s", path);
+    free(path);
+    return true;
 }
 
 static bool verify(const char *directory, struct ctl_progress *progress, uint64_t *bytes, struct cs_error *err)
@@ -205,31 +230,28 @@ static bool verify(const char *directory, struct ctl_progress *progress, uint64_
 int ctl_restore(const struct ctl_arguments *arguments)
 {
     const char *from = arguments->position[0];
-    char to[PATH_MAX], staged[PATH_MAX + 32], aside[PATH_MAX + 32] = "";
+    char to[PATH_MAX], aside[PATH_MAX];
     struct cs_error err = { 0 };
     struct ctl_progress progress;
     double begin = ctl_seconds();
     uint64_t bytes = 0;
     int lock = -1, code = -1;
+    bool ok, there, empty = true;
 
     ctl_progress_start(&progress, arguments, 0, "bytes");
-    if (!ctl_snapshot_directory(arguments, arguments->position[1], to, &err)
-        || !verify(from, &progress, &bytes, &err) || !ctl_snapshot_lock(to, &lock, &err)) goto out;
-    snprintf(staged, sizeof staged, "%s.restoring.%ld", to, (long)getpid());
-    if (!is_empty(to)) {
-        if (!ctl_flag(arguments, "force")) {
-            cs_fail(&err, CS_REFUSED, "%s holds a state: move it away, or say --force to have it moved aside", to);
-            goto out;
-        }
-        snprintf(aside, sizeof aside, "%s.%lld", to, (long long)time(NULL));
-        if (access(aside, F_OK) == 0) {
-            cs_fail(&err, CS_FAILED, "%s is there already: try again in a second", aside);
-            goto out;
-        }
+    if (!ctl_snapshot_directory(arguments, arguments->position[1], to, &err) || !resolve(to, &err) ||
+        !verify(from, &progress, &bytes, &err) || !ctl_snapshot_lock(to, &lock, &err)) goto out;
+    there = lock >= 0;
+    empty = is_empty(to);
+    if (!empty && !ctl_flag(arguments, "force")) {
+        cs_fail(&err, CS_REFUSED, "%s holds a state: move it away, or say --force to have it moved aside", to);
+        goto out;
     }
-    if (copy_snapshot(from, staged, bytes, &progress, &err) && put_in_place(staged, to, aside, &err)
-        && sync_parent(to, &err))
-        code = tell_copied(arguments, from, to, *aside ? aside : NULL, ctl_seconds() - begin);
+    snapshot_leftovers(to, true, tell_leftover, (void *)(uintptr_t)arguments);
+    if (!there) ok = copy_snapshot(from, to, bytes, &progress, &err);
+    else ok = name_aside(to, aside, &err) && copy_snapshot(from, aside, bytes, &progress, &err) &&
+              put_in_place(aside, to, empty, &err) && environment_sync_parent(to, &err);
+    if (ok) code = tell_copied(arguments, from, to, empty ? NULL : aside, ctl_seconds() - begin);
 out:
     if (lock >= 0) close(lock);
     return code >= 0 ? code : ctl_fail(arguments, &err);
