@@ -105,6 +105,8 @@ const struct log_remedy log_remedies[] = {
     { "configuration not reloaded", "mend the file, `coldstreamctl check-config FILE`, and reload" },
     { "running as root: a user of its own is safer, as in coldstream.service",
       "run it by the unit, or by `setpriv --reuid coldstream`" },
+    { "others can exchange what is in a directory of ours",
+      "chown it to the daemon's user, and chmod o-w it; snapshots and checkpoints want directories of their own" },
     { "stopped by an error", "the line's own remedy; what its exit status means: docs/operations.md, Exit statuses" },
     { "coldstream-serve can't serve",
       "the line's own remedy; what its exit status means: docs/operations.md, Exit statuses" },

@@ -201,6 +201,7 @@ static int run(const struct arguments *arguments, const struct cs_config *config
 
     /* 1. What computes. */
     if (!own_places_check(config, &err)) goto out;
+    own_places_warn(config);
     telemetry = telemetry_create();
     if (!(pool = worker_pool_create(config->compute.threads, &err))) goto out;
     struct parallel *parallel = worker_pool_parallel(pool);
@@ -220,8 +221,8 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     enum standby_end waited = standby_open(config, telemetry, &store, &err);
     ok = waited == STANDBY_STOPPED;
     if (waited != STANDBY_OWNER) goto out;
-    if (!(sink = kafka_sink_create(config, &err))) goto out;
     snapshot_leftovers(config->snapshot.directory, false, warn_of_leftover, NULL);
+    if (!(sink = kafka_sink_create(config, &err))) goto out;
     if (!publish_resume(config, store, parallel->width, learner, ingest, metrics, shown, kafka_sink_letters(sink),
                         &positions, &err))
         goto out;

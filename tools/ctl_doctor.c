@@ -19,6 +19,8 @@
 #include "daemon/kafka_config.h"
 #include "daemon/kafka_probe.h"
 #include "daemon/log.h"
+#include "daemon/own_places.h"
+#include "daemon/text.h"
 #include "tools/ctl_snapshot.h"
 #include "tools/ctl_verbs.h"
 
@@ -41,6 +43,18 @@ struct look {
     const char *trouble_remedy;
 };
 
+static void print_wrapped(const char *text)
+{
+    char *shown = NULL;
+    size_t size;
+    FILE *out = open_memstream(&shown, &size);
+    if (!out) abort();
+    text_show(out, text);
+    if (fclose(out)) abort();
+    program_wrap(stdout, 31, 31, shown);
+    free(shown);
+}
+
 static void tell(struct look *look, enum verdict verdict, const char *what, const char *remedy, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 static void tell(struct look *look, enum verdict verdict, const char *what, const char *remedy, const char *format, ...)
@@ -52,17 +66,18 @@ static void tell(struct look *look, enum verdict verdict, const char *what, cons
     va_end(list);
     look->count[verdict]++;
     if (look->rows) {
-        json_array_append_new(look->rows, json_pack("{s:s,s:s,s:s,s:s}", "check", what, "result", verdict_word[verdict],
-                                                    "found", found, "remedy", verdict == FINE ? "" : remedy));
+        json_array_append_new(look->rows, json_pack("{s:s,s:s,s:o,s:o}", "check", what, "result", verdict_word[verdict],
+                                                    "found", text_json(found), "remedy",
+                                                    text_json(verdict == FINE ? "" : remedy)));
         return;
     }
     if (verdict == FINE && look->arguments->quiet) return;
     bool colors = program_colors(stdout);
     printf("%s%-8s%s%-22s ", colors ? verdict_color[verdict] : "", verdict_word[verdict], colors ? "\033[m" : "", what);
-    program_wrap(stdout, 31, 31, found);
+    print_wrapped(found);
     if (verdict == FINE) return;
     printf("%31s", "-> ");
-    program_wrap(stdout, 31, 31, remedy);
+    print_wrapped(remedy);
 }
 
 static double gib(uint64_t bytes) { return (double)bytes / (1024.0 * 1024 * 1024); }
@@ -200,6 +215,12 @@ static void look_at_directory(struct look *look, const char *what, const char *p
     if (status.st_mode & S_IRWXO) {
         snprintf(remedy, sizeof remedy, "chmod o-rwx %.300s", path);
         tell(look, WARNING, what, remedy, "%s is open to everyone (mode %04o)", path, status.st_mode & 07777);
+    }
+    char why[OWN_PLACES_WHY];
+    own_places_look(path, false, why);
+    if (*why && !(status.st_mode & S_IRWXO)) {
+        snprintf(remedy, sizeof remedy, "sudo chown coldstream: %.300s (or run this as the daemon's user)", path);
+        tell(look, WARNING, what, remedy, "%s: %s, who can exchange what is in it", path, why);
     }
     if (system.f_type == 0x01021994)
         tell(look, WARNING, what, "a directory on a disk", "%s lies in memory: gone at the next boot", path);
