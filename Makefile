@@ -235,6 +235,7 @@ install: all units man $(BUILD)/coldstream.catalog ## into $(DESTDIR)$(PREFIX)
 	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|; s|@VERSION@|$(VERSION)|' daemon/coldstream.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/coldstream.pc
 	install -m 644 $(addprefix $(BUILD)/systemd/,$(notdir $(wildcard systemd/*.socket systemd/*.timer systemd/*.path)) coldstream.service coldstream@.service \
 	    coldstream-serve.service coldstream-serve@.service coldstream-fetch.service) $(DESTDIR)$(UNITDIR)
+	for drop in $(BUILD)/systemd/*.service.d/*.conf; do install -D -m 644 $$drop $(DESTDIR)$(UNITDIR)/$${drop#$(BUILD)/systemd/} || exit 1; done
 	install -m 644 systemd/coldstream.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/coldstream.conf
 	install -m 644 systemd/coldstream.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coldstream.conf
 	install -m 644 $(BUILD)/coldstream.catalog $(DESTDIR)$(PREFIX)/lib/systemd/catalog

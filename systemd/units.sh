@@ -24,5 +24,16 @@ for name in coldstream coldstream-serve; do
     make $name.service.in $name@.service -e 's|@of@|, model %i|; s|@config@|%i|; s|@serve@|serve-%i|' \
         -e "s|^@instance@\$|$instance|; s|@state@|coldstream/%i|; s|@run@|coldstream-%i|"
 done
+
+# Names whose directories are somebody else's already; tools/ctl_instance.c has the same. Systemd would hand the directory over, and take
+# it away at the end of the service, before the program could say a word: so it does not start at all.
+reserve() {     # NAME WHOSE
+    mkdir -p "$into/coldstream@$1.service.d"
+    printf '[Unit]\n# %s: give the model another name.\nDescription=Coldstream: no model can be called %s, %s\nAssertPathExists=!/\n' "$2" "$1" "$2" \
+        >"$into/coldstream@$1.service.d/reserved.conf"
+}
+reserve serve "/run/coldstream-serve is coldstream-serve's"
+reserve snapshot "/var/lib/coldstream/snapshot is coldstream.service's"
+reserve checkpoints "/var/lib/coldstream/checkpoints is coldstream.service's"
 make coldstream-fetch.service.in coldstream-fetch.service
 cp "$from"/*.socket "$from"/*.timer "$from"/*.path "$into"

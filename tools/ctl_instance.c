@@ -9,6 +9,13 @@
 #define BEFORE "/run/coldstream-"
 #define BEHIND "/control.sock"
 
+/* Their units don't start either: systemd/units.sh. */
+static const struct { const char *name, *whose; } reserved[] = {
+    { "serve", "/run/coldstream-serve is coldstream-serve's" },
+    { "snapshot", "/var/lib/coldstream/snapshot is coldstream.service's" },
+    { "checkpoints", "/var/lib/coldstream/checkpoints is coldstream.service's" },
+};
+
 bool ctl_instance_socket(const char *name, char *path, size_t size, struct cs_error *err)
 {
     /* What systemd lets stand behind the @, escapes included; a dot alone would lead elsewhere. */
@@ -16,6 +23,10 @@ bool ctl_instance_socket(const char *name, char *path, size_t size, struct cs_er
     if (!*name || name[length] || !strcmp(name, ".") || !strcmp(name, ".."))
         return cs_fail(err, CS_USAGE, "--instance: found \"%.60s\", allowed is what stands behind the @ of "
                        "coldstream@NAME", name);
+    for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
+        if (strcmp(name, reserved[i].name) == 0)
+            return cs_fail(err, CS_USAGE, "--instance: no model can be called %s, %s: give it another name", name,
+                           reserved[i].whose);
     if ((size_t)snprintf(path, size, BEFORE "%s" BEHIND, name) < size) return true;
     return cs_fail(err, CS_USAGE, "--instance: found a name of %zu bytes, longer than a socket's path can be", length);
 }

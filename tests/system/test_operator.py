@@ -268,6 +268,15 @@ def instances_by_name(world):
     other = ask("reload", "--instance", "two")
     assert other.returncode == 1 and "those that run: one\n" in other.stderr and "systemctl start coldstream@two" in other.stderr, other
     assert ask("complete", "coldstreamctl", "status", "--instance", "").stdout == "one\t\n"
+    # A name whose directories are others': told here, and its unit does not start.
+    subprocess.run([f"{ROOT}/systemd/units.sh", f"{world.folder}/units", "/usr/bin"], check=True)
+    reserved = [name[len("coldstream@"):-len(".service.d")] for name in os.listdir(f"{world.folder}/units") if name.endswith(".service.d")]
+    assert {"serve", "snapshot", "checkpoints"} == set(reserved), reserved
+    for name in reserved:
+        with open(f"{world.folder}/units/coldstream@{name}.service.d/reserved.conf") as file:
+            whose = re.search(r"Description=.* no model can be called \S+, (.*)", file.read()).group(1)
+        wrong = ask("status", "-i", name)
+        assert wrong.returncode == 2 and f"no model can be called {name}, {whose}: give it another name" in wrong.stderr, (wrong, whose)
     for words in (["-i", "../one"], ["-i", ""], ["-i", "one", "-s", world.control], ["-i", "x" * 4096]):
         wrong = ask("status", *words)
         assert wrong.returncode == 2 and wrong.stdout == "" and "allowed is" in wrong.stderr or "longer than" in wrong.stderr, wrong

@@ -53,7 +53,7 @@ def are_accepted_by_lintian():
 def hold_what_they_should():
     daemon, serve = contents("coldstream"), contents("coldstream-serve")
     for wanted in ("/usr/bin/coldstreamd", "/usr/bin/coldstreamctl", "/usr/bin/coldstream-fetch", "/etc/coldstream/coldstream.yaml",
-                   "/lib/systemd/system/coldstream.service", "/lib/systemd/system/coldstream@.service", "/usr/lib/sysusers.d/coldstream.conf",
+                   "/lib/systemd/system/coldstream.service", "/lib/systemd/system/coldstream@.service", "/lib/systemd/system/coldstream@serve.service.d/reserved.conf", "/usr/lib/sysusers.d/coldstream.conf",
                    "/usr/lib/tmpfiles.d/coldstream.conf", "/usr/share/man/man8/coldstreamd.8.gz", "/usr/share/man/man5/coldstream.yaml.5.gz",
                    "/usr/share/coldstream/monitoring/alerts.yaml", "/usr/lib/systemd/catalog/coldstream.catalog"):
         assert wanted in daemon, f"coldstream has no {wanted}"

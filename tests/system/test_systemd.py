@@ -111,7 +111,7 @@ def is_accepted_and_scored():
     """systemd-analyze: no word against any unit, and a score of at most 1.2."""
     on = place["machine"]
     # Pages are installed too: systemd-analyze looks whether what Documentation= names is there.
-    units = on.shell("cd /usr/lib/systemd/system; for unit in coldstream*; do [ -L $unit ] || echo ${unit/@/@x}; done").stdout.split()
+    units = on.shell("cd /usr/lib/systemd/system; for unit in coldstream*; do [ -L $unit ] || [ -d $unit ] || echo ${unit/@/@x}; done").stdout.split()
     assert len(units) == 9, units
     done = on.run("systemd-analyze", "verify", "--man=no", *units, check=False)
     complaints = [line for line in (done.stdout + done.stderr).splitlines() if "coldstream" in line]
@@ -335,6 +335,20 @@ def two_models_live_side_by_side():
     assert status("/run/coldstream-b/control.sock"), "the second went with the first"
 
 
+def names_whose_directories_are_others_do_not_start():
+    """Their unit would take the scorers' sockets along, or the single model's state."""
+    on = place["machine"]
+    places = "stat -c '%n %U %G %a' /run/coldstream-serve /var/lib/coldstream/snapshot /var/lib/coldstream/checkpoints"
+    on.shell("mkdir -p /run/coldstream-serve")
+    before = on.shell(places).stdout
+    for name in ("serve", "snapshot", "checkpoints"):
+        done = on.run("systemctl", "start", f"coldstream@{name}", check=False)
+        assert done.returncode != 0 and "Assertion failed" in done.stderr, done
+        assert f"no model can be called {name}" in show(f"coldstream@{name}", "Description")["Description"]
+        on.run("systemd-analyze", "verify", "--man=no", f"coldstream@{name}.service")
+    assert on.shell(places).stdout == before
+
+
 def of_two_models_on_one_place_the_second_is_told():
     on = place["machine"]
     own = configuration(place["broker"].address, "a")
@@ -361,7 +375,7 @@ TESTS = [is_accepted_and_scored, starts_without_a_broker, reloads_or_says_why_no
          is_in_the_journal_with_fields, hung_it_is_ended_and_started_again, a_secret_comes_as_a_credential,
          stops_in_order_and_goes_on_after_an_upgrade, a_daemon_that_cannot_start_is_left_alone_in_the_end,
          a_scorer_waits_for_a_version_and_is_left_alone_where_it_cannot_start, two_models_live_side_by_side,
-         of_two_models_on_one_place_the_second_is_told]
+         names_whose_directories_are_others_do_not_start, of_two_models_on_one_place_the_second_is_told]
 
 
 def install():
