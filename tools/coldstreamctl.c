@@ -2,6 +2,7 @@
  * completion follow from it. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "daemon/version.h"
 #include "tools/ctl_verbs.h"
@@ -311,5 +312,6 @@ int main(int argc, char **argv)
     /* A shell's words are its user's: not options of ours. */
     if (verb->run == ctl_complete) return program_flush("coldstreamctl", ctl_complete_words(argc - 2, argv + 2));
     if ((code = ctl_parse(verb, argc - 2, argv + 2, &arguments)) >= 0) return code;
+    umask(027);         /* what is written has events, a model, or persons' histories in it */
     return program_flush("coldstreamctl", verb->run(&arguments));
 }
