@@ -254,7 +254,7 @@ void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, 
             "model:\n  ranking: {tower: base_dnn, hidden: [16, 8]}\n"
             "  zero_shot: {kind: mail, attention: 8, encoder: [16, 8, 8], decoder: [8, 16]%s}\n"
             "batch: {size: 64, max_delay: 1s}\n"
-            "snapshot: {directory: %s, interval: 1h%s}\ncheckpoint: {directory: %s, interval: 1h, keep: 3%s}\n"
+            "snapshot: {directory: %s, interval: 1h%s}\ncheckpoint: {directory: %s, interval: %s, keep: 3%s}\n"
             "control: {socket: %s}\nhttp: {listen: 127.0.0.1:0}\nlogging: {level: debug}\ncompute: {threads: 1}\n%s",
             settings->topics ? settings->topics : "impressions: impressions, clicks: clicks, conversions: ~",
             settings->idle_after ? settings->idle_after : "300ms", mock_broker_address(broker),
@@ -263,6 +263,7 @@ void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, 
             settings->extra_embedding ? settings->extra_embedding : "",
             settings->extra_model ? settings->extra_model : "", run->snapshot,
             settings->extra_snapshot ? settings->extra_snapshot : "", run->checkpoints,
+            settings->checkpoint_interval ? settings->checkpoint_interval : "1h",
             settings->extra_checkpoint ? settings->extra_checkpoint : "", run->socket,
             settings->extra ? settings->extra : "");
     fclose(file);

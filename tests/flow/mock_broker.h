@@ -55,6 +55,7 @@ struct daemon_settings {
     const char *extra_embedding;        /* ", tables: {...}" */
     const char *extra_snapshot; /* ", on_damage: previous" */
     const char *topics;         /* instead of impressions and clicks */
+    const char *checkpoint_interval;    /* 1h */
     const char *extra_checkpoint;       /* ", gate: {...}" */
 };
 void daemon_configure(struct daemon_run *run, const struct mock_broker *broker, const struct daemon_settings *settings);

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/clock.h"
 #include "daemon/control.h"
 #include "storage/checkpoint.h"
 #include "tests/flow/mock_broker.h"
@@ -72,12 +73,18 @@ static void learn(struct world *world, int count, bool turned)
     "evaluation: {window: 1000}\noptimizer: {ranking: {learning_rate: 0.01}, embedding: {learning_rate: 0.01}}\n"
 #define GATE ", announce_topic: announce, gate: {max_log_loss_rise: 0.3, max_auc_drop: 0.1, min_examples: 200%s}"
 
-static void configure(struct world *world, const char *gate)
+static void configure_each(struct world *world, const char *interval, const char *gate)
 {
     char checkpoint[256];
     snprintf(checkpoint, sizeof checkpoint, GATE, gate);
-    struct daemon_settings settings = { .topics = TOPICS, .extra_checkpoint = checkpoint, .extra = EXTRA };
+    struct daemon_settings settings = { .topics = TOPICS, .checkpoint_interval = interval,
+                                        .extra_checkpoint = checkpoint, .extra = EXTRA };
     daemon_configure(&world->run, world->broker, &settings);
+}
+
+static void configure(struct world *world, const char *gate)
+{
+    configure_each(world, NULL, gate);
 }
 
 /* 0: refused; why is shown. */
@@ -204,6 +211,8 @@ static void what_got_worse_is_not_published(void **state)
     configure(world, ", max_calibration_error: 9");      /* still refused: bounds hold as they are now */
     assert_done(world, "reload", NULL);
     assert_int_equal(ask(world, "publish", NULL), 0);
+    assert_reason(world, 2, "AUC of all users fell from");      /* gate.keep_refused of them are kept */
+    assert_reason(world, 3, "AUC of all users fell from");
     struct daemon_settings open = { .topics = TOPICS, .extra_checkpoint = ", announce_topic: announce, gate: {}",
                                     .extra = EXTRA };
     daemon_configure(&world->run, world->broker, &open);
@@ -296,6 +305,126 @@ static void a_version_is_judged_by_what_came_after_it(void **state)
     assert_done(world, "snapshot", NULL);
     assert_false(held(world, &version, NULL));
     assert_int_equal(version, 2);
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
+static void a_version_that_says_no_metrics_is_not_judged(void **state)
+{
+    struct world *world = *state;
+    uint64_t version;
+    char path[256];
+    configure(world, ", rollback: automatic");
+    daemon_start(&world->run);
+    learn(world, LESSON, false);
+    for (uint64_t i = 1; i <= 2; i++) assert_int_equal(ask(world, "publish", NULL), i);
+    snprintf(path, sizeof path, "%s/%020d/manifest.json", world->run.checkpoints, 2);
+    FILE *file = fopen(path, "w");
+    fputs("{\"version\": 2}\n", file);
+    fclose(file);
+    configure(world, ", rollback: automatic, max_calibration_error: 0.0001");    /* which nothing keeps to */
+    assert_done(world, "reload", NULL);
+    learn(world, 500, false);
+    assert_done(world, "snapshot", NULL);
+    assert_false(held(world, &version, NULL));
+    assert_int_equal(version, 2);
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
+enum { OFTEN = 100 };       /* ms */
+
+/* For so long that a version would be due several times. */
+static void snapshots_go_on(struct world *world)
+{
+    for (int64_t end = clock_monotonic() + 3 * OFTEN; clock_monotonic() < end;) assert_done(world, "snapshot", NULL);
+}
+
+/* Nobody asks for one. */
+static void versions_go_out_by_the_interval_where_there_is_something_new(void **state)
+{
+    struct world *world = *state;
+    uint64_t version;
+    int64_t refused;
+    configure_each(world, "100ms", "");
+    daemon_start(&world->run);
+    assert_true(daemon_until(&world->run, learned, 0));
+    snapshots_go_on(world);                             /* nothing was learned */
+    assert_false(held(world, &version, NULL));
+    assert_int_equal(version, 0);
+    learn(world, LESSON, false);
+    for (int i = 0; i < 2; i++) {                       /* no step since: none again */
+        snapshots_go_on(world);
+        assert_false(held(world, &version, NULL));
+        assert_int_equal(version, 1);
+    }
+    learn(world, POISON, true);
+    for (int i = 0; i < 2; i++) {
+        snapshots_go_on(world);
+        assert_false(held(world, &version, &refused));
+        assert_int_equal(version, 1);
+        assert_int_equal(refused, 1);
+    }
+    configure_each(world, "100ms", ", max_calibration_error: 9");       /* tried again, and refused as before */
+    assert_done(world, "reload", NULL);
+    snapshots_go_on(world);
+    assert_false(held(world, &version, &refused));
+    assert_int_equal(version, 1);
+    assert_int_equal(refused, 2);
+
+    assert_int_equal(ask(world, "rollback", "1"), 1);   /* a hold: nothing is even tried */
+    learn(world, 2 * LESSON, false);
+    snapshots_go_on(world);
+    assert_true(held(world, &version, NULL));
+    assert_int_equal(version, 1);
+    assert_metric(world, "coldstream_publish_total{result=\"failed\"} 0\n");
+    assert_done(world, "resume", NULL);
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);     /* due, and the last snapshot is made: but no version */
+    assert_int_equal(checkpoint_current(world->run.checkpoints), 1);
+}
+
+static void versions_are_an_interval_apart(void **state)
+{
+    enum { INTERVAL = 3000 };
+    struct world *world = *state;
+    uint64_t version;
+    int64_t before = 0;
+    configure_each(world, "3s", "");
+    daemon_start(&world->run);
+    learn(world, LESSON, false);
+    for (version = 0; !version; held(world, &version, NULL)) {
+        before = clock_monotonic();
+        assert_done(world, "snapshot", NULL);
+    }
+    learn(world, 100, false);
+    assert_done(world, "snapshot", NULL);
+    held(world, &version, NULL);
+    if (clock_monotonic() - before < INTERVAL) assert_int_equal(version, 1);    /* on a slow machine it may be time */
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
+static void what_can_not_be_written_is_counted_and_told(void **state)
+{
+    struct world *world = *state;
+    char aside[160];
+    configure(world, "");
+    daemon_start(&world->run);
+    learn(world, LESSON, false);
+    assert_int_equal(ask(world, "publish", NULL), 1);
+    snprintf(aside, sizeof aside, "%s.aside", world->run.checkpoints);
+    assert_int_equal(rename(world->run.checkpoints, aside), 0);
+    FILE *file = fopen(world->run.checkpoints, "w");    /* no directory */
+    assert_non_null(file);
+    fclose(file);
+    for (int64_t i = 1; i <= 2; i++) {
+        assert_int_equal(ask(world, "publish", NULL), 0);
+        json_t *status = daemon_ask(&world->run, "status", NULL);
+        assert_int_equal(status_number(status, "checkpoint.failures"), i);
+        json_decref(status);
+    }
+    assert_metric(world, "coldstream_publish_total{result=\"failed\"} 2\n");
+    assert_int_equal(unlink(world->run.checkpoints), 0);
+    assert_int_equal(rename(aside, world->run.checkpoints), 0);
+    assert_int_equal(ask(world, "publish", NULL), 2);
+    assert_metric(world, "coldstream_publish_total{result=\"ok\"} 2\n");
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
 }
 
@@ -425,6 +554,10 @@ int main(void)
         TEST(what_turns_out_bad_is_gone_back_from),
         TEST(nothing_to_go_back_to_is_said_once),
         TEST(a_version_is_judged_by_what_came_after_it),
+        TEST(a_version_that_says_no_metrics_is_not_judged),
+        TEST(versions_go_out_by_the_interval_where_there_is_something_new),
+        TEST(versions_are_an_interval_apart),
+        TEST(what_can_not_be_written_is_counted_and_told),
         TEST(nobody_goes_back_unasked),
         TEST(operators_go_back_and_pin),
         TEST(killed_around_a_publication_or_rollback),

@@ -465,6 +465,12 @@ static void a_number_may_be_given_from_outside(void **state)
         assert_int_equal(checkpoint_newest(*state), version);
         if (!given[i].refused) assert_int_equal(checkpoint_current(*state), version);
     }
+    char path[300];
+    snprintf(path, sizeof path, "%s/current", (char *)*state);
+    unlink(path);
+    assert_int_equal(symlink("00000000000000001200", path), 0);        /* what is named counts, though it is gone */
+    assert_int_equal(checkpoint_newest(*state), 1200);
+    assert_int_equal(publish(*state, 9), 1201);
 }
 
 int main(void)

@@ -86,6 +86,8 @@ static void better_is_never_refused(void **state)
     is.users[USERS_ALL].log_loss = 0.1;
     is.users[USERS_OLD].auc = 0.99;
     assert_true(passes(is, was));
+    is.users[USERS_NEW].calibration = 1.5;          /* as far */
+    assert_true(passes(is, was));
     is.users[USERS_NEW].calibration = 0.45;
     assert_false(passes(is, was));
 }
@@ -104,6 +106,11 @@ static void what_can_not_be_compared_is_not(void **state)
     for (int users = 0; users < USERS_GROUPS; users++) few.users[users].examples = 999;
     assert_true(passes(few, good()));
     for (int users = 0; users < USERS_GROUPS; users++) was.users[users].examples = 999;
+    assert_true(passes(bad, was));
+    for (int users = 0; users < USERS_GROUPS; users++) was.users[users].examples = few.users[users].examples = 1000;
+    assert_false(passes(few, was));                 /* as many as it takes */
+    was = good();
+    was.known = false;
     assert_true(passes(bad, was));
     bad = good();
     for (int users = 0; users < USERS_GROUPS; users++) bad.users[users].auc = bad.users[users].calibration = NAN;
@@ -134,6 +141,44 @@ static void many_reasons_are_cut_off_and_counted(void **state)
     assert_int_equal(reasons.count, 500);
     assert_true(strlen(reasons.text) < sizeof reasons.text);
     assert_ptr_equal(strstr(reasons.text, "reason number 0; reason number 1; "), reasons.text);
+}
+
+/* A published version's manifest is read for the window's metrics; one that lacks any of them says nothing. */
+static void a_manifest_says_the_windows_metrics(void **state)
+{
+    (void)state;
+    static const char report[] = "{\"examples\": %d, \"clicks\": 7, \"log_loss\": 0.25, \"auc\": null, \"gauc\": 0.5, "
+                                 "\"calibration\": 1.5}";
+    struct fixture fixture = fixture_create();
+    struct cs_error err = { 0 };
+    for (int lacks = -1; lacks < USERS_GROUPS; lacks++) {
+        char manifest[2000] = "{\"examples\": 1234, \"metrics\": {", *end = manifest + strlen(manifest);
+        for (int users = 0; users < USERS_GROUPS; users++) {
+            end += sprintf(end, "%s\"%s\": {\"%s\": ", users ? ", " : "", metrics_users_name[users],
+                           metrics_span_name[SPAN_START]);
+            end += sprintf(end, report, 900 + users);
+            end += sprintf(end, ", \"%s\": ", lacks == users ? "other" : metrics_span_name[SPAN_WINDOW]);
+            end += sprintf(end, report, 100 + users);
+            end += sprintf(end, "}");
+        }
+        sprintf(end, "}}");
+        uint64_t version;
+        struct checkpoint_writer *writer = checkpoint_begin(fixture.directory, &err);
+        if (!writer || !checkpoint_finish(writer, manifest, 9, &version, &err)) fail_msg("%s", err.message);
+        struct gate_quality quality = gate_quality_of(fixture.directory, version);
+        assert_int_equal(quality.known, lacks < 0);
+        if (lacks >= 0) continue;
+        assert_int_equal(quality.examples, 1234);
+        for (int users = 0; users < USERS_GROUPS; users++) {
+            assert_int_equal(quality.users[users].examples, 100 + users);
+            assert_int_equal(quality.users[users].clicks, 7);
+            assert_true(quality.users[users].log_loss == 0.25 && isnan(quality.users[users].auc));
+            assert_true(quality.users[users].gauc == 0.5 && quality.users[users].calibration == 1.5);
+        }
+    }
+    assert_false(gate_quality_of(fixture.directory, 0).known);
+    assert_false(gate_quality_of(fixture.directory, 77).known);
+    fixture_destroy(&fixture);
 }
 
 /* ---- trials: a version that the fixture seals, with what the test puts into it */
@@ -255,6 +300,7 @@ int main(void)
         cmocka_unit_test(what_can_not_be_compared_is_not),
         cmocka_unit_test(a_bound_of_zero_is_none),
         cmocka_unit_test(many_reasons_are_cut_off_and_counted),
+        cmocka_unit_test(a_manifest_says_the_windows_metrics),
         cmocka_unit_test(a_trial_finds_numbers_that_are_none),
         cmocka_unit_test(a_trial_finds_what_no_reader_could_open),
         cmocka_unit_test(a_trial_finds_scores_that_differ),

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -219,6 +220,38 @@ static void an_interrupted_rollback_is_completed(void **state)
     unlink(path);
 }
 
+/* The hold comes first: where it can't be noted, nothing moves. */
+static void a_hold_that_can_not_be_noted_leaves_all_as_it_was(void **state)
+{
+    struct world *world = *state;
+    struct cs_error err = { 0 };
+    char path[128];
+    uint64_t now;
+    snprintf(path, sizeof path, "%s/held.json", world->fixture.directory);
+    assert_int_equal(mkdir(path, 0750), 0);             /* where the note is to stand */
+    assert_false(versions_rollback(world->versions, 2, ROLLBACK_BY_OPERATOR, "", &now, &err));
+    assert_non_null(strstr(err.message, "publishing is held"));
+    assert_int_equal(current(world), 3);
+    assert_false(versions_view(world->versions).held);
+    assert_false(checkpoint_is_marked(world->fixture.directory, 3, CHECKPOINT_WITHDRAWN));
+    assert_false(checkpoint_is_marked(world->fixture.directory, 2, CHECKPOINT_FROZEN));
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(back(world, 2), 2);
+}
+
+/* A rollback that was done is not done, counted and told again by each start. */
+static void a_rollback_is_counted_once(void **state)
+{
+    struct world *world = *state;
+    for (uint64_t version = 3; version >= 2; version--) {       /* a hold alone; one that moves */
+        assert_int_equal(back(world, version), version);
+        double counted = telemetry_get(world->telemetry, METRIC_ROLLBACKS, TELEMETRY_LABELS("operator"));
+        open_versions(world);
+        assert_int_equal(current(world), version);
+        assert_true(telemetry_get(world->telemetry, METRIC_ROLLBACKS, TELEMETRY_LABELS("operator")) == counted);
+    }
+}
+
 static void pins_are_told_and_kept(void **state)
 {
     struct world *world = *state;
@@ -279,6 +312,8 @@ int main(void)
         TEST(a_damaged_version_is_not_gone_back_to),
         TEST(the_gate_goes_back_to_what_is_intact_and_never_after_an_operator),
         TEST(an_interrupted_rollback_is_completed),
+        TEST(a_hold_that_can_not_be_noted_leaves_all_as_it_was),
+        TEST(a_rollback_is_counted_once),
         TEST(pins_are_told_and_kept),
         TEST(a_directory_is_one_daemons),
     };
