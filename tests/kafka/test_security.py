@@ -310,6 +310,27 @@ def deltas_travel_by_client_certificate(tests):
     assert scorer.stop() == 0 and daemon.stop() == 0, daemon.log_text()[-2000:]
 
 
+def deltas_go_once_they_may(tests):
+    """a delta topic that may not be written, then one that nobody has made: told, and written to once it may be, and once it is there"""
+    for name, missing in (("forbidden", False), ("late", True)):
+        topics, deltas = stream(tests, name), f"{name}.deltas"
+        allow(tests, TLS, name, topics)
+        if missing:
+            tests.broker.admin("allow", PRINCIPAL[TLS], "write", "topic", deltas)
+        else:
+            tests.broker.create(f"{deltas}:1")
+        daemon = start(tests, name, topics, TLS, checkpoint=f"interval: 1h, delta_topic: {deltas}, delta_interval: 100ms")
+        is_learned(daemon)
+        says(daemon, "delta not sent", deltas, "uthorization")      # making it would take CREATE
+        assert daemon.status()["deltas"]["sent"] == 0, daemon.status()["deltas"]
+        if missing:
+            tests.broker.create(f"{deltas}:1")
+        else:
+            tests.broker.admin("allow", PRINCIPAL[TLS], "write", "topic", deltas)
+        until(lambda: daemon.status()["deltas"]["sent"] > 0, lambda: f"{daemon.status()['deltas']}\n{daemon.log_text()[-3000:]}")
+        assert "deltas are sent again" in daemon.log_text() and daemon.stop() == 0, daemon.log_text()[-2000:]
+
+
 def secrets_are_refused_where_others_read_them(tests):
     """a secret's file that is missing, empty, or open to others: exit 78, with key and file; --check-config shows no secret"""
     daemon = start(tests, "secrets", state["topics"], TLS)
@@ -390,4 +411,5 @@ if __name__ == "__main__":
     os.environ["BROKER_SECURITY"] = "1"
     Tests().run(scram_is_learned_from, each_listener_is_learned_from, every_acl_is_needed, refused_letters_are_kept, reading_waits_for_letters,
                 what_is_wrong_is_told, certificates_are_looked_at, tools_take_references,
-                deltas_travel_by_client_certificate, secrets_are_refused_where_others_read_them, nothing_shows_a_secret, files_are_not_for_others)
+                deltas_travel_by_client_certificate, deltas_go_once_they_may,
+                secrets_are_refused_where_others_read_them, nothing_shows_a_secret, files_are_not_for_others)
