@@ -402,7 +402,7 @@ const struct setting feature_settings[] = {
 const size_t feature_setting_count = sizeof feature_settings / sizeof *feature_settings;
 
 /* One value of embedding.tables. */
-const struct setting table_settings[] = {
+static const struct setting table_settings[] = {
     { .key = "admit_after", .type = SETTING_COUNT32, .offset = offsetof(struct table_options, admit_after),
       .preset = "1", .min = "1", .max = "1000000",
       .doc = "A row is made when its value is seen for this many times." },
@@ -413,13 +413,12 @@ const struct setting table_settings[] = {
       .min = "0", .max = "4000000000",
       .doc = "Rows beyond this push out the least recently seen. 0: no limit." },
 };
-const size_t table_setting_count = sizeof table_settings / sizeof *table_settings;
 
 struct setting_list setting_record(enum setting_type type)
 {
     if (type == SETTING_FEATURES) return (struct setting_list){ feature_settings, feature_setting_count };
     assert(type == SETTING_TABLES);
-    return (struct setting_list){ table_settings, table_setting_count };
+    return (struct setting_list){ table_settings, sizeof table_settings / sizeof *table_settings };
 }
 
 size_t setting_index(const char *key)

@@ -48,8 +48,8 @@ struct setting {
     const char *doc;
 };
 
-extern const struct setting settings[], feature_settings[], table_settings[];
-extern const size_t setting_count, feature_setting_count, table_setting_count;
+extern const struct setting settings[], feature_settings[];
+extern const size_t setting_count, feature_setting_count;
 
 struct setting_list { const struct setting *row; size_t count; };
 struct setting_list setting_record(enum setting_type type);     /* rows of one element of FEATURES or TABLES */

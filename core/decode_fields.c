@@ -201,7 +201,8 @@ static double slow_number(const char *text, size_t length, const struct decimal 
     return number;
 }
 
-bool number_of_text(const char *text, size_t length, double *number)
+/* True where the text is a number as JSON writes it; *number may be infinite. */
+static bool number_of_text(const char *text, size_t length, double *number)
 {
     static const double power[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                     1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
@@ -229,7 +230,8 @@ static bool is_exact_integer(const char *text, size_t length, const struct decim
     return memcmp(text + length - limit_length, limit, limit_length) <= 0;
 }
 
-size_t number_key_text(const char *text, size_t length, char out[32], bool *finite)
+/* The text that a JSON number is keyed by. */
+static size_t number_key_text(const char *text, size_t length, char out[32], bool *finite)
 {
     struct decimal decimal;
     *finite = true;

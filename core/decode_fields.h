@@ -62,11 +62,6 @@ bool fields_fail(struct fields *fields, enum decode_result result, const char *f
 
 enum decode_result fields_finish(struct fields *fields, struct event *event, struct cs_error *err);
 
-/* The text that a JSON number is keyed by. */
-size_t number_key_text(const char *text, size_t length, char out[32], bool *finite);
-/* True where the text is a number as JSON writes it; *number may be infinite. */
-bool number_of_text(const char *text, size_t length, double *number);
-
 /* Strictly UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF (yajl's own check lets these through).
  * The first byte that is not, or size. */
 size_t utf8_valid_until(const void *bytes, size_t size);

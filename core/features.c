@@ -120,7 +120,7 @@ void features_destroy(struct features *features)
 
 uint64_t key_of_text(const char *text, size_t length) { return XXH3_64bits(text, length); }
 
-uint64_t key_of_integer(int64_t value)
+static uint64_t key_of_integer(int64_t value)
 {
     char text[24];
     int length = snprintf(text, sizeof text, "%" PRId64, value);

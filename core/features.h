@@ -35,7 +35,6 @@ void features_destroy(struct features *features);
 
 /* Keys (numerics.md, section 1). */
 uint64_t key_of_text(const char *text, size_t length);
-uint64_t key_of_integer(int64_t value);
 /* The shortest decimal text that reads back as the same double, as ECMAScript and RFC 8785 write it:
  * 25, 0.1, 1e+21, 1e-7. */
 uint64_t key_of_number(double value);

@@ -51,7 +51,6 @@ struct freeze {
     /* the owner's */
     struct unit *unit;
     size_t units, capacity;
-    bool changed;
     struct frozen *frozen;          /* room for all units, with their bits behind: one allocation each, reused */
     uint64_t *bits;
     size_t room;                    /* units that both have room for */
@@ -254,7 +253,6 @@ void freeze_touch(struct freeze *freeze, uint32_t slot)
         take_back(freeze, unit->frozen, slot, place);
     unit->changed[place / 64] |= UINT64_C(1) << place % 64;
     unit->any = true;
-    freeze->changed = true;
 }
 
 void freeze_clear(struct freeze *freeze)
@@ -264,12 +262,6 @@ void freeze_clear(struct freeze *freeze)
         if (freeze->unit[i].any) memset(freeze->unit[i].changed, 0, freeze->words * 8);
         freeze->unit[i].any = false;
     }
-    freeze->changed = false;
-}
-
-bool freeze_changed(const struct freeze *freeze)
-{
-    return freeze->changed || atomic_load(&freeze->stage) == FAILED;
 }
 
 uint64_t freeze_frozen(const struct freeze *freeze)
@@ -354,7 +346,6 @@ static void begin(void *self, bool full, const uint64_t *again, size_t again_wor
     make_room(freeze);
     for (size_t i = 0; i < freeze->units; i++) freeze_unit(freeze, i, full, again, again_words);
     freeze->at = freeze->at_word = 0;
-    freeze->changed = false;
     atomic_store_explicit(&freeze->stage, READING, memory_order_release);
 }
 

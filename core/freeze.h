@@ -46,8 +46,6 @@ uint64_t freeze_set_aside(const struct freeze *freeze);
 void freeze_touch(struct freeze *freeze, uint32_t slot);
 /* All is as the state has it: after a load. */
 void freeze_clear(struct freeze *freeze);
-/* True where a record changed since the last begin. */
-bool freeze_changed(const struct freeze *freeze);
 
 /* Living records of the cut that has begun: read gives so many with bytes. In the owner's thread. */
 uint64_t freeze_frozen(const struct freeze *freeze);

@@ -1,15 +1,5 @@
-/* The loops that the compiler vectorises. */
+/* A loop that the compiler vectorises. */
 #include "core/vector_math.h"
-
-void vector_exp(float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) x[i] = vector_exp1(x[i]);
-}
-
-void vector_tanh(float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) x[i] = vector_tanh1(x[i]);
-}
 
 bool vector_finite(const float *x, size_t n)
 {

@@ -55,8 +55,6 @@ static inline float vector_dot(const float *restrict a, const float *restrict b,
     return sum;
 }
 
-void vector_exp(float *x, size_t n);
-void vector_tanh(float *x, size_t n);
 /* True where none of the n values is infinite or NaN. */
 bool vector_finite(const float *x, size_t n);
 

@@ -98,7 +98,8 @@ static char *line_of(json_t *object, size_t *length)
 
 /* ---- requests and their answers ---- */
 
-bool control_parse(const char *line, size_t length, struct control_call *call, struct cs_error *err)
+/* False: no request, and err says what one is. To be released whatever comes. */
+static bool control_parse(const char *line, size_t length, struct control_call *call, struct cs_error *err)
 {
     json_error_t why;
     *call = (struct control_call){ .request = json_loadb(line, length, JSON_REJECT_DUPLICATES, &why) };
@@ -112,7 +113,7 @@ bool control_parse(const char *line, size_t length, struct control_call *call, s
     return true;
 }
 
-void control_call_release(struct control_call *call)
+static void control_call_release(struct control_call *call)
 {
     json_decref(call->request);
     json_decref(call->reasons);

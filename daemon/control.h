@@ -19,9 +19,6 @@ struct control_call {
     json_t *request;
     json_t *reasons;                    /* a verb that fails may leave all of its reasons here: an array of texts */
 };
-/* Pure. False: no request, and err says what one is. To be released whatever comes. */
-bool control_parse(const char *line, size_t length, struct control_call *call, struct cs_error *err);
-void control_call_release(struct control_call *call);
 
 struct control_verb {
     const char *name;                   /* NULL ends the table */

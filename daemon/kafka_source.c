@@ -684,7 +684,6 @@ void kafka_record_release(void *message)
     if (message) rd_kafka_message_destroy(message);
 }
 
-bool kafka_partition_at_end(const struct kafka_partition *partition) { return atomic_load(&partition->at_end); }
 
 bool kafka_partition_idle(const struct kafka_partition *partition, int64_t now)
 {

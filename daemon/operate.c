@@ -265,33 +265,8 @@ static json_t *problems(struct operator *operator, const struct pipeline_view *v
     return array;
 }
 
-void operator_tick(struct operator *operator)
-{
-    int64_t now = clock_monotonic();
-    pthread_mutex_lock(&operator->lock);
-    int64_t last = operator->samples ? operator->sample[(operator->samples - 1) % SAMPLES].time : now - SECOND;
-    bool due = now - last >= SECOND, say = !operator->said || now - operator->said >= SAY;
-    pthread_mutex_unlock(&operator->lock);
-    if (!due) return;
-    struct pipeline_view view = pipeline_view(operator->pipeline);
-    pthread_mutex_lock(&operator->lock);
-    operator->sample[operator->samples++ % SAMPLES] =
-        (struct sample){ now, view.report[USERS_ALL][SPAN_START].examples, sum(view.events, DECODE_RESULTS) };
-    if (say) operator->said = now;
-    pthread_mutex_unlock(&operator->lock);
-    if (say) operator_say(operator);
-    pipeline_view_release(&view);
-}
-
-void operator_say(struct operator *operator)
-{
-    char text[400];
-    operator_line(operator, text, sizeof text);
-    notify_status("%s", text);
-}
-
 /* "running: 41200 examples/s, 0.8 s behind, lag 5230, version 17"; what is wrong comes first. */
-void operator_line(struct operator *operator, char *text, size_t size)
+static void write_line(struct operator *operator, char *text, size_t size)
 {
     struct pipeline_view view = pipeline_view(operator->pipeline);
     struct publisher_view publisher = publisher_view(operator->publisher);
@@ -313,9 +288,30 @@ void operator_line(struct operator *operator, char *text, size_t size)
     pipeline_view_release(&view);
 }
 
+void operator_tick(struct operator *operator)
+{
+    int64_t now = clock_monotonic();
+    pthread_mutex_lock(&operator->lock);
+    int64_t last = operator->samples ? operator->sample[(operator->samples - 1) % SAMPLES].time : now - SECOND;
+    bool due = now - last >= SECOND, say = !operator->said || now - operator->said >= SAY;
+    pthread_mutex_unlock(&operator->lock);
+    if (!due) return;
+    struct pipeline_view view = pipeline_view(operator->pipeline);
+    pthread_mutex_lock(&operator->lock);
+    operator->sample[operator->samples++ % SAMPLES] =
+        (struct sample){ now, view.report[USERS_ALL][SPAN_START].examples, sum(view.events, DECODE_RESULTS) };
+    if (say) operator->said = now;
+    pthread_mutex_unlock(&operator->lock);
+    pipeline_view_release(&view);
+    if (!say) return;
+    char text[400];
+    write_line(operator, text, sizeof text);
+    notify_status("%s", text);
+}
+
 /* ---- the whole of it */
 
-json_t *operator_status(struct operator *operator)
+static json_t *status_of(struct operator *operator)
 {
     struct pipeline_view view = pipeline_view(operator->pipeline);
     struct publisher_view publisher = publisher_view(operator->publisher);
@@ -408,7 +404,7 @@ static bool page_ready(void *self, char **reasons)
 
 static char *page_status(void *self)
 {
-    json_t *status = operator_status(self);
+    json_t *status = status_of(self);
     char *text = json_dumps(status, JSON_COMPACT);
     json_decref(status);
     return text;
@@ -536,7 +532,7 @@ json_t *operator_reload(struct operator *operator, json_t **reasons, struct cs_e
     telemetry_add(operator->telemetry, METRIC_RELOADS, TELEMETRY_LABELS(result ? "ok" : "failed"), 1);
     log_reload(operator, result, why, err);
     char line[400];
-    operator_line(operator, line, sizeof line);
+    write_line(operator, line, sizeof line);
     notify_ready(line);
     pthread_mutex_unlock(&operator->reload);
     if (reasons) *reasons = why;
@@ -549,7 +545,7 @@ json_t *operator_reload(struct operator *operator, json_t **reasons, struct cs_e
 static json_t *verb_status(void *self, struct control_call *call, struct cs_error *err)
 {
     (void)call, (void)err;
-    return operator_status(self);
+    return status_of(self);
 }
 
 static json_t *verb_snapshot(void *self, struct control_call *call, struct cs_error *err)

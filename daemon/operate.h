@@ -20,11 +20,6 @@ struct http_pages operator_pages(struct operator *operator);
 /* As the verb: NULL and err where the file is wrong or asks for what needs a restart; every reason is in the log, and
  * in *reasons (NULL is fine). */
 json_t *operator_reload(struct operator *operator, json_t **reasons, struct cs_error *err);
-json_t *operator_status(struct operator *operator);
-/* The state, rate, lag and version in a line; what is wrong comes first. */
-void operator_line(struct operator *operator, char *text, size_t size);
-/* Tells systemd that line. */
-void operator_say(struct operator *operator);
 /* To be called several times a second: keeps count for the rates, and tells systemd every few seconds. */
 void operator_tick(struct operator *operator);
 

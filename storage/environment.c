@@ -92,7 +92,8 @@ bool environment_sync_parent(const char *path, struct cs_error *err)
     return environment_sync_directory(dirname(copy), err);
 }
 
-bool environment_check_size(MDB_env *env, const char *file, struct cs_error *err)
+/* The file holds every page that the state of it in use needs. */
+static bool check_size(MDB_env *env, const char *file, struct cs_error *err)
 {
     MDB_envinfo info;
     MDB_stat stat_;
@@ -196,7 +197,7 @@ static bool open_fresh(struct environment *environment, size_t map_bytes, struct
         if (created && stat(file, &status) == 0 && status.st_size == 0) unlink(file);
         return environment_fail(err, code, environment->directory, 0, "opening the snapshot");
     }
-    if (!environment_check_size(environment->env, file, err)) return false;
+    if (!check_size(environment->env, file, err)) return false;
     int cleared;
     mdb_reader_check(environment->env, &cleared);       /* slots of readers that died: they would make the file grow */
     if (!open_databases(environment, err)) return false;
@@ -321,7 +322,7 @@ MDB_txn *environment_read_begin(struct environment *environment, struct cs_error
         /* env is NULL where reopening failed: the next write tries it again. */
         int code = environment->env ? mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &txn) : MDB_PANIC;
         if (!code) {
-            if (environment_check_size(environment->env, environment->directory, err)) return txn;
+            if (check_size(environment->env, environment->directory, err)) return txn;
             environment_read_end(environment, txn);
             return NULL;
         }
@@ -383,7 +384,7 @@ MDB_env *environment_open_file(const char *file, unsigned max, struct cs_error *
         environment_fail(err, code, file, 0, "opening");
         return NULL;
     }
-    if (!environment_check_size(env, file, err)) {
+    if (!check_size(env, file, err)) {
         mdb_env_close(env);
         return NULL;
     }

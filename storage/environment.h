@@ -38,8 +38,6 @@ bool environment_reopen(struct environment *environment, struct cs_error *err);
 
 /* A file that nothing writes any more: no lock, no slot, any number of times. max: named databases. */
 MDB_env *environment_open_file(const char *file, unsigned max, struct cs_error *err);
-/* The file holds every page that the given state of it uses. */
-bool environment_check_size(MDB_env *env, const char *file, struct cs_error *err);
 
 /* Says what LMDB's code means, returns false. wanted: bytes that were being written (0: none), to tell a full disk. */
 bool environment_fail(struct cs_error *err, int code, const char *directory, size_t wanted, const char *doing);

@@ -68,7 +68,8 @@ const char *format_type_name(enum tensor_type type)
     return type_name[type];
 }
 
-void format_shape_text(const struct tensor *tensor, char *text, size_t size)
+/* "F32 [3, 4]" */
+static void shape_text(const struct tensor *tensor, char *text, size_t size)
 {
     int used = snprintf(text, size, "%s [", type_name[tensor->type]);
     for (size_t i = 0; i < tensor->rank && (size_t)used < size; i++)
@@ -82,8 +83,8 @@ bool format_tensor_copy(const struct tensor *wanted, const struct tensor *stored
     for (size_t i = 0; same && i < wanted->rank; i++) same = wanted->shape[i] == stored->shape[i];
     if (!same) {
         char here[96], there[96];
-        format_shape_text(wanted, here, sizeof here);
-        format_shape_text(stored, there, sizeof there);
+        shape_text(wanted, here, sizeof here);
+        shape_text(stored, there, sizeof there);
         return cs_fail(err, CS_REFUSED, "tensor %s is %s there, %s here", wanted->name, there, here);
     }
     size_t size = tensor_bytes(wanted);

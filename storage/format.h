@@ -18,8 +18,6 @@ void format_dense_header(unsigned char *header, const struct tensor *tensor);
 bool format_dense_open(const void *value, size_t size, const void *name, size_t name_size, struct tensor *tensor,
                        struct cs_error *err);
 
-/* "F32 [3, 4]". text: >= 96 bytes. */
-void format_shape_text(const struct tensor *tensor, char *text, size_t size);
 const char *format_type_name(enum tensor_type type);
 /* Copies stored data into wanted->data, or CS_REFUSED where type or shape differ, naming both. */
 bool format_tensor_copy(const struct tensor *wanted, const struct tensor *stored, struct cs_error *err);

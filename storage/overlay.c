@@ -93,7 +93,8 @@ void overlay_level_put(struct overlay_level *level, size_t number, uint64_t key,
     memcpy(table->row + (size_t)(slot->row - 1) * level->dimension, row, level->dimension * sizeof *row);
 }
 
-struct overlay_level *overlay_level_hold(struct overlay_level *level)
+/* Another holder of it. */
+static struct overlay_level *hold(struct overlay_level *level)
 {
     atomic_fetch_add_explicit(&level->holders, 1, memory_order_relaxed);
     return level;
@@ -195,7 +196,7 @@ void overlay_drop_through(struct overlay *overlay, uint64_t sequence)
 void overlay_copy(struct overlay *to, const struct overlay *from)
 {
     to->levels = from->levels;
-    for (size_t i = 0; i < from->levels; i++) to->level[i] = overlay_level_hold(from->level[i]);
+    for (size_t i = 0; i < from->levels; i++) to->level[i] = hold(from->level[i]);
 }
 
 void overlay_release(struct overlay *overlay)

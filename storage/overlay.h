@@ -21,8 +21,7 @@ struct overlay_level *overlay_level_create(size_t tables, size_t dimension, cons
 /* While it is being made. row NULL: the row went. A key given twice has what was given last. */
 void overlay_level_put(struct overlay_level *level, size_t table, uint64_t key, const float *row);
 uint64_t overlay_level_keys(const struct overlay_level *level);        /* different ones, in all tables */
-/* Another holder of it; the last drop frees it. */
-struct overlay_level *overlay_level_hold(struct overlay_level *level);
+/* The last holder's frees it. */
 void overlay_level_drop(struct overlay_level *level);
 
 enum { OVERLAY_LEVELS = 24 };

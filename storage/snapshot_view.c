@@ -131,8 +131,9 @@ static bool put_piece(void *self, uint64_t piece, const void *bytes, size_t size
     return true;
 }
 
-bool view_tensor_bytes(struct snapshot_view *view, const struct index_section *section, unsigned char *into,
-                       struct cs_error *err)
+/* A tensor's bytes into `into`, which has room for max(tensor_bytes, 8). */
+static bool read_tensor(struct snapshot_view *view, const struct index_section *section, unsigned char *into,
+                        struct cs_error *err)
 {
     struct pieces pieces = { &section->about.tensor, into };
     if (section->living != segment_tensor_pieces(&section->about.tensor))
@@ -157,7 +158,7 @@ static bool view_tensor(struct state_reader *self, const struct tensor *tensor, 
         return cs_fail(err, CS_REFUSED, "tensor %s is missing in the snapshot", tensor->name);
     struct tensor stored = section->about.tensor;
     if (!(stored.data = tensor_room(&stored, err))) return false;
-    bool ok = view_tensor_bytes(view, section, stored.data, err) && format_tensor_copy(tensor, &stored, err);
+    bool ok = read_tensor(view, section, stored.data, err) && format_tensor_copy(tensor, &stored, err);
     free(stored.data);
     return ok;
 }
@@ -320,7 +321,7 @@ bool snapshot_view_tensors(struct snapshot_view *view, tensor_visitor *visit, vo
         if (!view->manifest.section[i].is_tensor || !section) continue;
         struct tensor tensor = section->about.tensor;
         if (!(tensor.data = tensor_room(&tensor, err))) return false;
-        bool ok = view_tensor_bytes(view, section, tensor.data, err) && visit(self, &tensor, err);
+        bool ok = read_tensor(view, section, tensor.data, err) && visit(self, &tensor, err);
         free(tensor.data);
         if (!ok) return false;
     }

@@ -26,8 +26,5 @@ const struct state_record *view_next(const struct index_section *section, const 
 /* Whether a block holds any of the section's living records. */
 bool view_block_lives(const struct index_section *section, const struct segment *segment,
                       const struct segment_block *block);
-/* A tensor's bytes into `into`, which has room for max(tensor_bytes, 8). */
-bool view_tensor_bytes(struct snapshot_view *view, const struct index_section *section, unsigned char *into,
-                       struct cs_error *err);
 
 #endif

@@ -85,7 +85,7 @@ static const struct generate_settings day = {
     .disorder_share = 0.01,
 };
 
-const char *const generate_profile_name[] = { "day", "bench", "small", NULL };
+static const char *const profile_name[] = { "day", "bench", "small" };
 
 static void built_in(struct generate_settings *settings, const char *name)
 {
@@ -160,6 +160,13 @@ bool generate_set(struct generate_settings *settings, const char *name, const ch
     return cs_fail(err, CS_USAGE, "no such setting of the generator: \"%s\"", name);
 }
 
+static bool is_built_in(const char *name)
+{
+    for (size_t i = 0; i < sizeof profile_name / sizeof *profile_name; i++)
+        if (strcmp(profile_name[i], name) == 0) return true;
+    return false;
+}
+
 bool generate_profile(struct generate_settings *settings, const char *name_or_file, struct cs_error *err)
 {
     char line[512];
@@ -167,11 +174,10 @@ bool generate_profile(struct generate_settings *settings, const char *name_or_fi
     bool ok = true;
 
     built_in(settings, "day");
-    for (size_t i = 0; generate_profile_name[i]; i++)
-        if (strcmp(generate_profile_name[i], name_or_file) == 0) {
-            built_in(settings, name_or_file);
-            return true;
-        }
+    if (is_built_in(name_or_file)) {
+        built_in(settings, name_or_file);
+        return true;
+    }
     file = fopen(name_or_file, "r");
     if (!file)
         return cs_fail(err, CS_USAGE,
@@ -189,8 +195,7 @@ bool generate_profile(struct generate_settings *settings, const char *name_or_fi
             for (end = value + strlen(value); end > value && (end[-1] == ' ' || end[-1] == '\t'); ) *--end = '\0';
             for (char *c = name; *c; c++) if (*c == '_') *c = '-';
             if (strcmp(name, "profile") != 0) ok = generate_set(settings, name, value, err);
-            else if (strcmp(value, "day") == 0 || strcmp(value, "bench") == 0 || strcmp(value, "small") == 0)
-                built_in(settings, value);
+            else if (is_built_in(value)) built_in(settings, value);
             else ok = cs_fail(err, CS_CONFIG, "profile: found \"%s\", allowed are day, bench, small", value);
         } else {
             ok = cs_fail(err, CS_CONFIG, "found \"%s\", allowed is a line \"name: value\"", name);

@@ -61,8 +61,6 @@ struct generate_setting { const char *name; char type; /* u: count, f: number, t
                           size_t offset; double min, max; const char *doc; };
 extern const struct generate_setting generate_setting_table[];      /* name NULL ends it */
 
-/* Names of the built-in profiles, NULL at the end: day, bench, small. */
-extern const char *const generate_profile_name[];
 /* A built-in profile, or a file of "name: value" lines (which may start from one by "profile: NAME"). CS_USAGE or
  * CS_CONFIG. */
 bool generate_profile(struct generate_settings *settings, const char *name_or_file, struct cs_error *err);

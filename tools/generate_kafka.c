@@ -2,7 +2,6 @@
 #include "tools/generate_kafka.h"
 
 #include <librdkafka/rdkafka.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +14,6 @@ struct generate_kafka {
     rd_kafka_t *producer;
     rd_kafka_topic_t *topic[GENERATED_TOPICS];     /* opened at their first record */
     char name[GENERATED_TOPICS][250];
-    atomic_ullong delivered;
     rd_kafka_resp_err_t failed;                     /* the first failure; written and read in the thread that polls */
 };
 
@@ -24,8 +22,7 @@ static void on_delivery(rd_kafka_t *producer, const rd_kafka_message_t *message,
     struct generate_kafka *kafka = opaque;
 
     (void)producer;
-    if (!message->err) kafka->delivered++;
-    else if (!kafka->failed) kafka->failed = message->err;
+    if (message->err && !kafka->failed) kafka->failed = message->err;
 }
 
 static bool set_properties(rd_kafka_conf_t *conf, const char *properties, struct cs_error *err)
@@ -112,8 +109,6 @@ void generate_kafka_destroy(struct generate_kafka *kafka)
     rd_kafka_destroy(kafka->producer);
     free(kafka);
 }
-
-uint64_t generate_kafka_delivered(struct generate_kafka *kafka) { return kafka->delivered; }
 
 static bool none_failed(const struct generate_kafka *kafka, struct cs_error *err)
 {

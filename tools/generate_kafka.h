@@ -11,7 +11,6 @@ struct generate_kafka *generate_kafka_create(const char *brokers, const char *pr
 /* Waits where the producer's queue is full. False when a record before was not delivered. */
 bool generate_kafka_send(struct generate_kafka *kafka, const struct generated *event, struct cs_error *err);
 bool generate_kafka_flush(struct generate_kafka *kafka, struct cs_error *err);     /* all delivered, or why not */
-uint64_t generate_kafka_delivered(struct generate_kafka *kafka);
 void generate_kafka_destroy(struct generate_kafka *kafka);
 
 #endif
