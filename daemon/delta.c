@@ -166,11 +166,6 @@ static const struct state_writer delta_writer = {
 
 /* ---- the delta thread: sending */
 
-static bool finite_floats(const void *bytes, size_t n)
-{
-    return vector_finite(bytes, n);
-}
-
 static bool send_record(struct deltas *deltas, bool encoded, struct cs_error *err)
 {
     char key[32];
@@ -202,7 +197,7 @@ static bool send_rows(struct deltas *deltas, const struct delta_table *table, st
     if (!n) return true;
     if (deltas->keys.failed || deltas->values.failed) return cs_fail(err, CS_FAILED, "out of memory: rows of a delta");
     const float *value = (const float *)(const void *)deltas->values.data;
-    if (!finite_floats(value, floats))
+    if (!vector_finite(value, floats))
         return cs_fail(err, CS_REFUSED, "a row of table %s is not finite: not sent", table->name);
     const uint64_t *key = (const uint64_t *)(const void *)deltas->keys.data;
     bool encoded = delta_encode_rows(&deltas->encoder, table->name, table->shape.dimension, (uint32_t)n, key, value);
@@ -256,7 +251,7 @@ static bool send_tensor(struct deltas *deltas, const struct delta_tensor *from, 
     struct tensor tensor = from->tensor;
     size_t offset = 0, size = tensor_bytes(&tensor);
     tensor.data = deltas->delta.copies.data + from->offset;
-    if (tensor.type == TENSOR_F32 && !finite_floats(tensor.data, tensor_elements(&tensor)))
+    if (tensor.type == TENSOR_F32 && !vector_finite(tensor.data, tensor_elements(&tensor)))
         return cs_fail(err, CS_REFUSED, "%s is not finite: not sent", tensor.name);
     do {
         if (!send_record(deltas, delta_encode_dense(&deltas->encoder, &tensor, &offset), err)) return false;

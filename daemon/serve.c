@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "config/value.h"
 #include "daemon/clock.h"
 #include "daemon/coldstream_internal.h"
 #include "daemon/log.h"
@@ -36,30 +37,17 @@ struct arguments {
     struct serve_deltas *deltas;
 };
 
-static bool read_number(const char *text, uint64_t least, uint64_t most, const char **rest, uint64_t *number)
+static bool read_count(const char *text, uint64_t least, uint64_t most, uint64_t *count)
 {
-    char *end;
-    if (*text < '0' || *text > '9') return false;
-    *number = strtoull(text, &end, 10);
-    *rest = end;
-    return *number >= least && *number <= most;
+    return !value_count(text, count) && *count >= least && *count <= most;
 }
 
 static bool read_duration(const char *text, uint64_t *milliseconds)
 {
-    static const struct {
-        const char *unit;
-        uint64_t milliseconds;
-    } unit[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "h", 3600000 } };
-    const char *rest;
-    uint64_t number;
-    if (!read_number(text, 1, 3600000, &rest, &number)) return false;
-    for (size_t i = 0; i < sizeof unit / sizeof *unit; i++)
-        if (!strcmp(rest, unit[i].unit)) {
-            *milliseconds = number * unit[i].milliseconds;
-            return *milliseconds >= 10 && *milliseconds <= 3600000;
-        }
-    return false;
+    int64_t duration;
+    if (value_duration(text, &duration) || duration < 10 || duration > 3600000) return false;
+    *milliseconds = (uint64_t)duration;
+    return true;
 }
 
 #define NUMBER(name, member, least, most) { name, offsetof(struct arguments, member), least, most }
@@ -87,11 +75,11 @@ static const struct {
 /* One option of the table; PROGRAM_WRONG where its value is. */
 static int set_option(struct program_reader *reader, int found, struct arguments *arguments)
 {
-    const char *name = reader->program->option[found].name, *value = reader->value, *rest = "";
+    const char *name = reader->program->option[found].name, *value = reader->value;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         if (strcmp(numbers[i].name, name) != 0) continue;
         uint64_t *number = (uint64_t *)(void *)((char *)arguments + numbers[i].offset);
-        if (read_number(value, numbers[i].least, numbers[i].most, &rest, number) && !*rest) return found;
+        if (read_count(value, numbers[i].least, numbers[i].most, number)) return found;
         return program_wrong(reader, "--%s: found \"%.60s\", allowed is a whole number from %" PRIu64 " to %" PRIu64,
                              name, value, numbers[i].least, numbers[i].most);
     }
@@ -110,12 +98,10 @@ static int set_option(struct program_reader *reader, int found, struct arguments
     } else if (strcmp(name, "with") == 0) {
         if (arguments->with_count == WITH_MAX)
             return program_wrong(reader, "--with: %.60s is one more than 16 versions", value);
-        if (!read_number(value, 1, UINT64_MAX, &rest, &arguments->with[arguments->with_count++]) || *rest)
+        if (!read_count(value, 1, UINT64_MAX, &arguments->with[arguments->with_count++]))
             return program_wrong(reader, "--with: found \"%.60s\", allowed is a version: a whole number", value);
     } else if (strcmp(name, "shadow-share") == 0) {
-        char *end;
-        arguments->share = strtod(value, &end);
-        if (end == value || *end || !(arguments->share > 0 && arguments->share <= 1))
+        if (value_number(value, &arguments->share) || !(arguments->share > 0 && arguments->share <= 1))
             return program_wrong(reader, "--shadow-share: found \"%.60s\", allowed is a number above 0 to 1", value);
     }
     return found;

@@ -2,12 +2,12 @@
 #include "tools/ctl.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/value.h"
 #include "daemon/text.h"
 
 const char *ctl_value(const struct ctl_arguments *arguments, const char *option)
@@ -21,13 +21,10 @@ bool ctl_count(const struct ctl_arguments *arguments, const char *option, uint64
                uint64_t *count, struct cs_error *err)
 {
     const char *text = ctl_value(arguments, option);
-    char *end;
 
     *count = fallback;
     if (!text) return true;
-    errno = 0;
-    *count = strtoull(text, &end, 10);
-    if (errno || end == text || *end || *text == '-' || *count < min || *count > max)
+    if (value_count(text, count) || *count < min || *count > max)
         return cs_fail(err, CS_USAGE, "--%s: found \"%s\", allowed is a whole number from %llu to %llu", option, text,
                        (unsigned long long)min, (unsigned long long)max);
     return true;

@@ -119,6 +119,8 @@ def wrong_words_are_answered(_):
         ([SERVE, "-C", "x", "--max", "1"], "--max could be --max-body or"),
         ([SERVE, "-C", "x", "--threads", "0"], "allowed is a whole number from 1 to 1024"),
         ([SERVE, "-C", "x", "--poll=1y"], "allowed is a duration from 10ms to 1h"),
+        ([SERVE, "-C", "x", "--with", "18446744073709551617"], "allowed is a version: a whole number"),
+        ([CTL, "generate", "--rate", " 5"], 'found " 5", allowed is a whole number from'),
         ([FETCH, "--coppy", "x"], "did you mean --copy?"),
         ([FETCH, "a"], "it takes FROM and TO"),
     ]
