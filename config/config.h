@@ -20,7 +20,9 @@ enum on_damage { ON_DAMAGE_REFUSE, ON_DAMAGE_PREVIOUS };
 enum gate_rollback { ROLLBACK_MANUAL, ROLLBACK_AUTOMATIC };
 enum model_preset { PRESET_ONLINE, PRESET_PAPER };
 
-struct config_pair { char *name, *value; int line, column; };      /* properties, events.fields */
+/* Properties, events.fields. content: XXH3-128 of the file that an ssl.*.location names, as it was when the
+ * configuration was read; 0: none, or no file. */
+struct config_pair { char *name, *value; int line, column; uint64_t content[2]; };
 
 struct cs_config {
     struct {
@@ -86,9 +88,15 @@ struct config_problems { char *file; struct config_problem *problem; size_t coun
  * The daemon's asks librdkafka itself, which config/ does not know. */
 typedef bool config_property_check(const char *key, const char *value, char *message, size_t size);
 
-/* A property of librdkafka from a command line, with its reference resolved; malloc'd, wipe it (explicit_bzero). NULL
- * with the reason in why: the reference fails, or a secret is written out. */
+/* A property of librdkafka from a command line, with its reference resolved; malloc'd, config_wipe it. NULL with
+ * the reason in why: the reference fails, or a secret is written out. */
 char *config_property_value(const char *key, const char *text, char *why, size_t size);
+
+/* One of source.kafka.properties, NULL where it is not given; and its value. */
+const struct config_pair *config_find_property(const struct cs_config *config, const char *name);
+const char *config_property(const struct cs_config *config, const char *name, const char *otherwise);
+const char *config_sasl_mechanism(const struct cs_config *config);         /* "": none is given */
+void config_wipe(char *secret);             /* what was malloc'd: overwrites it, then frees it; NULL is fine */
 
 /* NULL where anything is wrong; all problems of the file are then in *problems, in order of line. */
 struct cs_config *config_load(const char *file, enum config_use use, struct config_problems *problems);
@@ -120,7 +128,8 @@ size_t config_model_differences(const char *there, const char *here, config_diff
 /* The first of them, for messages. True: all are migratable. */
 bool config_model_difference(const char *there, const char *here, char *text, size_t size);
 
-/* What a reload would change: calls changed for each setting that differs, saying whether it can be changed live. */
+/* What a reload would change: calls changed for each setting that differs, saying whether it can be changed live. Of a
+ * property neither value is told: both are "(not shown)". A file that TLS reads is compared by what is in it. */
 typedef void config_changed(void *self, const char *key, const char *from, const char *to, bool live);
 void config_compare(const struct cs_config *running, const struct cs_config *wanted, config_changed *changed,
                     void *self);

@@ -205,10 +205,13 @@ static void set_pairs(struct loader *loader, const struct setting *row, const ch
         const char *text = scalar(loader, row, here, value, row->secret, &referenced);
         if (text && !row->secret && !*text) wrong(loader, row, here, value, NULL);
         if (row->secret) config_check_property(loader, value, text, referenced);
-        if (text)
-            pair[count++] = (struct config_pair){ pool_copy(loader->pool, value->key->text, strlen(value->key->text)),
-                                                  pool_copy(loader->pool, text, strlen(text)), value->key->line,
-                                                  value->key->column };
+        if (!text) continue;
+        pair[count] = (struct config_pair){ .name = pool_copy(loader->pool, value->key->text, strlen(value->key->text)),
+                                            .value = pool_copy(loader->pool, text, strlen(text)),
+                                            .line = value->key->line,
+                                            .column = value->key->column };
+        if (row->secret && loader->use == CONFIG_FOR_DAEMON) config_note_content(&pair[count]);
+        count++;
     }
     *(struct config_pair **)(void *)(base + row->offset) = pair;
     *(size_t *)(void *)(base + row->count_offset) = count;

@@ -25,6 +25,8 @@ const struct node *loader_near(const struct loader *loader, const char *key);
 void config_check(struct loader *loader);
 /* One property of librdkafka; value NULL where its reference failed. config_property.c */
 void config_check_property(struct loader *loader, const struct node *node, const char *value, bool referenced);
+/* Takes note of what is in the file that it names, where TLS reads it. */
+void config_note_content(struct config_pair *property);
 
 /* The nearest of count names to text, or NULL where none is near enough for a typing error. */
 const char *near_miss(const char *text, const char *const *name, size_t count);

@@ -195,13 +195,6 @@ bool config_model_difference(const char *there, const char *here, char *text, si
     return first.migratable;
 }
 
-static const char *pair_value(const struct config_pair *pair, size_t count, const char *name)
-{
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(pair[i].name, name) == 0) return pair[i].value;
-    return NULL;
-}
-
 /* Properties one by one, their values never shown: any may be a secret. */
 static void compare_properties(struct pool *pool, const struct setting *row, const struct cs_config *running,
                                const struct cs_config *wanted, config_changed *changed, void *self)
@@ -211,12 +204,14 @@ static void compare_properties(struct pool *pool, const struct setting *row, con
         const struct cs_config *other = side[!of];
         for (size_t i = 0; i < side[of]->source.property_count; i++) {
             const struct config_pair *pair = &side[of]->source.property[i];
-            const char *value = pair_value(other->source.property, other->source.property_count, pair->name);
+            const struct config_pair *now = config_find_property(other, pair->name);
             const char *key = pool_format(pool, "%s.%s", row->key, pair->name);
-            if (!value)
+            if (!now)
                 changed(self, key, of == 0 ? "(not shown)" : "none", of == 0 ? "none" : "(not shown)", row->live);
-            else if (of == 0 && strcmp(value, pair->value) != 0)
+            else if (of == 0 && strcmp(now->value, pair->value) != 0)
                 changed(self, key, "(not shown)", "(not shown)", row->live);
+            else if (of == 0 && memcmp(now->content, pair->content, sizeof now->content) != 0)
+                changed(self, key, "what it held at the start", "what it holds now", false);
         }
     }
 }

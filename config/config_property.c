@@ -2,10 +2,13 @@
  * and its value is right is asked of librdkafka, through the caller's check. */
 #include "config/config_load.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
 
 #include "config/value.h"
 
@@ -51,6 +54,56 @@ static bool matches(const char *pattern, const char *key)
 static bool is_secret(const char *key)
 {
     return strstr(key, "password") || strstr(key, "secret") || strstr(key, "key.pem");
+}
+
+const struct config_pair *config_find_property(const struct cs_config *config, const char *name)
+{
+    for (size_t i = 0; i < config->source.property_count; i++)
+        if (strcmp(config->source.property[i].name, name) == 0) return &config->source.property[i];
+    return NULL;
+}
+
+const char *config_property(const struct cs_config *config, const char *name, const char *otherwise)
+{
+    const struct config_pair *found = config_find_property(config, name);
+    return found ? found->value : otherwise;
+}
+
+const char *config_sasl_mechanism(const struct cs_config *config)
+{
+    return config_property(config, "sasl.mechanism", config_property(config, "sasl.mechanisms", ""));
+}
+
+/* The private key among them: no byte of it stays here. */
+void config_note_content(struct config_pair *property)
+{
+    enum { MOST = 16 << 20 };
+    struct stat status;
+    size_t length = strlen(property->name), got = 0;
+    static const char end[] = ".location";
+    if (strncmp(property->name, "ssl.", 4) != 0 || length < sizeof end ||
+        strcmp(property->name + length - (sizeof end - 1), end) != 0)
+        return;
+    int file = open(property->value, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0) return;
+    if (fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0 && status.st_size <= MOST) {
+        char *bytes = malloc((size_t)status.st_size);
+        if (!bytes) abort();
+        for (ssize_t more; got < (size_t)status.st_size; got += (size_t)more)
+            if ((more = read(file, bytes + got, (size_t)status.st_size - got)) <= 0) break;
+        XXH128_hash_t hash = XXH3_128bits(bytes, got);
+        property->content[0] = hash.high64;
+        property->content[1] = hash.low64;
+        explicit_bzero(bytes, got);
+        free(bytes);
+    }
+    close(file);
+}
+
+void config_wipe(char *secret)
+{
+    if (secret) explicit_bzero(secret, strlen(secret));
+    free(secret);
 }
 
 char *config_property_value(const char *key, const char *text, char *why, size_t size)

@@ -99,31 +99,24 @@ static bool is_local(const char *servers)
     }
 }
 
-static const char *property(const struct cs_config *config, const char *name, const char *otherwise)
-{
-    for (size_t i = config->source.property_count; i-- > 0;)
-        if (strcmp(config->source.property[i].name, name) == 0) return config->source.property[i].value;
-    return otherwise;
-}
-
 void kafka_warn_exposed(const struct cs_config *config)
 {
-    const char *protocol = property(config, "security.protocol", "plaintext");
-    const char *servers = property(config, "bootstrap.servers", property(config, "metadata.broker.list", ""));
+    const char *protocol = config_property(config, "security.protocol", "plaintext");
+    const char *servers =
+        config_property(config, "bootstrap.servers", config_property(config, "metadata.broker.list", ""));
     bool tls = strcasecmp(protocol, "ssl") == 0 || strcasecmp(protocol, "sasl_ssl") == 0;
     if (!tls && !is_local(servers))
         log_warning("Kafka is reached without TLS: whoever is on the way can read the stream, and write it",
                     LOG_S("protocol", protocol),
                     LOG_S("remedy", "set security.protocol to sasl_ssl or ssl under source.kafka.properties; "
                                     "docs/security.md"));
-    if (strncasecmp(property(config, "sasl.mechanism", property(config, "sasl.mechanisms", "")), "SCRAM-", 6) == 0 &&
-        rd_kafka_version() < 0x020601ff)
+    if (strncasecmp(config_sasl_mechanism(config), "SCRAM-", 6) == 0 && rd_kafka_version() < 0x020601ff)
         log_warning("this librdkafka's SCRAM is refused by brokers of Kafka 4 and later",
                     LOG_S("librdkafka", rd_kafka_version_str()),
                     LOG_S("remedy", "nothing with older brokers; else librdkafka 2.6.1 or newer, PLAIN over TLS, or a "
                                     "client certificate; docs/security.md"));
-    if (tls && (strcmp(property(config, "enable.ssl.certificate.verification", "true"), "false") == 0 ||
-                strcmp(property(config, "ssl.endpoint.identification.algorithm", "https"), "none") == 0))
+    if (tls && (strcmp(config_property(config, "enable.ssl.certificate.verification", "true"), "false") == 0 ||
+                strcmp(config_property(config, "ssl.endpoint.identification.algorithm", "https"), "none") == 0))
         log_warning("brokers are believed to be who they say they are",
                     LOG_S("remedy", "take enable.ssl.certificate.verification: false and "
                                     "ssl.endpoint.identification.algorithm: none out of source.kafka.properties"));

@@ -25,18 +25,11 @@ struct serve_deltas *serve_deltas_create(void)
     return deltas;
 }
 
-/* A property's value may be a secret. */
-static void wipe(char *value)
-{
-    if (value) explicit_bzero(value, strlen(value));
-    free(value);
-}
-
 static void forget(struct serve_deltas *deltas)
 {
     while (deltas->properties) {
         struct kafka_deltas_property *property = &deltas->property[--deltas->properties];
-        wipe((char *)(uintptr_t)property->value);
+        config_wipe((char *)(uintptr_t)property->value);      /* it may be a secret */
         free((char *)(uintptr_t)property->name);
     }
 }
@@ -70,7 +63,7 @@ bool serve_deltas_property(struct serve_deltas *deltas, const char *text, struct
         return true;
     }
     cs_fail(err, CS_USAGE, "--kafka-property %s: %s", name, said);
-    wipe(resolved);
+    config_wipe(resolved);
     free(name);
     return false;
 }

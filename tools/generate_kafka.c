@@ -40,8 +40,7 @@ static bool set_properties(rd_kafka_conf_t *conf, const char *properties, struct
         char *resolved = config_property_value(one, value, message, sizeof message);
         if (!resolved || rd_kafka_conf_set(conf, one, resolved, message, sizeof message) != RD_KAFKA_CONF_OK)
             ok = cs_fail(err, CS_USAGE, "--property %s: %s", one, message);
-        if (resolved) explicit_bzero(resolved, strlen(resolved));
-        free(resolved);
+        config_wipe(resolved);
     }
     free(copy);
     return ok;

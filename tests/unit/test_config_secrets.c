@@ -132,12 +132,66 @@ static void what_everyone_may_change_is_refused(void **state)
     rmdir(directory);
 }
 
+/* ---- what a reload says of them */
+
+static char said[1024];
+
+static void note_change(void *self, const char *key, const char *from, const char *to, bool live)
+{
+    size_t used = strlen(said);
+    (void)self;
+    snprintf(said + used, sizeof said - used, "%s: %s -> %s%s\n", key + strlen("source.kafka.properties."), from, to,
+             live ? "" : " (restart)");
+}
+
+/* Between a configuration as it was read and the same text, read after what it refers to has changed. */
+static const char *changes(const struct cs_config *running, const char *text)
+{
+    struct cs_config *now = must_parse(text, CONFIG_FOR_DAEMON);
+    *said = 0;
+    config_compare(running, now, note_change, NULL);
+    config_destroy(now);
+    return said;
+}
+
+static void files_of_tls_are_compared_by_what_is_in_them(void **state)
+{
+    (void)state;
+    char directory[] = "/tmp/coldstream-config-XXXXXX", certificate[64], key[64], text[512];
+    assert_non_null(mkdtemp(directory));
+    snprintf(certificate, sizeof certificate, "%s/client.crt", directory);
+    snprintf(key, sizeof key, "%s/client.key", directory);
+    snprintf(text, sizeof text,
+             FEATURES "source: {kafka: {properties: {bootstrap.servers: x, ssl.certificate.location: %s,\n"
+                      " ssl.key.location: %s, ssl.ca.location: %s}}}\n",
+             certificate, key, directory);
+    write_file(certificate, "a certificate", 0644);
+    write_file(key, "a key", 0600);
+    struct cs_config *running = must_parse(text, CONFIG_FOR_DAEMON);
+    unlink(key);
+    write_file(key, "a key", 0600);                     /* another file, the same content; a directory is left alone */
+    assert_string_equal(changes(running, text), "");
+    write_file(key, "a yek", 0600);
+    unlink(certificate);
+    assert_string_equal(changes(running, text),
+                        "ssl.certificate.location: what it held at the start -> what it holds now (restart)\n"
+                        "ssl.key.location: what it held at the start -> what it holds now (restart)\n");
+    write_file(key, "a key", 0600);
+    write_file(certificate, "a certificate", 0644);
+    assert_string_equal(changes(running, text), "");
+    config_destroy(running);
+    unlink(certificate);
+    unlink(key);
+    rmdir(directory);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(references_are_resolved),
         cmocka_unit_test(secrets_stand_in_no_configuration_and_no_command_line),
         cmocka_unit_test(what_everyone_may_change_is_refused),
+        cmocka_unit_test(files_of_tls_are_compared_by_what_is_in_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
