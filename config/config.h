@@ -95,6 +95,8 @@ char *config_property_value(const char *key, const char *text, char *why, size_t
 /* One of source.kafka.properties, NULL where it is not given; and its value. */
 const struct config_pair *config_find_property(const struct cs_config *config, const char *name);
 const char *config_property(const struct cs_config *config, const char *name, const char *otherwise);
+/* May librdkafka be given another value of it while its clients live? */
+bool config_property_is_live(const struct cs_config *config, const char *name);
 const char *config_sasl_mechanism(const struct cs_config *config);         /* "": none is given */
 void config_wipe(char *secret);             /* what was malloc'd: overwrites it, then frees it; NULL is fine */
 

@@ -209,7 +209,7 @@ static void compare_properties(struct pool *pool, const struct setting *row, con
             if (!now)
                 changed(self, key, of == 0 ? "(not shown)" : "none", of == 0 ? "none" : "(not shown)", row->live);
             else if (of == 0 && strcmp(now->value, pair->value) != 0)
-                changed(self, key, "(not shown)", "(not shown)", row->live);
+                changed(self, key, "(not shown)", "(not shown)", config_property_is_live(running, pair->name));
             else if (of == 0 && memcmp(now->content, pair->content, sizeof now->content) != 0)
                 changed(self, key, "what it held at the start", "what it holds now", false);
         }

@@ -74,6 +74,14 @@ const char *config_sasl_mechanism(const struct cs_config *config)
     return config_property(config, "sasl.mechanism", config_property(config, "sasl.mechanisms", ""));
 }
 
+/* librdkafka takes a new user and password for PLAIN and SCRAM alone. */
+bool config_property_is_live(const struct cs_config *config, const char *name)
+{
+    const char *mechanism = config_sasl_mechanism(config);
+    if (strcmp(name, "sasl.username") != 0 && strcmp(name, "sasl.password") != 0) return false;
+    return strcmp(mechanism, "PLAIN") == 0 || strncmp(mechanism, "SCRAM-", 6) == 0;
+}
+
 /* The private key among them: no byte of it stays here. */
 void config_note_content(struct config_pair *property)
 {

@@ -151,7 +151,8 @@ const struct setting settings[] = {
       .preset = "{}", .secret = true, .own = true, .sample = "{bootstrap.servers: 127.0.0.1:9092}",
       .doc = "librdkafka's own properties, passed on as they are: brokers, TLS, SASL. Secrets as ${VARIABLE}, "
              "file:/path or credential:NAME (systemd's LoadCredential). Refused is what the daemon itself "
-             "must decide and what runs code." },
+             "must decide and what runs code. A reload takes another sasl.username and sasl.password of PLAIN and "
+             "SCRAM; all else needs a restart." },
 
     { .key = "events.format", .type = SETTING_CHOICE, AT(events.format), .choices = "json protobuf",
       .preset = "json",

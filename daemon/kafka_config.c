@@ -49,11 +49,13 @@ const char *kafka_remedy(int code, const char *reason)
     static const struct { rd_kafka_resp_err_t code; const char *part, *remedy; } known[] = {
         { RD_KAFKA_RESP_ERR__AUTHENTICATION, "",
           "the brokers refuse who we say we are: see source.kafka.properties sasl.mechanism, sasl.username and the "
-          "secret that sasl.password refers to, and whether the brokers know that user. SCRAM of librdkafka before "
+          "secret that sasl.password refers to, and whether the brokers know that user; where these have another "
+          "password by now, put it into the secret's file, then coldstreamctl reload. SCRAM of librdkafka before "
           "2.6.1 is refused by brokers of Kafka 4 and later, whatever the password: use a newer librdkafka, PLAIN over "
           "TLS, or a client certificate" },
         { RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED, "",
-          "the brokers refuse who we say we are: see source.kafka.properties sasl.username and sasl.password" },
+          "the brokers refuse who we say we are: see source.kafka.properties sasl.username and sasl.password; where "
+          "these were changed at the brokers, change the secret's file, then coldstreamctl reload" },
         { RD_KAFKA_RESP_ERR__SSL, "certificate verify failed",
           "the broker's certificate is not trusted: see source.kafka.properties ssl.ca.location (who signed it?), its "
           "dates, and that bootstrap.servers and the advertised listeners have the names that stand in it" },

@@ -16,6 +16,7 @@ enum { LOOK = 50, ASK = 1000, DRAIN = 2000 };   /* ms */
 
 struct kafka_delta_sink {
     const struct cs_config *config;
+    struct kafka_clients *clients;
     rd_kafka_t *rk;                     /* NULL: none could be made after a fatal error; tried again */
     rd_kafka_resp_err_t refused;        /* the first, since reset. The delta thread's: callbacks run in its polls */
     bool fits;                          /* the topic was seen to have one partition, since the last flush */
@@ -48,12 +49,7 @@ static rd_kafka_t *open_producer(struct kafka_delta_sink *sink, struct cs_error 
     rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
     rd_kafka_conf_set_error_cb(conf, on_error);
     rd_kafka_conf_set_opaque(conf, sink);
-    char text[256];
-    rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof text);
-    if (rk) return rk;
-    rd_kafka_conf_destroy(conf);
-    cs_fail(err, CS_CONFIG, "Kafka producer of deltas: %s", text);
-    return NULL;
+    return kafka_client_create(sink->clients, RD_KAFKA_PRODUCER, conf, "Kafka producer of deltas", err);
 }
 
 static void close_producer(struct kafka_delta_sink *sink)
@@ -61,6 +57,7 @@ static void close_producer(struct kafka_delta_sink *sink)
     if (!sink->rk) return;
     rd_kafka_purge(sink->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
     rd_kafka_flush(sink->rk, 1000);
+    kafka_client_forget(sink->clients, sink->rk);
     rd_kafka_destroy(sink->rk);
     sink->rk = NULL;
 }
@@ -153,11 +150,13 @@ struct delta_sink kafka_delta_sink_of(struct kafka_delta_sink *sink)
     return (struct delta_sink){ .self = sink, .send = send_record, .flush = flush, .reset = reset, .stop = stop };
 }
 
-struct kafka_delta_sink *kafka_delta_sink_create(const struct cs_config *config, struct cs_error *err)
+struct kafka_delta_sink *kafka_delta_sink_create(const struct cs_config *config, struct kafka_clients *clients,
+                                                 struct cs_error *err)
 {
     struct kafka_delta_sink *sink = calloc(1, sizeof *sink);
     if (!sink) abort();
     sink->config = config;
+    sink->clients = clients;
     atomic_init(&sink->until, INT64_MAX);
     if ((sink->rk = open_producer(sink, err))) return sink;
     free(sink);

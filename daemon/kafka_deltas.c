@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/kafka_clients.h"
 #include "daemon/kafka_config.h"
 #include "daemon/kafka_probe.h"
 #include "daemon/log.h"
@@ -134,7 +135,7 @@ struct kafka_deltas *kafka_deltas_start(const char *topic, const struct kafka_de
         { "queued.max.messages.kbytes", "65536" }, { "fetch.wait.max.ms", "100" }, { NULL, NULL },
     };
     struct config_pair *given = calloc(count + 1, sizeof *given);
-    char group[] = "coldstream-serve", text[256];
+    char group[] = "coldstream-serve";
     if (!given) abort();
     for (size_t i = 0; i < count; i++)
         given[i] = (struct config_pair){ .name = (char *)(uintptr_t)property[i].name,
@@ -151,12 +152,8 @@ struct kafka_deltas *kafka_deltas_start(const char *topic, const struct kafka_de
     atomic_init(&deltas->lag, -1);
     rd_kafka_conf_set_opaque(conf, deltas);
     rd_kafka_conf_set_error_cb(conf, on_error);
-    deltas->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof text);
-    if (!deltas->rk) {
-        rd_kafka_conf_destroy(conf);
-        cs_fail(err, CS_CONFIG, "Kafka consumer of deltas: %s", text);
-        goto fail;
-    }
+    deltas->rk = kafka_client_create(NULL, RD_KAFKA_CONSUMER, conf, "Kafka consumer of deltas", err);
+    if (!deltas->rk) goto fail;
     rd_kafka_poll_set_consumer(deltas->rk);
     if (pthread_create(&deltas->thread, NULL, run, deltas) == 0) return deltas;
     cs_fail(err, CS_FAILED, "no thread to read deltas with");

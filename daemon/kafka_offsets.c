@@ -53,7 +53,7 @@ static bool ask(struct kafka_probe *probe, const struct kafka_offsets_move *move
 bool kafka_offsets_move(const struct cs_config *config, const struct kafka_offsets_move *move,
                         struct kafka_positions *positions, kafka_offsets_told *told, void *self, struct cs_error *err)
 {
-    struct kafka_probe *probe = kafka_probe_create(config, ignore, NULL, err);
+    struct kafka_probe *probe = kafka_probe_create(config, NULL, ignore, NULL, err);
     if (!probe) return false;
     int64_t deadline = clock_monotonic() + PATIENCE;
     size_t kept = 0, meant = 0;

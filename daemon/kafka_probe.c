@@ -10,7 +10,7 @@
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
 
-struct kafka_probe { rd_kafka_t *rk; kafka_trouble *trouble; void *self; };
+struct kafka_probe { rd_kafka_t *rk; struct kafka_clients *clients; kafka_trouble *trouble; void *self; };
 
 static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 {
@@ -19,8 +19,8 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
     probe->trouble(probe->self, code, reason);
 }
 
-struct kafka_probe *kafka_probe_create(const struct cs_config *config, kafka_trouble *trouble, void *self,
-                                       struct cs_error *err)
+struct kafka_probe *kafka_probe_create(const struct cs_config *config, struct kafka_clients *clients,
+                                       kafka_trouble *trouble, void *self, struct cs_error *err)
 {
     static const struct kafka_preset none[] = { { NULL, NULL } };
     /* One record is wanted of each partition, soon: a full queue would put the next fetch off by a second. Asked for
@@ -38,15 +38,12 @@ struct kafka_probe *kafka_probe_create(const struct cs_config *config, kafka_tro
         }
     struct kafka_probe *probe = calloc(1, sizeof *probe);
     if (!probe) abort();
-    *probe = (struct kafka_probe){ .trouble = trouble, .self = self };
+    *probe = (struct kafka_probe){ .clients = clients, .trouble = trouble, .self = self };
     rd_kafka_conf_set_opaque(conf, probe);
     rd_kafka_conf_set_error_cb(conf, on_error);
-    char text[256];
-    probe->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof text);
+    probe->rk = kafka_client_create(clients, RD_KAFKA_CONSUMER, conf, "Kafka consumer", err);
     if (!probe->rk) {
-        rd_kafka_conf_destroy(conf);
         free(probe);
-        cs_fail(err, CS_CONFIG, "Kafka consumer: %s", text);
         return NULL;
     }
     rd_kafka_poll_set_consumer(probe->rk);
@@ -56,6 +53,7 @@ struct kafka_probe *kafka_probe_create(const struct cs_config *config, kafka_tro
 void kafka_probe_destroy(struct kafka_probe *probe)
 {
     if (!probe) return;
+    kafka_client_forget(probe->clients, probe->rk);
     kafka_close_bounded(probe->rk);
     free(probe);
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "config/config.h"
+#include "daemon/kafka_clients.h"
 #include "daemon/kafka_fingerprint.h"
 
 enum { KAFKA_PROBE_TIMEOUT = 5000 };    /* ms, of each question */
@@ -15,8 +16,8 @@ enum { KAFKA_PROBE_TIMEOUT = 5000 };    /* ms, of each question */
 struct kafka_probe;
 /* trouble: errors of the client as a whole, with librdkafka's code; from kafka_probe_poll. */
 typedef void kafka_trouble(void *self, int code, const char *text);
-struct kafka_probe *kafka_probe_create(const struct cs_config *config, kafka_trouble *trouble, void *self,
-                                       struct cs_error *err);
+struct kafka_probe *kafka_probe_create(const struct cs_config *config, struct kafka_clients *clients,
+                                       kafka_trouble *trouble, void *self, struct cs_error *err);
 void kafka_probe_destroy(struct kafka_probe *probe);
 void kafka_probe_poll(struct kafka_probe *probe, int milliseconds);
 

@@ -20,6 +20,7 @@ enum {
 
 struct kafka_sink {
     const struct cs_config *config;
+    struct kafka_clients *clients;
     struct letters *letters;
     pthread_rwlock_t lock;          /* written to where the producer is replaced */
     rd_kafka_t *rk;                 /* NULL: none could be made after a fatal error; tried again */
@@ -110,12 +111,7 @@ static rd_kafka_t *open_producer(struct kafka_sink *sink, struct cs_error *err)
     rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
     rd_kafka_conf_set_error_cb(conf, on_error);
     rd_kafka_conf_set_opaque(conf, sink);
-    char text[256];
-    rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof text);
-    if (rk) return rk;
-    rd_kafka_conf_destroy(conf);
-    cs_fail(err, CS_CONFIG, "Kafka producer: %s", text);
-    return NULL;
+    return kafka_client_create(sink->clients, RD_KAFKA_PRODUCER, conf, "Kafka producer", err);
 }
 
 /* All letters are back in `letters` afterwards. */
@@ -124,6 +120,7 @@ static void close_producer(struct kafka_sink *sink)
     if (!sink->rk) return;
     rd_kafka_purge(sink->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
     rd_kafka_flush(sink->rk, 1000);
+    kafka_client_forget(sink->clients, sink->rk);
     rd_kafka_destroy(sink->rk);
     sink->rk = NULL;
 }
@@ -148,11 +145,13 @@ static void mend(struct kafka_sink *sink)
     pthread_rwlock_unlock(&sink->lock);
 }
 
-struct kafka_sink *kafka_sink_create(const struct cs_config *config, struct cs_error *err)
+struct kafka_sink *kafka_sink_create(const struct cs_config *config, struct kafka_clients *clients,
+                                     struct cs_error *err)
 {
     struct kafka_sink *sink = calloc(1, sizeof *sink);
     if (!sink) abort();
     sink->config = config;
+    sink->clients = clients;
     sink->letters = letters_create(LIMIT);
     pthread_rwlock_init(&sink->lock, NULL);
     atomic_store(&sink->opened, clock_monotonic());

@@ -8,10 +8,12 @@
 
 #include "config/config.h"
 #include "core/error.h"
+#include "daemon/kafka_clients.h"
 #include "daemon/letters.h"
 
 struct kafka_sink;
-struct kafka_sink *kafka_sink_create(const struct cs_config *config, struct cs_error *err);
+struct kafka_sink *kafka_sink_create(const struct cs_config *config, struct kafka_clients *clients,
+                                     struct cs_error *err);
 void kafka_sink_destroy(struct kafka_sink *sink);
 /* The record (kafka_record.message, stays the caller's) unchanged to "<topic>.dlq", with headers that say whence and
  * why. Copied, and kept until a broker has acknowledged it (daemon/letters.h): never waits. */

@@ -50,6 +50,7 @@ struct topic {
 
 struct kafka_source {
     const struct cs_config *config;
+    struct kafka_clients *clients;
     rd_kafka_t *rk;                 /* NULL until it is known what to read */
     struct kafka_probe *probe;
     struct topic topic[TOPICS_MAX]; /* ascending by name */
@@ -272,14 +273,11 @@ static bool create_reader(struct kafka_source *source, size_t partitions)
     rd_kafka_conf_set_error_cb(conf, on_error);
     rd_kafka_conf_set_offset_commit_cb(conf, on_commit);
     rd_kafka_conf_set_opaque(conf, source);
-    char text[256];
-    source->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof text);
+    source->rk = kafka_client_create(source->clients, RD_KAFKA_CONSUMER, conf, "Kafka consumer", &err);
     if (source->rk) {
         rd_kafka_poll_set_consumer(source->rk);
         return true;
     }
-    rd_kafka_conf_destroy(conf);
-    cs_fail(&err, CS_CONFIG, "Kafka consumer: %s", text);
 fail:
     fail(source, err.code, "%s", err.message);
     return false;
@@ -539,19 +537,22 @@ static void add_topic(struct kafka_source *source, const char *name, int kind)
 
 static bool start(struct kafka_source *source, struct cs_error *err)
 {
-    if (!(source->probe = kafka_probe_create(source->config, on_probe_error, source, err))) return false;
+    if (!(source->probe = kafka_probe_create(source->config, source->clients, on_probe_error, source, err)))
+        return false;
     int error = pthread_create(&source->thread, NULL, serve, source);
     if (error) return cs_fail_errno(err, error, "starting the poll thread");
     source->started = true;
     return true;
 }
 
-struct kafka_source *kafka_source_create(const struct cs_config *config, const struct kafka_positions *positions,
-                                         kafka_wake *wake, void *wake_self, struct cs_error *err)
+struct kafka_source *kafka_source_create(const struct cs_config *config, struct kafka_clients *clients,
+                                         const struct kafka_positions *positions, kafka_wake *wake, void *wake_self,
+                                         struct cs_error *err)
 {
     struct kafka_source *source = calloc(1, sizeof *source);
     if (!source) abort();
     source->config = config;
+    source->clients = clients;
     source->start = config->source.start;
     source->start_time = config->source.start_time;
     source->idle_after = config->source.idle_after;
@@ -587,7 +588,10 @@ void kafka_source_destroy(struct kafka_source *source)
     }
     for (size_t i = 0; i < source->topic_count; i++) free(source->topic[i].name);
     kafka_probe_destroy(source->probe);
-    if (source->rk) kafka_close_bounded(source->rk);
+    if (source->rk) {
+        kafka_client_forget(source->clients, source->rk);
+        kafka_close_bounded(source->rk);
+    }
     positions_release(&source->resumed);
     free(source->partition);
     pthread_mutex_destroy(&source->lock);

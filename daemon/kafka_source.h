@@ -18,6 +18,7 @@
 
 #include "config/config.h"
 #include "core/error.h"
+#include "daemon/kafka_clients.h"
 #include "daemon/kafka_fingerprint.h"
 
 struct kafka_position {
@@ -35,8 +36,9 @@ struct kafka_partition;
 typedef void kafka_wake(void *self);    /* called from librdkafka's threads: there may be something to take */
 
 /* Starts at once; brokers and topics may come later. positions are copied. */
-struct kafka_source *kafka_source_create(const struct cs_config *config, const struct kafka_positions *positions,
-                                         kafka_wake *wake, void *wake_self, struct cs_error *err);
+struct kafka_source *kafka_source_create(const struct cs_config *config, struct kafka_clients *clients,
+                                         const struct kafka_positions *positions, kafka_wake *wake, void *wake_self,
+                                         struct cs_error *err);
 void kafka_source_destroy(
     struct kafka_source *source); /* bounded: state is safe by then, a hanging close is left behind */
 /* False where reading can't go on: offsets out of range or topics made anew (CS_REFUSED, with the remedy), fatal

@@ -186,6 +186,7 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     struct shown *shown = NULL;
     struct aside *aside = NULL;
     struct snapshot_store *store = NULL;
+    struct kafka_clients *clients = NULL;
     struct kafka_sink *sink = NULL;
     struct kafka_delta_sink *delta_sink = NULL;
     struct deltas *deltas = NULL;
@@ -222,7 +223,8 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     ok = waited == STANDBY_STOPPED;
     if (waited != STANDBY_OWNER) goto out;
     snapshot_leftovers(config->snapshot.directory, false, warn_of_leftover, NULL);
-    if (!(sink = kafka_sink_create(config, &err))) goto out;
+    clients = kafka_clients_create(config);
+    if (!(sink = kafka_sink_create(config, clients, &err))) goto out;
     if (!publish_resume(config, store, parallel->width, learner, ingest, metrics, shown, kafka_sink_letters(sink),
                         &positions, &err))
         goto out;
@@ -233,15 +235,16 @@ static int run(const struct arguments *arguments, const struct cs_config *config
     if (!(aside = aside_create(config->snapshot.directory, config->snapshot.keep_aside, &err))) goto out;
     config_fingerprint(config, fingerprint);
     if (config->checkpoint.delta_topic &&
-        (!(delta_sink = kafka_delta_sink_create(config, &err)) ||
+        (!(delta_sink = kafka_delta_sink_create(config, clients, &err)) ||
          !(deltas = start_deltas(config, learner, delta_sink, telemetry, fingerprint, &err))))
         goto out;
     struct pipeline_parts parts = { config, features, decoder, ingest,    learner,  metrics,
-                                    shown,  aside,    sink,    publisher, telemetry, deltas };
+                                    shown,  aside,    sink,    publisher, telemetry, deltas, clients };
     if (!(pipeline = pipeline_start(&parts, &positions, &err))) goto out;
 
     /* 4. Operators. */
-    operator = operator_create(arguments->config, config, pipeline, publisher, telemetry, given_level(arguments));
+    operator = operator_create(arguments->config, config, pipeline, publisher, clients, telemetry,
+                               given_level(arguments));
     struct http_pages pages = operator_pages(operator);
     if (!(pages.trend = trend = trend_create()) || !(feed = trend_feed_create(&(struct trend_feed_options){
                                                          trend, pipeline, publisher, pages.ready, pages.self }))) {
@@ -286,6 +289,7 @@ out:
     kafka_sink_destroy(sink);
     deltas_destroy(deltas);
     kafka_delta_sink_destroy(delta_sink);
+    kafka_clients_destroy(clients);
     positions_release(&positions);
     aside_destroy(aside);
     snapshot_close(store);

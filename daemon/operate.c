@@ -34,6 +34,7 @@ struct operator {
     struct cs_config *reloaded;             /* the last one taken; NULL: none */
     struct pipeline *pipeline;
     struct publisher *publisher;
+    struct kafka_clients *clients;
     struct telemetry *telemetry;
     int64_t started;                        /* wall clock, ms */
     pthread_mutex_t reload;                 /* SIGHUP and the verb at once */
@@ -48,7 +49,8 @@ struct operator {
 };
 
 struct operator* operator_create(const char *config_file, const struct cs_config *config, struct pipeline *pipeline,
-                                 struct publisher *publisher, struct telemetry *telemetry, int given_level)
+                                 struct publisher *publisher, struct kafka_clients *clients,
+                                 struct telemetry *telemetry, int given_level)
 {
     struct operator *operator = calloc(1, sizeof *operator);
     if (!operator) abort();
@@ -56,6 +58,7 @@ struct operator* operator_create(const char *config_file, const struct cs_config
                                  .config = config,
                                  .pipeline = pipeline,
                                  .publisher = publisher,
+                                 .clients = clients,
                                  .telemetry = telemetry,
                                  .started = clock_wall(),
                                  .given_level = given_level,
@@ -494,11 +497,21 @@ static json_t *reload(struct operator *operator, json_t **reasons, struct cs_err
         return NULL;
     }
     json_decref(changes.refused);
+    bool login;
+    if (!kafka_clients_login(operator->clients, config, &login, err)) {
+        config_destroy(config);
+        json_decref(changes.live);
+        *reasons = json_pack("[s]", err->message);
+        return NULL;
+    }
     take_config(operator, config);
     take_level(operator, config, changes.live);
     if (operator->reloaded) config_destroy(operator->reloaded);
     operator->reloaded = config;
-    return json_pack("{s:i, s:o}", "changed", (int)json_array_size(changes.live), "settings", changes.live);
+    json_t *result = json_pack("{s:i, s:o}", "changed", (int)json_array_size(changes.live), "settings", changes.live);
+    if (login) json_object_set_new(result, "note", json_string("Kafka's user and password are used at each client's "
+                                                               "next connection; what is connected stays so"));
+    return result;
 }
 
 /* In the log too: SIGHUP has no other answer. */

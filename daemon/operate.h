@@ -12,7 +12,8 @@
 struct operator;
 /* given_level: of the command line, -1: none; it stays above what the file says. */
 struct operator* operator_create(const char *config_file, const struct cs_config *config, struct pipeline *pipeline,
-                                 struct publisher *publisher, struct telemetry *telemetry, int given_level);
+                                 struct publisher *publisher, struct kafka_clients *clients,
+                                 struct telemetry *telemetry, int given_level);
 void operator_destroy(struct operator *operator);
 /* For control_start, with the operator as self. */
 extern const struct control_verb operator_verbs[];

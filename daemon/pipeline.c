@@ -662,7 +662,8 @@ struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct
         queue_push(pipeline->spare, &pipeline->work[i]);
     }
     pipeline->resumed = positions_copy(positions);
-    if (!(pipeline->kafka = kafka_source_create(parts->config, positions, wake, pipeline, err))) goto fail;
+    if (!(pipeline->kafka = kafka_source_create(parts->config, parts->clients, positions, wake, pipeline, err)))
+        goto fail;
     int error = pthread_create(&pipeline->learn_thread, NULL, learn_loop, pipeline);
     pipeline->learn_started = !error;
     if (!error) error = pthread_create(&pipeline->join_thread, NULL, join_loop, pipeline);

@@ -29,6 +29,7 @@ struct pipeline_parts {
     struct publisher *publisher;
     struct telemetry *telemetry;
     struct deltas *deltas;              /* NULL: none are sent */
+    struct kafka_clients *clients;
 };
 
 /* Makes the Kafka source, which starts at `positions`; threads run from here on. */

@@ -49,7 +49,8 @@ const struct program program_coldstream_serve = {
            "yet it waits for the first, alive but not ready.",
     .option = coldstream_serve_options,
     .note = "POST /v1/score {\"requests\":[...],\"version\":N}; GET /livez, /readyz, /metrics.\n"
-            "TERM and INT finish running requests, then end. A socket that systemd hands over is listened on instead.\n"
+            "TERM and INT finish running requests, then end. A socket that systemd hands over is listened on instead. "
+            "Secrets are read at the start: other ones take a restart.\n"
             "Exit: 0 done, 1 failed, 2 wrong usage, 65 checkpoint refused.",
     .example = "coldstream-serve -C /var/lib/coldstream/checkpoints -l 127.0.0.1:8080\n"
                "curl -s localhost:8080/readyz\n",

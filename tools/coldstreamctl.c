@@ -64,8 +64,9 @@ const struct ctl_verb ctl_verb_table[] = {
       .run = ctl_reload,
       .brief = "the configuration",
       .doc =
-          "Read the configuration file again, as SIGHUP does, and say what changed. Where anything in it is wrong, or "
-          "needs a restart, nothing changes.",
+          "Read the configuration file again, and the secrets that it refers to, as SIGHUP does, and say what changed. "
+          "Where anything in it is wrong, or needs a restart, nothing changes. Another SASL user or password is shown "
+          "to the brokers at each client's next connection; certificates and keys of TLS need a restart.",
       .example = "coldstreamctl check-config new.yaml\n"
                  "coldstreamctl reload\n" },
     { .name = "pause",

@@ -121,6 +121,20 @@ int ctl_client(const struct ctl_arguments *arguments)
     return fflush(stdout) == 0 ? 0 : 1;
 }
 
+/* A secret is not shown before nor after: it can only be said that it is another one. */
+static void print_change(const json_t *change)
+{
+    const char *key = json_string_value(json_object_get(change, "key"));
+    const char *from = json_string_value(json_object_get(change, "from"));
+    const char *to = json_string_value(json_object_get(change, "to"));
+
+    printf("%s: ", key);
+    if (strcmp(from, to) != 0) {
+        text_show(stdout, from);
+        print_line(stdout, " -> ", to);
+    } else puts("replaced");
+}
+
 int ctl_reload(const struct ctl_arguments *arguments)
 {
     struct cs_error err = { 0 };
@@ -137,12 +151,9 @@ int ctl_reload(const struct ctl_arguments *arguments)
     if (ctl_flag(arguments, "json")) print_json(result);
     else if (json_array_size(settings) == 0) ctl_say(arguments, "nothing has changed");
     else
-        json_array_foreach(settings, i, one)
-        {
-            printf("%s: ", json_string_value(json_object_get(one, "key")));
-            text_show(stdout, json_string_value(json_object_get(one, "from")));
-            print_line(stdout, " -> ", json_string_value(json_object_get(one, "to")));
-        }
+        json_array_foreach(settings, i, one) print_change(one);
+    const char *note = json_string_value(json_object_get(result, "note"));
+    if (note && !ctl_flag(arguments, "json")) ctl_say(arguments, "%s", note);
     json_decref(result);
     return fflush(stdout) == 0 ? 0 : 1;
 }

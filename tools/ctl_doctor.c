@@ -293,7 +293,7 @@ static void look_at_kafka(struct look *look)
 {
     const struct cs_config *config = look->config;
     struct cs_error err = { 0 };
-    struct kafka_probe *probe = kafka_probe_create(config, note_trouble, look, &err);
+    struct kafka_probe *probe = kafka_probe_create(config, NULL, note_trouble, look, &err);
     if (!probe) {
         tell(look, FAILED, "brokers", "mend source.kafka.properties", "%s", err.message);
         return;

@@ -13,14 +13,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 DAEMON, CTL = f"{BUILD}/coldstreamd", f"{BUILD}/coldstreamctl"
 WAIT = 60
 CONFIG = """
-source: {kafka: {topics: {impressions: impressions, clicks: clicks},
-                 properties: {bootstrap.servers: "127.0.0.1:1", sasl.username: me, sasl.password: "${SECRET}"}}}
+source: {kafka: {topics: {impressions: impressions, clicks: clicks}, properties: {bootstrap.servers: "127.0.0.1:1", %s}}}
 features:
   user: [{name: age}]
   item: [{name: item_id, table: item}]
   behavior: {table: item, max_length: 10}
 """
 SECRET = "hunter2-never-shown"
+LOGIN = 'sasl.username: me, sasl.password: "${SECRET}"'
 
 
 def until(test, what):
@@ -73,9 +73,9 @@ class World:
         self.file, self.control = f"{self.folder}/coldstream.yaml", f"{self.folder}/control.sock"
         self.process = None
 
-    def configure(self, more=""):
+    def configure(self, more="", properties=LOGIN):
         with open(self.file, "w") as file:
-            file.write(CONFIG + f"snapshot: {{directory: {self.folder}/snapshot}}\ncheckpoint: {{directory: {self.folder}/checkpoints}}\n"
+            file.write(CONFIG % properties + f"snapshot: {{directory: {self.folder}/snapshot}}\ncheckpoint: {{directory: {self.folder}/checkpoints}}\n"
                        f"control: {{socket: {self.control}}}\nhttp: {{listen: \"\"}}\n" + more)
 
     def start(self, environment=(), stderr=None, options=(), **more):
@@ -180,6 +180,50 @@ def reload_tells_and_refuses(world):
     assert world.status()["logging"]["level"] == "warning", "the command line stays above the file"
     world.stop()
     assert SECRET not in world.log()
+
+
+def secret(path, text):
+    """As a rotation writes it: a new file in the place of the old one."""
+    with open(os.open(f"{path}.new", os.O_CREAT | os.O_WRONLY, 0o400), "w") as file:
+        file.write(text)
+    os.rename(f"{path}.new", path)
+
+
+def reload_takes_a_rotated_password(world):
+    """reload: another SASL user or password is taken, and never shown; other files of TLS need a restart, and are named"""
+    password, certificate = f"{world.folder}/password", f"{world.folder}/client.crt"
+    known = "source.kafka.properties.sasl"
+    login = f'security.protocol: sasl_plaintext, sasl.mechanism: PLAIN, sasl.username: %s, sasl.password: "file:{password}", ' \
+            f"ssl.certificate.location: {certificate}"
+    secret(certificate, "a certificate")
+    secret(password, SECRET)
+    world.configure(properties=login % "me")
+    world.start()
+    assert "nothing has changed" in world.ctl("reload").stderr
+    secret(password, f"{SECRET}-2")
+    done = world.ctl("reload")
+    assert done.stdout == f"{known}.password: replaced\n" and "at each client's next connection" in done.stderr, done
+    assert "nothing has changed" in world.ctl("reload").stderr
+    secret(password, f"{SECRET}-3")
+    world.configure(properties=login % "another")
+    result = json.loads(world.ctl("reload", "--json").stdout)
+    hidden = {"from": "(not shown)", "to": "(not shown)"}
+    assert result.pop("note") and result == {"changed": 2, "settings": [{"key": f"{known}.username", **hidden},
+                                                                        {"key": f"{known}.password", **hidden}]}, result
+    secret(password, f"{SECRET}-4")
+    secret(certificate, "a newer certificate")
+    done = world.ctl("reload", check=False)
+    assert done.returncode == 78 and "ssl.certificate.location: what it held at the start -> what it holds now needs a restart" in done.stderr, done
+    secret(certificate, "a certificate")
+    assert world.ctl("reload").stdout == f"{known}.password: replaced\n", "a refused reload took it all the same"
+    os.chmod(password, 0o444)
+    done = world.ctl("reload", check=False)
+    assert done.returncode == 78 and "can be read or changed by others (mode 0444)" in done.stderr, done
+    os.unlink(password)
+    done = world.ctl("reload", check=False)
+    assert done.returncode == 78 and password in done.stderr and "No such file" in done.stderr, done
+    world.stop()
+    assert SECRET not in world.log() and world.log().count("Kafka user or password replaced") == 3, world.log()
 
 
 def status_at_a_glance(world):
@@ -312,7 +356,7 @@ def minimal_sample_starts_a_daemon(world):
 
 
 def main():
-    tests = [systemd_is_told, nobody_reads_what_systemd_is_told, reload_tells_and_refuses,
+    tests = [systemd_is_told, nobody_reads_what_systemd_is_told, reload_tells_and_refuses, reload_takes_a_rotated_password,
              status_at_a_glance, journal_gets_fields, instances_by_name, minimal_sample_starts_a_daemon]
     in_private = journal_gets_fields, instances_by_name, minimal_sample_starts_a_daemon
     private = os.environ.get("PRIVATE_RUN") == "yes"

@@ -154,6 +154,46 @@ static const char *changes(const struct cs_config *running, const char *text)
     return said;
 }
 
+static void a_login_is_live_where_librdkafka_can_change_it(void **state)
+{
+    (void)state;
+    static const char live[] = "sasl.username: (not shown) -> (not shown)\n"
+                               "sasl.password: (not shown) -> (not shown)\n";
+    static const char restart[] = "sasl.username: (not shown) -> (not shown) (restart)\n"
+                                  "sasl.password: (not shown) -> (not shown) (restart)\n";
+    static const struct { const char *mechanism, *said; } cases[] = {
+        { "sasl.mechanism: PLAIN", live },
+        { "sasl.mechanisms: SCRAM-SHA-512", live },
+        { "sasl.mechanism: GSSAPI", restart },
+        { "client.id: x", restart },
+    };
+    char directory[] = "/tmp/coldstream-config-XXXXXX", path[64], text[512];
+    assert_non_null(mkdtemp(directory));
+    snprintf(path, sizeof path, "%s/password", directory);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(text, sizeof text,
+                 FEATURES "source: {kafka: {properties: {bootstrap.servers: x, %s,\n"
+                          " sasl.username: \"${COLDSTREAM_USER}\", sasl.password: \"file:%s\",\n"
+                          " ssl.key.password: \"${COLDSTREAM_KEY}\"}}}\n",
+                 cases[i].mechanism, path);
+        write_file(path, "hunter2\n", 0600);
+        setenv("COLDSTREAM_USER", "old", 1);
+        setenv("COLDSTREAM_KEY", "hunter4", 1);
+        struct cs_config *running = must_parse(text, CONFIG_FOR_DAEMON);
+        assert_string_equal(changes(running, text), "");
+        write_file(path, "hunter3\n", 0600);
+        setenv("COLDSTREAM_USER", "new", 1);
+        assert_string_equal(changes(running, text), cases[i].said);
+        write_file(path, "hunter2\n", 0600);
+        setenv("COLDSTREAM_USER", "old", 1);
+        setenv("COLDSTREAM_KEY", "hunter5", 1);
+        assert_string_equal(changes(running, text), "ssl.key.password: (not shown) -> (not shown) (restart)\n");
+        config_destroy(running);
+    }
+    unlink(path);
+    rmdir(directory);
+}
+
 static void files_of_tls_are_compared_by_what_is_in_them(void **state)
 {
     (void)state;
@@ -191,6 +231,7 @@ int main(void)
         cmocka_unit_test(references_are_resolved),
         cmocka_unit_test(secrets_stand_in_no_configuration_and_no_command_line),
         cmocka_unit_test(what_everyone_may_change_is_refused),
+        cmocka_unit_test(a_login_is_live_where_librdkafka_can_change_it),
         cmocka_unit_test(files_of_tls_are_compared_by_what_is_in_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
