@@ -1,6 +1,6 @@
 #!/bin/bash
 # A real Apache Kafka for tests: one KRaft node on loopback, its own folder and free ports, gone when stopped.
-# usage: broker.sh start DIR | stop DIR | kill DIR | restart DIR | address DIR | fetch
+# usage: broker.sh start DIR | stop DIR | kill DIR | restart DIR | address DIR | password DIR | fetch
 #   start    formats and starts it in DIR, waits until it answers; prints host:port
 #            KAFKA_VERSION: another one than pom.xml's. With BROKER_SECURITY=1 it also listens by SASL_PLAINTEXT, SASL_SSL, and
 #            SSL with client certificates, has the user coldstream (SCRAM-SHA-512 and PLAIN, password in DIR/tls/password),
@@ -8,6 +8,7 @@
 #            this order, DIR/tls what certificates.sh makes
 #   stop     SIGTERM, waits until it is gone        kill     kill -9 (power cut as far as Kafka is concerned)
 #   restart  starts again what stop or kill left in DIR, on the same port
+#   password with BROKER_SECURITY: gives the user coldstream the one in DIR/tls/password, for SCRAM
 #   fetch    only makes sure that the jars are there
 # The jars come by Maven (tests/kafka/pom.xml) once and stay in $COLDSTREAM_CACHE, default ~/.cache/coldstream.
 set -eu
@@ -132,6 +133,12 @@ secure() {  # DIR BROKER CONTROLLER PLAIN TLS MUTUAL
 	PROPERTIES
 }
 
+set_password() {  # DIR
+    run_java kafka.admin.ConfigCommand --bootstrap-server "$(cat "$1/address")" --alter --entity-type users --entity-name coldstream \
+        --add-config "SCRAM-SHA-512=[iterations=4096,password=$(cat "$1/tls/password")]" >"$1/password.log" 2>&1 ||
+        { cat "$1/password.log" >&2; exit 1; }
+}
+
 # Kafka's cluster ids are 16 bytes in URL-safe base64 without padding.
 run_uuid() { head -c 16 /dev/urandom | base64 | tr '+/' 'Ab' | tr -d '='; }
 
@@ -154,5 +161,6 @@ stop)    end "${2:?DIR}" TERM ;;
 kill)    end "${2:?DIR}" KILL ;;
 restart) end "${2:?DIR}" TERM; launch "$(cd "$2" && pwd)" ;;
 address) cat "${2:?DIR}/address" ;;
-*)       sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+password) set_password "${2:?DIR}" ;;
+*)       sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

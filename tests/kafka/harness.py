@@ -67,6 +67,10 @@ class Broker:
     def stop(self):
         self.script("stop")
 
+    def password(self):
+        """The user's SCRAM password becomes what is in tls/password."""
+        self.script("password")
+
     def admin(self, *arguments, **more):
         return run(os.path.join(BUILD, "tests/kafka/admin"), self.address, *arguments, **more).stdout.decode()
 

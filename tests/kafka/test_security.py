@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A real Apache Kafka that asks who is there: SASL, TLS, client certificates, ACLs; what is wrong is told, and secrets stay secret.
 SCRAM is learned from on Kafka 3.9: librdkafka before 2.6.1, as Debian 12 has it, is refused by Kafka 4 (docs/security.md)."""
+import contextlib
 import os
 import re
 import shutil
@@ -109,17 +110,24 @@ def learned_from(tests, listeners):
         state["topics"] = topics
 
 
-def scram_is_learned_from(tests):
-    """SCRAM-SHA-512, plain and over TLS, on Kafka 3.9: learned and dead letters written, with the ACLs of docs/security.md alone"""
+@contextlib.contextmanager
+def kafka_3(tests, name):
+    """A broker whose SCRAM librdkafka 2.0.2 gets through, in the place of the newest."""
     newest = tests.broker
     os.environ["KAFKA_VERSION"] = "3.9.1"
-    tests.broker = Broker(os.path.join(tests.folder, "broker-3.9"))
+    tests.broker = Broker(os.path.join(tests.folder, f"{name}-3.9"))
     try:
-        learned_from(tests, ((SCRAM, "scram"), (TLS, "scram-tls")))
+        yield
     finally:
         tests.broker.kill()
         tests.broker = newest
         del os.environ["KAFKA_VERSION"]
+
+
+def scram_is_learned_from(tests):
+    """SCRAM-SHA-512, plain and over TLS, on Kafka 3.9: learned and dead letters written, with the ACLs of docs/security.md alone"""
+    with kafka_3(tests, "broker"):
+        learned_from(tests, ((SCRAM, "scram"), (TLS, "scram-tls")))
 
 
 def each_listener_is_learned_from(tests):
@@ -194,6 +202,75 @@ def refused_letters_are_kept(tests):
     daemon = start(tests, "kept", topics, TLS)
     learn_more(tests, daemon, topics, 5)
     assert daemon.stop() == 0 and tests.broker.ends(dlq) == [(0, 2)], "once"
+
+
+def put_secret(file, value):
+    """As a rotation writes it: whole, in the place of the old one."""
+    with open(os.open(f"{file}.new", os.O_CREAT | os.O_WRONLY, 0o400), "w") as new:
+        new.write(value)
+    os.rename(f"{file}.new", file)
+    state["secrets"].add(value)
+
+
+def a_rotated_password_is_taken(tests):
+    """another SCRAM password at the broker: refused, what to do is told; reloaded, all clients go on, nothing lost, nothing twice"""
+    with kafka_3(tests, "broker-rotated"):
+        topics, deltas, versions = stream(tests, "rotated"), "rotated.deltas", "rotated.versions"
+        tests.broker.create(f"{deltas}:1", f"{versions}:1")
+        allow(tests, SCRAM, "rotated", topics)
+        for topic in (deltas, versions):
+            tests.broker.admin("allow", PRINCIPAL[SCRAM], "write", "topic", topic)
+        folder = os.path.join(tests.folder, "rotation")
+        os.mkdir(folder)
+        file = os.path.join(folder, "a-secret")
+        put_secret(file, secret(tests, "password"))
+        daemon = start(tests, "rotated", topics, SCRAM, pairs(tests, SCRAM, sasl_password=f"file:{file}"),
+                       checkpoint=f"interval: 1h, delta_topic: {deltas}, delta_interval: 100ms, announce_topic: {versions}")
+        is_learned(daemon)
+        rounds = [1]
+
+        def goes_on():
+            """Everything that has a client of its own."""
+            rounds[0] += 1
+            sent = daemon.status()["deltas"]["sent"]
+            announced = tests.broker.ends(versions)[0][1]
+            tests.broker.produce(topics[0], 0, [b"no JSON %d" % rounds[0]])
+            learn_more(tests, daemon, topics, rounds[0])
+            until(lambda: tests.broker.ends(f"{topics[0]}.dlq") == [(0, rounds[0])], lambda: f"a dead letter: {daemon.log_text()[-2000:]}")
+            until(lambda: daemon.status()["deltas"]["sent"] > sent, lambda: f"a delta: {daemon.log_text()[-2000:]}")
+            ctl("publish", "--control", daemon.socket)
+            until(lambda: tests.broker.ends(versions)[0][1] > announced, lambda: f"an announcement: {daemon.log_text()[-2000:]}")
+
+        def changed_at_the_broker(value):
+            put_secret(tls(tests, "password"), value)
+            tests.broker.password()
+
+        def reloaded(value):
+            put_secret(file, value)
+            done = ctl("reload", "--control", daemon.socket)
+            assert done.stdout == b"source.kafka.properties.sasl.password: replaced\n", done
+            state.setdefault("outputs", []).append(done.stdout + done.stderr)
+
+        changed_at_the_broker("the-second-password")
+        goes_on()
+        tests.broker.restart()
+        says(daemon, "Authentication failed", "sasl.password", "coldstreamctl reload")
+        assert daemon.alive() and tests.broker.ends(f"{topics[0]}.dlq") == [(0, 2)]
+        reloaded("the-second-password")
+        goes_on()
+        changed_at_the_broker("the-third-password")
+        reloaded("the-third-password")
+        at = len(daemon.log_text())
+        tests.broker.restart()
+        goes_on()
+        assert "uthentication fail" not in daemon.log_text()[at:], daemon.log_text()[at:]
+        page = daemon.drained(2).status()
+        came = [tests.broker.ends(topic)[0][1] for topic in topics]
+        assert [page["join"]["impressions"], page["join"]["clicks"]] == [came[0] - rounds[0], came[1]], (page["join"], came)
+        assert page["join"]["adds_up"] and page["events"]["not_json"] == rounds[0], page["events"]
+        assert daemon.stop() == 0, daemon.log_text()[-2000:]
+        letters = tests.broker.consume(f"{topics[0]}.dlq", "%s\n").decode().splitlines()
+        assert letters == ["no JSON", "no JSON 2", "no JSON 3", "no JSON 4"], letters
 
 
 def reading_waits_for_letters(tests):
@@ -409,7 +486,7 @@ def files_are_not_for_others(tests):
 
 if __name__ == "__main__":
     os.environ["BROKER_SECURITY"] = "1"
-    Tests().run(scram_is_learned_from, each_listener_is_learned_from, every_acl_is_needed, refused_letters_are_kept, reading_waits_for_letters,
-                what_is_wrong_is_told, certificates_are_looked_at, tools_take_references,
+    Tests().run(scram_is_learned_from, a_rotated_password_is_taken, each_listener_is_learned_from, every_acl_is_needed,
+                refused_letters_are_kept, reading_waits_for_letters, what_is_wrong_is_told, certificates_are_looked_at, tools_take_references,
                 deltas_travel_by_client_certificate, deltas_go_once_they_may,
                 secrets_are_refused_where_others_read_them, nothing_shows_a_secret, files_are_not_for_others)
