@@ -223,6 +223,13 @@ def a_secret_comes_as_a_credential():
     everything = on.shell(f"tr '\\0' '\\n' </proc/{pid}/cmdline; tr '\\0' '\\n' </proc/{pid}/environ; journalctl --no-pager -o verbose -u coldstream; "
                           "coldstreamctl status --json").stdout
     assert secret not in everything, "the secret was shown"
+    # Another one comes with the next start (docs/security.md): a reload has the unit's credentials as they were copied at this one.
+    held = "cat /run/credentials/coldstream.service/kafka.sasl.password"
+    write("/etc/coldstream/secrets/kafka.sasl.password", f"{secret}-2")
+    on.run("systemctl", "reload", "coldstream")
+    assert on.shell(held).stdout == secret, "systemd copies credentials at a reload by now"
+    on.run("systemctl", "restart", "coldstream")
+    assert on.shell(held).stdout == f"{secret}-2"
     # Without the credential it does not start, and is not started again.
     on.shell("rm /run/systemd/system/coldstream.service.d/secret.conf; systemctl daemon-reload")
     done = on.run("systemctl", "restart", "coldstream", check=False)
