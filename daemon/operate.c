@@ -592,8 +592,10 @@ static bool parse_version(const char *argument, bool optional, uint64_t *version
     *version = strtoull(text, NULL, 10);
     if (!*text && optional) return true;
     if (digits && !text[digits] && !errno && *version) return true;
-    return cs_fail(err, CS_USAGE, "\"%.40s\" is not a version: a decimal number as in `ls` of the checkpoint directory",
-                   text);
+    const char *narrower = errno == ERANGE ? " of 64 bits" : "";
+    return cs_fail(err, CS_USAGE,
+                   "\"%.40s\" is not a version: a decimal number%s as in `ls` of the checkpoint directory", text,
+                   narrower);
 }
 
 static json_t *verb_rollback(void *self, struct control_call *call, struct cs_error *err)

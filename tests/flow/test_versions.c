@@ -445,6 +445,13 @@ static void nobody_goes_back_unasked(void **state)
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
 }
 
+static void assert_refused(struct world *world, const char *version, const char *why)
+{
+    struct cs_error err;
+    assert_null(control_request(world->run.socket, "rollback", version, &err));
+    if (!strstr(err.message, why)) fail_msg("rollback %s: %s", version, err.message);
+}
+
 static void operators_go_back_and_pin(void **state)
 {
     struct world *world = *state;
@@ -453,8 +460,13 @@ static void operators_go_back_and_pin(void **state)
     daemon_start(&world->run);
     learn(world, LESSON, false);
     for (uint64_t i = 1; i <= 3; i++) assert_int_equal(ask(world, "publish", NULL), i);
-    assert_int_equal(ask(world, "rollback", "9"), 0);
-    assert_int_equal(ask(world, "rollback", "one"), 0);
+    assert_refused(world, "9", "has no version 9; there are 1, 2, 3");
+    assert_refused(world, "one", "\"one\" is not a version: a decimal number as in `ls`");
+    assert_refused(world, "0", "\"0\" is not a version");
+    assert_refused(world, "1 ", "\"1 \" is not a version");
+    assert_refused(world, "18446744073709551615", "has no version 18446744073709551615; there are 1, 2, 3");
+    assert_refused(world, "18446744073709551617", "17\" is not a version: a decimal number of 64 bits");
+    assert_refused(world, "99999999999999999999", "99\" is not a version: a decimal number of 64 bits");
     assert_int_equal(ask(world, "pin", NULL), 0);
     assert_int_equal(ask(world, "pin", "00000000000000000001"), 1);
     assert_int_equal(ask(world, "rollback", NULL), 2);
