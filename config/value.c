@@ -180,15 +180,17 @@ static const char *read_secret(struct pool *pool, const char *path, const char *
     else {
         char *text = pool_take(pool, (size_t)status.st_size + 1);
         size_t length = 0;
-        for (ssize_t got = 1; got > 0 && length < (size_t)status.st_size; length += (size_t)got) {
-            got = read(file, text + length, (size_t)status.st_size - length);
-            if (got < 0 && errno == EINTR) got = 0;
-            else if (got <= 0) break;
+        while (length < (size_t)status.st_size) {
+            ssize_t got = read(file, text + length, (size_t)status.st_size - length);
+            if (got > 0) length += (size_t)got;
+            else if (got == 0 || errno != EINTR) break;
         }
+        bool whole = length == (size_t)status.st_size;
         if (length > 0 && text[length - 1] == '\n') length--;
         if (length > 0 && text[length - 1] == '\r') length--;
         text[length] = 0;
-        if (length == 0) *why = pool_format(pool, "%s is empty", shown);
+        if (!whole) *why = pool_format(pool, "%s ends before its size: is it being written?", shown);
+        else if (length == 0) *why = pool_format(pool, "%s is empty", shown);
         else if (memchr(text, 0, length)) *why = pool_format(pool, "%s holds a NUL byte", shown);
         else value = text;
     }
