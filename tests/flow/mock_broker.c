@@ -362,6 +362,18 @@ int64_t status_number(const json_t *status, const char *path)
     return -1;
 }
 
+bool published(const json_t *status, int64_t versions)
+{
+    return status_number(status, "checkpoint.published") >= versions;
+}
+
+bool all_sent(const json_t *status, int64_t examples)
+{
+    return status_number(status, "examples.all") >= examples &&
+           status_number(status, "deltas.steps") == status_number(status, "steps") &&
+           status_number(status, "deltas.failures_in_row") == 0;
+}
+
 bool daemon_until(const struct daemon_run *run, bool (*test)(const json_t *status, int64_t argument), int64_t argument)
 {
     bool reached = false;

@@ -71,6 +71,10 @@ bool daemon_until(const struct daemon_run *run, bool (*test)(const json_t *statu
 size_t daemon_logged(const struct daemon_run *run, const char *text);   /* in how many lines of its log */
 void daemon_show_log(const struct daemon_run *run);     /* its end, on stderr */
 int64_t status_number(const json_t *status, const char *path);  /* "examples.all"; -1: none */
+/* For daemon_until: so many versions were published; nothing is left to be learned of so many examples (the last batch,
+ * too, was closed, by the idle clock), and all deltas are sent. */
+bool published(const json_t *status, int64_t versions);
+bool all_sent(const json_t *status, int64_t examples);
 /* One number over all learned tensors and rows of the snapshot: equal where the learned state is. */
 uint64_t daemon_digest(const struct daemon_run *run);
 

@@ -69,19 +69,6 @@ static char *scores(struct coldstream *cs)
     return only;
 }
 
-static bool published(const json_t *status, int64_t versions)
-{
-    return status_number(status, "checkpoint.published") >= versions;
-}
-
-/* Nothing is left to be learned: the last batch, too, was closed, by the idle clock. */
-static bool all_sent(const json_t *status, int64_t examples)
-{
-    return status_number(status, "examples.all") >= examples &&
-           status_number(status, "deltas.steps") == status_number(status, "steps") &&
-           status_number(status, "deltas.failures_in_row") == 0;
-}
-
 /* What is learned now, published whole, opened afresh. */
 static struct coldstream *publish(struct daemon_run *run)
 {

@@ -57,19 +57,6 @@ static int setup(void **state)
     return 0;
 }
 
-static bool published(const json_t *status, int64_t versions)
-{
-    return status_number(status, "checkpoint.published") >= versions;
-}
-
-/* Nothing is left to be learned: the last batch, too, was closed, by the idle clock. */
-static bool all_sent(const json_t *status, int64_t examples)
-{
-    return status_number(status, "examples.all") >= examples &&
-           status_number(status, "deltas.steps") == status_number(status, "steps") &&
-           status_number(status, "deltas.failures_in_row") == 0;
-}
-
 static bool failed(const json_t *status, int64_t times)
 {
     return status_number(status, "deltas.failures") >= times;

@@ -41,21 +41,9 @@ static void produce(struct world *world, int count)
     world->produced += count;
 }
 
-static bool published(const json_t *status, int64_t versions)
-{
-    return status_number(status, "checkpoint.published") >= versions;
-}
-
 static bool all_learned(const json_t *status, int64_t examples)
 {
     return status_number(status, "examples.all") >= examples;
-}
-
-/* Nothing is left to be learned: the last batch, too, was closed, by the idle clock. */
-static bool all_sent(const json_t *status, int64_t examples)
-{
-    return all_learned(status, examples) && status_number(status, "deltas.steps") == status_number(status, "steps") &&
-           status_number(status, "deltas.failures_in_row") == 0;
 }
 
 /* A full version of what is learned now: its number. */

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
 #include "core/state.h"
 
 enum { MEMORY_BUCKETS = 1 << 14 };
@@ -73,18 +74,12 @@ static struct memory_block *memory_find(struct memory_state *state, const char *
     return NULL;
 }
 
-static void *memory_need(void *memory)
-{
-    if (!memory) abort();
-    return memory;
-}
-
 static void memory_store(struct memory_state *state, const char *section, uint64_t id, const void *bytes, size_t size)
 {
     struct memory_block *block = memory_find(state, section, id);
     if (!block) {
         if (!(state->count & (state->count - 1)))
-            state->block = memory_need(realloc(state->block, (2 * state->count + 1) * sizeof *state->block));
+            state->block = need(realloc(state->block, (2 * state->count + 1) * sizeof *state->block));
         uint32_t *bucket = memory_bucket(state, section, id);
         block = &state->block[state->count++];
         *block = (struct memory_block){ .id = id, .next = *bucket };
@@ -92,7 +87,7 @@ static void memory_store(struct memory_state *state, const char *section, uint64
         snprintf(block->section, sizeof block->section, "%s", section);
     }
     free(block->bytes);
-    block->bytes = memory_need(malloc(size + 1));
+    block->bytes = need(malloc(size + 1));
     if (size) memcpy(block->bytes, bytes, size);
     block->size = size;
 }
@@ -141,7 +136,7 @@ static void memory_read_source(struct memory_source *source)
     for (size_t room = 256;;) {
         if (source->capacity - source->size < room) {
             source->capacity = 2 * source->capacity + room;
-            source->bytes = memory_need(realloc(source->bytes, source->capacity));
+            source->bytes = need(realloc(source->bytes, source->capacity));
         }
         size_t size = 0;
         enum state_read read = source->records.read(source->records.self, source->bytes + source->size,
@@ -152,18 +147,20 @@ static void memory_read_source(struct memory_source *source)
     }
 }
 
-/* Reads all that a later cut was given. */
-static inline void memory_state_read(struct memory_state *state)
+/* Reads all that a later cut was given; state: a struct memory_state. May be a thread's function: returns NULL. */
+static inline void *memory_state_read(void *later)
 {
+    struct memory_state *state = later;
     struct memory_hold *hold = state->pending;
     if (hold) pthread_mutex_lock(&hold->mutex);
     for (size_t i = 0; hold && i < hold->count; i++) {
         if (hold->entry[i].copy) continue;
         size_t size = tensor_bytes(&hold->entry[i].tensor);
-        hold->entry[i].copy = memcpy(memory_need(malloc(size + 1)), hold->entry[i].tensor.data, size);
+        hold->entry[i].copy = memcpy(need(malloc(size + 1)), hold->entry[i].tensor.data, size);
     }
     if (hold) pthread_mutex_unlock(&hold->mutex);
     for (size_t i = 0; i < state->sources; i++) memory_read_source(&state->source[i]);
+    return NULL;
 }
 
 static void memory_hold_leave(struct memory_hold *hold, bool settled)
@@ -199,7 +196,7 @@ static void memory_apply_tensor(struct memory_state *state, const struct tensor 
     memory_tensor_section(section, tensor);
     struct memory_tensor shape = memory_tensor_shape(tensor);
     size_t size = tensor_bytes(tensor);
-    uint8_t *whole = memory_need(malloc(sizeof shape + size));
+    uint8_t *whole = need(malloc(sizeof shape + size));
     memcpy(whole, &shape, sizeof shape);
     memcpy(whole + sizeof shape, bytes, size);
     memory_store(state, section, 0, whole, sizeof shape + size);
@@ -248,7 +245,7 @@ static bool memory_records(struct state_writer *self, const char *section, const
     snprintf(source.section, sizeof source.section, "%s", section);
     records->begin(records->self, self->full, state->again, state->again_words);
     if (state->later) {
-        state->source = memory_need(realloc(state->source, (state->sources + 1) * sizeof *state->source));
+        state->source = need(realloc(state->source, (state->sources + 1) * sizeof *state->source));
         state->source[state->sources++] = source;
         return true;
     }
@@ -269,7 +266,7 @@ static void memory_settle(struct state_hold *self)
         const struct tensor *tensor = &hold->entry[i].tensor;
         size_t size = tensor_bytes(tensor);
         if (!hold->entry[i].copy)
-            hold->entry[i].copy = memcpy(memory_need(malloc(size + 1)), tensor->data, size);
+            hold->entry[i].copy = memcpy(need(malloc(size + 1)), tensor->data, size);
         if (memcmp(hold->entry[i].copy, tensor->data, size) == 0) continue;
         fprintf(stderr, "tensor %s changed before its hold was settled\n", tensor->name);
         abort();
@@ -283,16 +280,16 @@ static bool memory_write_tensor(struct state_writer *self, const struct tensor *
     struct memory_state *state = (struct memory_state *)self;
     struct memory_hold *hold = state->pending;
     if (!hold) {
-        hold = state->pending = memory_need(calloc(1, sizeof *hold));
+        hold = state->pending = need(calloc(1, sizeof *hold));
         hold->hold.settle = memory_settle;
         pthread_mutex_init(&hold->mutex, NULL);
     }
-    hold->entry = memory_need(realloc(hold->entry, (hold->count + 1) * sizeof *hold->entry));
+    hold->entry = need(realloc(hold->entry, (hold->count + 1) * sizeof *hold->entry));
     hold->entry[hold->count].tensor = *tensor;
     hold->entry[hold->count].copy = NULL;
     if (!state->later) {
         size_t size = tensor_bytes(tensor);
-        hold->entry[hold->count].copy = memcpy(memory_need(malloc(size + 1)), tensor->data, size);
+        hold->entry[hold->count].copy = memcpy(need(malloc(size + 1)), tensor->data, size);
         memory_apply_tensor(state, tensor, tensor->data);
     }
     hold->count++;
@@ -358,7 +355,7 @@ static inline void memory_state_init(struct memory_state *state)
         .writer = { .full = true, .put = memory_put, .remove = memory_remove, .records = memory_records,
                     .tensor = memory_write_tensor, .hold = memory_get_hold },
         .reader = { .get = memory_get, .each = memory_each, .tensor = memory_read_tensor },
-        .bucket = memory_need(calloc(MEMORY_BUCKETS, sizeof *state->bucket)),
+        .bucket = need(calloc(MEMORY_BUCKETS, sizeof *state->bucket)),
     };
 }
 
@@ -373,7 +370,7 @@ static inline void memory_state_release(struct memory_state *state)
 
 static inline struct memory_state *memory_state_create(void)
 {
-    struct memory_state *state = memory_need(malloc(sizeof *state));
+    struct memory_state *state = need(malloc(sizeof *state));
     memory_state_init(state);
     return state;
 }

@@ -145,12 +145,6 @@ static void test_cut_stays_as_it_was(void **state)
     memory_state_release(&again);
 }
 
-static void *read_cut(void *later)
-{
-    memory_state_read(later);
-    return NULL;
-}
-
 /* The same with the reading thread at work meanwhile (a matter for the thread sanitizer too). */
 static void test_cut_is_read_while_users_go_on(void **state)
 {
@@ -164,7 +158,7 @@ static void test_cut_is_read_while_users_go_on(void **state)
     later.later = true;
     assert_true(history_save(history, &later.writer, NULL));
     pthread_t reader;
-    assert_int_equal(pthread_create(&reader, NULL, read_cut, &later), 0);
+    assert_int_equal(pthread_create(&reader, NULL, memory_state_read, &later), 0);
     for (uint64_t n = 0; n < 9000; n++) history_append(history, random_bits(2, n) % 6000, n);
     pthread_join(reader, NULL);
     memory_state_end(&later, true);

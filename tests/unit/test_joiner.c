@@ -615,12 +615,6 @@ static void test_cut_stays_as_it_was(void **state)
     memory_state_release(&again);
 }
 
-static void *read_cut(void *later)
-{
-    memory_state_read(later);
-    return NULL;
-}
-
 /* The same with the reading thread at work meanwhile (a matter for the thread sanitizer too). */
 static void test_cut_is_read_while_events_go_on(void **state)
 {
@@ -636,7 +630,7 @@ static void test_cut_is_read_while_events_go_on(void **state)
     later.later = true;
     assert_true(joiner_save(joiner, &later.writer, NULL));
     pthread_t reader;
-    assert_int_equal(pthread_create(&reader, NULL, read_cut, &later), 0);
+    assert_int_equal(pthread_create(&reader, NULL, memory_state_read, &later), 0);
     for (int i = 0; i < 6000; i++) {
         char id[24];
         snprintf(id, sizeof id, "%d", i * 7 % 6000);
