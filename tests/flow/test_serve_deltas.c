@@ -289,6 +289,17 @@ static void scores_follow_the_stream_through_outages_and_garbage(void **state)
     free(one);
     free(two);
     stop_scorer(joiner);
+    AWAIT(&scorer->run, metric(scorer, "delta_overlay_rows") > 0, "rows that lie over the full version are told");
+    AWAIT(&scorer->run, metric(scorer, "delta_lag") == 0, "all is read, and told to be");
+    assert_true(metric(scorer, "delta_waiting") == 0);
+
+    /* Another run's deltas wait for a full version, which is not looked for here. */
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+    daemon_start(&world->run);
+    produce(world, LESSON);
+    assert_true(daemon_until(&world->run, all_sent, world->produced));
+    AWAIT(&scorer->run, metric(scorer, RESULT("epoch")) >= 1, "another run's deltas are told");
+    AWAIT(&scorer->run, metric(scorer, "delta_waiting") >= 1, "those that wait are told");
     stop_scorer(scorer);
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
 }
@@ -348,6 +359,7 @@ static void versions_rise_with_what_is_served(void **state)
         assert_true(before < delta && delta < full);
         AWAIT(&scorer->run, version_of(scorer) == full, "the full version %" PRIu64 " is served", full);
         assert_true(metric(scorer, "serving_version") == (double)full);
+        assert_true(metric(scorer, "swaps_total{result=\"ok\"}") > round);
     }
     stop_scorer(scorer);
     assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);

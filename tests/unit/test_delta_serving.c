@@ -508,7 +508,7 @@ static void memory_is_bounded(void **unused)
 }
 
 /* Takes the place of storage's (the linker's --wrap): an opening takes as long as the test likes. */
-static struct { pthread_mutex_t mutex; pthread_cond_t changed; bool shut, inside; } gate = {
+static struct { pthread_mutex_t mutex; pthread_cond_t changed; bool shut, inside; unsigned failures; } gate = {
     .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER
 };
 struct checkpoint *__real_checkpoint_open(const char *path, bool verify, struct cs_error *err);
@@ -520,7 +520,10 @@ struct checkpoint *__wrap_checkpoint_open(const char *path, bool verify, struct 
     gate.inside = true;
     pthread_cond_broadcast(&gate.changed);
     while (gate.shut) pthread_cond_wait(&gate.changed, &gate.mutex);
+    bool fails = gate.failures > 0;
+    gate.failures -= fails;
     pthread_mutex_unlock(&gate.mutex);
+    if (fails && !cs_fail(err, CS_FAILED, "no memory, this time")) return NULL;
     return __real_checkpoint_open(path, verify, err);
 }
 
@@ -586,10 +589,14 @@ static void going_back_overtakes_an_opening(void **unused)
     gate_shut(false);
     while (info(cs).checkpoint != old) sched_yield();
     assert_serves(cs, 0);
-    feed(cs, 1);
-    await_count(&notes, &notes.result[COLDSTREAM_DELTA_HELD], 1);
+    for (unsigned i = 1; i <= 3; i++) {
+        feed(cs, i);
+        while (info(cs).waiting < i) sched_yield();
+    }
     assert_serves(cs, 0);
-    end(cs, directory);
+    coldstream_close(cs);               /* nothing is under way any more */
+    assert_int_equal(notes.result[COLDSTREAM_DELTA_HELD], 1);
+    remove_directory(directory);
 }
 
 static void closing_waits_for_an_opening(void **unused)
@@ -626,6 +633,23 @@ static void deltas_go_on_over_a_refused_checkpoint(void **unused)
         assert_serves(cs, i);
     }
     assert_int_equal(notes.refused, 1);
+    end(cs, directory);
+}
+
+/* What may pass is tried again, and told once. */
+static void a_checkpoint_that_fails_to_open_is_opened_later(void **unused)
+{
+    (void)unused;
+    char directory[64];
+    struct notes notes = { 0 };
+    struct coldstream *cs = follow_first(directory, &notes);
+    pthread_mutex_lock(&gate.mutex);
+    gate.failures = 3;
+    pthread_mutex_unlock(&gate.mutex);
+    state_publish(&fixture, directory, &state[1], EPOCH, 1);
+    await_count(&notes, &notes.swapped, 1);
+    assert_int_equal(notes.refused, 1);
+    assert_serves(cs, 1);
     end(cs, directory);
 }
 
@@ -767,6 +791,7 @@ int main(void)
         cmocka_unit_test(going_back_overtakes_an_opening),
         cmocka_unit_test(closing_waits_for_an_opening),
         cmocka_unit_test(deltas_go_on_over_a_refused_checkpoint),
+        cmocka_unit_test(a_checkpoint_that_fails_to_open_is_opened_later),
         cmocka_unit_test(another_models_delta_is_refused),
         cmocka_unit_test(handles_that_follow_nothing_say_so),
         cmocka_unit_test(deltas_under_load_mix_nothing),
