@@ -195,6 +195,8 @@ static void a_harmed_stream_is_a_prefix_or_nothing(void **unused)
         delta_follow_destroy(follow);
         free(stream.harmed);
     }
+    print_message("# %d streams of %d deltas: %u, %u, %u and %u reached none, one, two and all of them whole\n",
+                  STREAMS, DELTAS, reached[0], reached[1], reached[2], reached[3]);
     for (unsigned i = 0; i <= DELTAS; i++) assert_true(reached[i] > STREAMS / 50);       /* or little was tried */
     assert_true(results[COLDSTREAM_DELTA_DAMAGED] > STREAMS / 4 && results[COLDSTREAM_DELTA_GAP] > STREAMS / 4);
     assert_true(results[COLDSTREAM_DELTA_DUPLICATE] > STREAMS / 4);
