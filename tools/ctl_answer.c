@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 
-#include "daemon/text.h"
 
 int ctl_answer(const struct ctl_arguments *arguments, json_t *answer)
 {
@@ -17,9 +16,4 @@ int ctl_answer(const struct ctl_arguments *arguments, json_t *answer)
     putchar('\n');
     json_decref(answer);
     return 0;
-}
-
-json_t *ctl_json_path(const char *path)
-{
-    return text_json(path);
 }

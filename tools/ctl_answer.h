@@ -10,7 +10,5 @@
 
 /* Prints the answer and releases it; the exit code. NULL: json_pack found no memory for it. */
 int ctl_answer(const struct ctl_arguments *arguments, json_t *answer);
-/* A path as a member's value ("o" of json_pack): what is no UTF-8 in it becomes U+FFFD. */
-json_t *ctl_json_path(const char *path);
 
 #endif

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/text.h"
 #include "storage/environment.h"
 #include "storage/snapshot.h"
 #include "tools/ctl_answer.h"
@@ -48,10 +49,10 @@ static int tell_copied(const struct ctl_arguments *arguments, const char *from, 
         const char *text = snapshot_view_meta(view, "steps");
         uint64_t steps = text ? strtoull(text, NULL, 10) : 0;
         if (ctl_flag(arguments, "json")) {
-            json_t *answer = json_pack("{s:o,s:o,s:I,s:I,s:I,s:f}", "directory", ctl_json_path(directory), "from",
-                                       ctl_json_path(from), "steps", (json_int_t)steps, "records",
+            json_t *answer = json_pack("{s:o,s:o,s:I,s:I,s:I,s:f}", "directory", text_json(directory), "from",
+                                       text_json(from), "steps", (json_int_t)steps, "records",
                                        (json_int_t)sum.records, "bytes", (json_int_t)sum.bytes, "seconds", seconds);
-            if (answer && is_restore) json_object_set_new(answer, "aside", aside ? ctl_json_path(aside) : json_null());
+            if (answer && is_restore) json_object_set_new(answer, "aside", aside ? text_json(aside) : json_null());
             code = ctl_answer(arguments, answer);
         } else {
             ctl_say(arguments,

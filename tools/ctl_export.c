@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "daemon/text.h"
 #include "tools/ctl_answer.h"
 #include "tools/ctl_exchange.h"
 #include "tools/ctl_source.h"
@@ -97,7 +98,7 @@ out:
     if (!ok) return ctl_fail(arguments, &err);
     if (!ctl_flag(arguments, "json")) return 0;
     stat(file, &written);
-    return ctl_answer(arguments, json_pack("{s:o,s:s,s:I,s:I,s:I,s:I}", "file", ctl_json_path(file), "format", format,
+    return ctl_answer(arguments, json_pack("{s:o,s:s,s:I,s:I,s:I,s:I}", "file", text_json(file), "format", format,
                                            "tensors", (json_int_t)x.tensors, "tables", (json_int_t)x.tables, "rows",
                                            (json_int_t)x.rows, "bytes", (json_int_t)written.st_size));
 }

@@ -6,6 +6,7 @@
 
 #include "core/shown.h"
 #include "daemon/assemble.h"
+#include "daemon/text.h"
 #include "storage/snapshot.h"
 #include "tools/ctl_answer.h"
 #include "tools/ctl_exchange.h"
@@ -79,7 +80,7 @@ int ctl_import(const struct ctl_arguments *arguments)
     code = 0;
     if (ctl_flag(arguments, "json"))
         code = ctl_answer(arguments, json_pack("{s:o,s:I,s:I,s:I}", "directory",
-                                               ctl_json_path(ctl_value(arguments, "to")), "steps",
+                                               text_json(ctl_value(arguments, "to")), "steps",
                                                (json_int_t)learner_steps(learner), "tables",
                                                (json_int_t)features->table_count, "rows", (json_int_t)rows));
     else ctl_say(arguments, "%s: %zu tables, %llu rows", ctl_value(arguments, "to"), features->table_count,

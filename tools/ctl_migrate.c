@@ -8,6 +8,7 @@
 #include "core/metrics.h"
 #include "core/migrate.h"
 #include "daemon/assemble.h"
+#include "daemon/text.h"
 #include "storage/snapshot.h"
 #include "tools/ctl_answer.h"
 #include "tools/ctl_progress.h"
@@ -199,7 +200,7 @@ int ctl_migrate(const struct ctl_arguments *arguments)
     for (size_t t = 0; t < x.to->table_count; t++) rows += embedding_rows(learner_table(x.learner, t));
     code = 0;
     if (ctl_flag(arguments, "json"))
-        code = ctl_answer(arguments, json_pack("{s:o,s:I,s:I,s:I,s:O,s:O}", "directory", ctl_json_path(to), "steps",
+        code = ctl_answer(arguments, json_pack("{s:o,s:I,s:I,s:I,s:O,s:O}", "directory", text_json(to), "steps",
                                                (json_int_t)learner_steps(x.learner), "rows", (json_int_t)rows,
                                                "waiting", (json_int_t)ingest_pending(x.ingest), "differences",
                                                x.differences, "left_behind", x.left_behind));

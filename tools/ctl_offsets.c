@@ -9,6 +9,7 @@
 #include "config/value.h"
 #include "daemon/kafka_offsets.h"
 #include "daemon/positions.h"
+#include "daemon/text.h"
 #include "storage/snapshot.h"
 #include "tools/ctl_answer.h"
 #include "tools/ctl_snapshot.h"
@@ -122,7 +123,7 @@ int ctl_offsets(const struct ctl_arguments *arguments)
     int code = 0;
     if (!move_offsets(&told, config, &move, &err)) code = ctl_fail(arguments, &err);
     else if (ctl_flag(arguments, "json"))
-        code = ctl_answer(arguments, json_pack("{s:o,s:O}", "directory", ctl_json_path(config->snapshot.directory),
+        code = ctl_answer(arguments, json_pack("{s:o,s:O}", "directory", text_json(config->snapshot.directory),
                                                "positions", told.positions));
     json_decref(told.positions);
     config_destroy(config);
