@@ -14,7 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tests", "crash"))
 import plant as fixture                                                 # noqa: E402
-from harness import BUILD, judge, run                                   # noqa: E402
+from harness import BUILD, judge_all, run                               # noqa: E402
 
 PROGRAMS = {"coldstreamd": "coldstreamd", "coldstreamctl": "coldstreamctl", "coldstream-serve": "coldstream-serve"}
 SECTIONS = "source|events|join|history|features|embedding|model|optimizer|batch|evaluation|snapshot|checkpoint|control|http|logging|compute"
@@ -216,6 +216,4 @@ def status_is_described():
 
 tests = [verbs_and_options_are_there, units_are_there, settings_are_there, files_are_there, targets_are_there, links_lead_somewhere, shell_is_shell,
          exit_statuses_are_those_that_there_are, status_is_described]
-print(f"1..{len(tests)}", flush=True)
-failed = sum(not judge(number, test.__doc__, test) for number, test in enumerate(tests, 1))
-sys.exit(1 if failed else 0)
+sys.exit(judge_all(tests, called=lambda test: test.__doc__))
