@@ -177,11 +177,16 @@ static bool exchange(const char *staged, const char *to, struct cs_error *err)
 static bool put_in_place(const char *copy, const char *to, bool empty, struct cs_error *err)
 {
     struct stat status;
+    char lock[PATH_MAX + 8];
 
     bool ok = stat(to, &status) == 0 || cs_fail_errno(err, errno, "looking at %s", to);
     ok = ok && make_like(copy, &status, err) && exchange(copy, to, err);
-    if (!ok || empty) snapshot_discard(copy);       /* the copy that is of no use, or what was empty */
-    return ok;
+    if (!ok) snapshot_discard(copy);
+    if (!ok || !empty) return ok;
+    /* The place of the copy now holds what was empty: not any more where somebody put something in meanwhile. */
+    snprintf(lock, sizeof lock, "%s/LOCK", copy);
+    unlink(lock);
+    return rmdir(copy) == 0 || cs_fail_errno(err, errno, "removing %s, which was empty", copy);
 }
 
 /* Where the copy grows, and where the old state is from the exchange on: a kill in between can't leave the old one

@@ -411,6 +411,19 @@ def a_restore_is_whose_the_old_state_was(world):
     assert os.stat(f"{world.folder}/backup").st_uid == 0
 
 
+def a_mount_point_stays_as_it_was(world):
+    """restore where a disk is mounted on the directory itself: it can't be exchanged, which is said; nothing is changed, nothing left"""
+    ctl("backup", world.snapshot, f"{world.folder}/backup")
+    if run("mount", "--bind", world.snapshot, world.snapshot).returncode:
+        raise harness.Skip("nothing can be mounted")
+    try:
+        done = ctl("restore", "--force", f"{world.folder}/backup", world.snapshot, code=1)
+        assert b"in the place of" in done.stderr and not glob.glob(f"{world.snapshot}.*"), (done, glob.glob(f"{world.snapshot}.*"))
+        ctl("verify", world.snapshot)
+    finally:
+        run("umount", world.snapshot, code=0)
+
+
 # ---- others
 
 def places_open_to_others_are_warned_of(world):
@@ -571,9 +584,9 @@ def looked_at(place):
 TESTS = [links_in_the_state_are_not_followed, links_among_the_versions_are_not_followed, nothing_waits_for_a_pipe,
          current_leads_to_versions_alone, links_that_operators_make_work,
          odd_names_stay_one_line_of_text, a_daemon_in_odd_places_tells_of_them_in_order, restores_follow_one_another,
-         killed_copies_are_told_of_and_taken_away, a_restore_is_whose_the_old_state_was, places_open_to_others_are_warned_of,
-         fetch_takes_files_alone, all_files_are_the_groups_alone]
-AS_ROOT = (nothing_waits_for_a_pipe, a_restore_is_whose_the_old_state_was, places_open_to_others_are_warned_of, fetch_takes_files_alone)
+         killed_copies_are_told_of_and_taken_away, a_restore_is_whose_the_old_state_was, a_mount_point_stays_as_it_was,
+         places_open_to_others_are_warned_of, fetch_takes_files_alone, all_files_are_the_groups_alone]
+AS_ROOT = (nothing_waits_for_a_pipe, a_restore_is_whose_the_old_state_was, a_mount_point_stays_as_it_was, places_open_to_others_are_warned_of, fetch_takes_files_alone)
 
 
 def main():
