@@ -187,15 +187,21 @@ static void assert_metric(struct world *world, const char *line)
     free(text);
 }
 
+/* A daemon that has had a lesson and has published so many versions of it. */
+static void begin(struct world *world, const char *gate, uint64_t versions)
+{
+    configure(world, gate);
+    daemon_start(&world->run);
+    learn(world, LESSON, false);
+    for (uint64_t i = 1; i <= versions; i++) assert_int_equal(ask(world, "publish", NULL), i);
+}
+
 static void what_got_worse_is_not_published(void **state)
 {
     struct world *world = *state;
     uint64_t version;
     int64_t refused;
-    configure(world, "");
-    daemon_start(&world->run);
-    learn(world, LESSON, false);
-    assert_int_equal(ask(world, "publish", NULL), 1);
+    begin(world, "", 1);
     assert_true(gate_is_open(world));
     learn(world, POISON, true);
     assert_int_equal(ask(world, "publish", NULL), 0);
@@ -228,10 +234,7 @@ static void what_turns_out_bad_is_gone_back_from(void **state)
 {
     struct world *world = *state;
     uint64_t version;
-    configure(world, ", rollback: automatic");
-    daemon_start(&world->run);
-    learn(world, LESSON, false);
-    assert_int_equal(ask(world, "publish", NULL), 1);
+    begin(world, ", rollback: automatic", 1);
     learn(world, 500, false);
     assert_int_equal(ask(world, "publish", NULL), 2);
     learn(world, 500, false);
@@ -270,10 +273,7 @@ static void nothing_to_go_back_to_is_said_once(void **state)
 {
     struct world *world = *state;
     uint64_t version;
-    configure(world, ", rollback: automatic");
-    daemon_start(&world->run);
-    learn(world, LESSON, false);
-    assert_int_equal(ask(world, "publish", NULL), 1);
+    begin(world, ", rollback: automatic", 1);
     learn(world, POISON, true);
     for (int i = 0; i < 3; i++) assert_done(world, "snapshot", NULL);
     assert_false(held(world, &version, NULL));
@@ -297,10 +297,7 @@ static void a_version_is_judged_by_what_came_after_it(void **state)
 {
     struct world *world = *state;
     uint64_t version;
-    configure(world, ", rollback: automatic");
-    daemon_start(&world->run);
-    learn(world, LESSON, false);
-    for (uint64_t i = 1; i <= 2; i++) assert_int_equal(ask(world, "publish", NULL), i);
+    begin(world, ", rollback: automatic", 2);
     learn(world, 150, true);
     assert_done(world, "snapshot", NULL);
     assert_false(held(world, &version, NULL));
@@ -313,10 +310,7 @@ static void a_version_that_says_no_metrics_is_not_judged(void **state)
     struct world *world = *state;
     uint64_t version;
     char path[256];
-    configure(world, ", rollback: automatic");
-    daemon_start(&world->run);
-    learn(world, LESSON, false);
-    for (uint64_t i = 1; i <= 2; i++) assert_int_equal(ask(world, "publish", NULL), i);
+    begin(world, ", rollback: automatic", 2);
     snprintf(path, sizeof path, "%s/%020d/manifest.json", world->run.checkpoints, 2);
     FILE *file = fopen(path, "w");
     fputs("{\"version\": 2}\n", file);
@@ -405,10 +399,7 @@ static void what_can_not_be_written_is_counted_and_told(void **state)
 {
     struct world *world = *state;
     char aside[160];
-    configure(world, "");
-    daemon_start(&world->run);
-    learn(world, LESSON, false);
-    assert_int_equal(ask(world, "publish", NULL), 1);
+    begin(world, "", 1);
     snprintf(aside, sizeof aside, "%s.aside", world->run.checkpoints);
     assert_int_equal(rename(world->run.checkpoints, aside), 0);
     FILE *file = fopen(world->run.checkpoints, "w");    /* no directory */
@@ -433,10 +424,7 @@ static void nobody_goes_back_unasked(void **state)
 {
     struct world *world = *state;
     uint64_t version;
-    configure(world, "");
-    daemon_start(&world->run);
-    learn(world, LESSON, false);
-    for (uint64_t i = 1; i <= 2; i++) assert_int_equal(ask(world, "publish", NULL), i);
+    begin(world, "", 2);
     learn(world, POISON, true);
     assert_done(world, "snapshot", NULL);
     assert_false(held(world, &version, NULL));
@@ -456,10 +444,7 @@ static void operators_go_back_and_pin(void **state)
 {
     struct world *world = *state;
     uint64_t version;
-    configure(world, "");
-    daemon_start(&world->run);
-    learn(world, LESSON, false);
-    for (uint64_t i = 1; i <= 3; i++) assert_int_equal(ask(world, "publish", NULL), i);
+    begin(world, "", 3);
     assert_refused(world, "9", "has no version 9; there are 1, 2, 3");
     assert_refused(world, "one", "\"one\" is not a version: a decimal number as in `ls`");
     assert_refused(world, "0", "\"0\" is not a version");
@@ -524,10 +509,7 @@ static void killed_around_a_publication_or_rollback(void **state)
 {
     struct world *world = *state;
     enum { ROUNDS = 16 };
-    configure(world, "");
-    daemon_start(&world->run);
-    learn(world, LESSON, false);
-    for (uint64_t i = 1; i <= 3; i++) assert_int_equal(ask(world, "publish", NULL), i);
+    begin(world, "", 3);
     for (int round = 0; round < ROUNDS; round++) {
         const char *verb = round % 2 ? "rollback" : "publish";
         uint64_t before = checkpoint_current(world->run.checkpoints), after, version;

@@ -156,4 +156,16 @@ static inline void delta_make(const struct fixture *fixture, const struct state 
     model_destroy(model);
 }
 
+/* States 0 to deltas, and the deltas 1 to deltas between them: arrays of one more. Versions count from `version`. */
+static inline void chain_make(const struct fixture *fixture, unsigned deltas, uint64_t epoch, uint64_t version,
+                              struct state *state, struct records *sent)
+{
+    state_all(fixture, &state[0], 1);
+    for (unsigned i = 1; i <= deltas; i++) {
+        state[i] = state[i - 1];
+        state_step(fixture, &state[i], i + 1);
+        delta_make(fixture, &state[i - 1], &state[i], (struct delta_place){ epoch, i, version + i }, i - 1, &sent[i]);
+    }
+}
+
 #endif

@@ -27,14 +27,9 @@ static int set_up(void **unused)
     (void)unused;
     struct cs_error err = { 0 };
     fixture = fixture_create();
-    state_all(&fixture, &state[0], 1);
+    chain_make(&fixture, DELTAS, EPOCH, 100, state, sent);
     state_publish(&fixture, fixture.directory, &state[0], EPOCH, 0);
     for (unsigned i = 0; i <= DELTAS; i++) {
-        if (i) state[i] = state[i - 1];
-        if (i) state_step(&fixture, &state[i], i + 1);
-        if (i)
-            delta_make(&fixture, &state[i - 1], &state[i], (struct delta_place){ EPOCH, i, 100 + i }, i - 1,
-                       &sent[i]);
         if (i) {
             struct state other = state[i - 1];
             state_step(&fixture, &other, 20 + i);

@@ -46,14 +46,9 @@ static int set_up(void **unused)
     (void)unused;
     struct cs_error err = { 0 };
     fixture = fixture_create();
-    state_all(&fixture, &state[0], 1);
+    chain_make(&fixture, DELTAS, EPOCH, VERSION, state, sent);
+    for (unsigned i = 1; i <= DELTAS; i++) bytes[i] = bytes_of(&sent[i]);
     state_publish(&fixture, fixture.directory, &state[0], EPOCH, 0);
-    for (unsigned i = 1; i <= DELTAS; i++) {
-        state[i] = state[i - 1];
-        state_step(&fixture, &state[i], i + 1);
-        delta_make(&fixture, &state[i - 1], &state[i], (struct delta_place){ EPOCH, i, VERSION + i }, i - 1, &sent[i]);
-        bytes[i] = bytes_of(&sent[i]);
-    }
     struct checkpoint *checkpoint = checkpoint_open(fixture.directory, true, &err);
     if (!checkpoint || !(scorer = scorer_create(checkpoint, &err))) fail_msg("%s", err.message);
     return 0;

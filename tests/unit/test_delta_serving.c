@@ -139,15 +139,10 @@ static int set_up(void **unused)
 {
     (void)unused;
     fixture = fixture_create();
-    state_all(&fixture, &state[0], 1);
+    chain_make(&fixture, DELTAS, EPOCH, VERSION, state, sent);
     for (unsigned i = 0; i <= DELTAS; i++) {
         uint64_t version;
         char directory[64];
-        if (i) state[i] = state[i - 1];
-        if (i) state_step(&fixture, &state[i], i + 1);
-        if (i)
-            delta_make(&fixture, &state[i - 1], &state[i], (struct delta_place){ EPOCH, i, VERSION + i }, i - 1,
-                       &sent[i]);
         make_directory(directory);
         state_publish(&fixture, directory, &state[i], 0, 0);
         struct coldstream *cs = coldstream_open(directory, NULL, NULL, 0);
