@@ -36,7 +36,8 @@ struct kafka_partition {
     int64_t came;                   /* monotonic ms: last record or end; the taking thread's own */
     struct kafka_fingerprint last;  /* of the record taken last; under the source's lock */
     atomic_int_fast64_t held;       /* offsets behind an open transaction */
-    int64_t stable, high;           /* ends when last looked at: the source thread's own */
+    atomic_int_fast64_t stable;     /* the last stable offset when last looked at; -1: never yet */
+    int64_t high;                   /* what fetches said of the end then: the source thread's own */
     struct kafka_partition *found;  /* next in the list of those not yet handed out */
 };
 
@@ -447,13 +448,13 @@ static bool verify_ends(struct kafka_source *source)
         }
         /* What fetches last said, which is past what is committed. */
         if (rd_kafka_get_watermark_offsets(source->rk, partition->topic, partition->number, &unused, &high)) continue;
-        bool stands = high > stable && stable == partition->stable;
+        int64_t before = atomic_exchange(&partition->stable, stable);
+        bool stands = high > stable && stable == before;
         atomic_store(&partition->held, stands ? high - stable : 0);
         if (stands && high > partition->high && partition->high >= 0)
             log_warning("nothing more can be read: a transaction was opened here and neither committed nor aborted",
                         LOG_S("topic", partition->topic), LOG_I("partition", partition->number),
                         LOG_I("offset", stable), LOG_I("end", high));
-        partition->stable = stable;
         partition->high = high;
     }
     return true;
@@ -697,8 +698,11 @@ bool kafka_partition_idle(const struct kafka_partition *partition, int64_t now)
 
 int64_t kafka_partition_end(const struct kafka_partition *partition)
 {
-    if (atomic_load(&partition->at_end)) return atomic_load(&partition->end);
-    int64_t low, high;
+    int64_t low, high, stable = atomic_load(&partition->stable);
+    if (atomic_load(&partition->at_end)) {      /* where nothing is taken, paused or held, that end grows old */
+        int64_t end = atomic_load(&partition->end);
+        return stable > end ? stable : end;
+    }
     if (rd_kafka_get_watermark_offsets(partition->source->rk, partition->topic, partition->number, &low, &high) ||
         high < 0)
         return -1;

@@ -65,7 +65,8 @@ bool kafka_partition_take(struct kafka_partition *partition, struct kafka_record
 void kafka_record_release(void *message);
 /* Its end was reached, nothing came for idle_after, and the brokers can be reached. now: monotonic ms. */
 bool kafka_partition_idle(const struct kafka_partition *partition, int64_t now);
-/* One past the partition's last record as far as known; -1: not known. Any thread. */
+/* One past the partition's last record as far as known, which is as of the last source.kafka.discover where nothing is
+ * taken; -1: not known. Any thread. */
 int64_t kafka_partition_end(const struct kafka_partition *partition);
 /* Offsets behind an open transaction: can't be read, while the last stable offset stands still. Looked at each
  * source.kafka.discover. Any thread. */

@@ -318,6 +318,31 @@ static void test_waits_for_topics_and_brokers(void **state)
     assert_int_equal(daemon_stop(&world->run, SIGINT), 0);
 }
 
+static bool is_idle(const json_t *status, int64_t argument)
+{
+    (void)argument;
+    return json_is_true(json_object_get(status, "idle"));
+}
+static bool lags(const json_t *status, int64_t records) { return status_number(status, "lag") == records; }
+
+static void test_lag_is_told_while_paused(void **state)
+{
+    struct world *world = *state;
+    make_topics(world->broker);
+    daemon_configure(&world->run, world->broker, &(struct daemon_settings){ 0 });
+    daemon_start(&world->run);
+    assert_true(daemon_until(&world->run, is_idle, 0));
+    json_decref(daemon_ask(&world->run, "pause", NULL));
+    static const char click[] = "{\"event\":\"click\",\"impression_id\":\"nobody's\",\"ts\":1700000000000}";
+    for (int i = 0; i < 4; i++)
+        mock_broker_produce(world->broker, "clicks", i % CLICK_PARTITIONS, click, (int)sizeof click - 1);
+    mock_broker_flush(world->broker);
+    assert_true(daemon_until(&world->run, lags, 4));
+    json_decref(daemon_ask(&world->run, "resume", NULL));
+    assert_true(daemon_until(&world->run, lags, 0));
+    assert_int_equal(daemon_stop(&world->run, SIGTERM), 0);
+}
+
 static void test_refuses_offsets_out_of_range(void **state)
 {
     struct world *world = *state;
@@ -507,6 +532,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_leaders_move, setup, flow_teardown),
         cmocka_unit_test_setup_teardown(test_garbage_goes_to_dead_letters, setup, flow_teardown),
         cmocka_unit_test_setup_teardown(test_waits_for_topics_and_brokers, setup, flow_teardown),
+        cmocka_unit_test_setup_teardown(test_lag_is_told_while_paused, setup, flow_teardown),
         cmocka_unit_test_setup_teardown(test_refuses_offsets_out_of_range, setup, flow_teardown),
         cmocka_unit_test_setup_teardown(test_refuses_another_model_and_a_second_owner, setup, flow_teardown),
         cmocka_unit_test_setup_teardown(test_verbs, setup, flow_teardown),
