@@ -139,7 +139,7 @@ function since(ms) {
 function showTiles() {
   const { metrics, snapshot, checkpoint, deltas, lag } = status;
   const last = key => history.series[key] && history.series[key].length ? history.series[key][history.series[key].length - 1] : null;
-  const groups = key => ['new', 'old'].map(name => `${name} ${format.ratio(metrics[name].window[key])}`).join(' · ');
+  const groups = key => ['new', 'old'].map(name => `${name}\u00a0${format.ratio(metrics[name].window[key])}`).join(' · ');
   const caughtUp = status.idle && status.lag === 0;
   const version = checkpoint.version ? `version ${checkpoint.version}` : 'nothing published yet';
   place('tiles').replaceChildren(
