@@ -195,6 +195,7 @@ static bool open_fresh(struct environment *environment, size_t map_bytes, struct
     if (code) {
         /* What a full disk leaves of a first start must not look like damage to the next. */
         if (created && stat(file, &status) == 0 && status.st_size == 0) unlink(file);
+        if (code == EACCES && locked && access(lock, R_OK | W_OK)) return cs_fail_errno(err, code, "opening %s", lock);
         return environment_fail(err, code, environment->directory, 0, "opening the snapshot");
     }
     if (!check_size(environment->env, file, err)) return false;

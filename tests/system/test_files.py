@@ -446,6 +446,27 @@ def places_open_to_others_are_warned_of(world):
     assert ("snapshot.directory", "warning") in rows and ("checkpoint.directory", "warning") in rows, rows
 
 
+def files_of_another_user_are_named(world):
+    """what the daemon's user may not open, since somebody copied it as root: the file is named (exit 1), and nothing changed"""
+    os.chmod(world.folder, 0o755)
+    everything = [path for top in (world.snapshot, world.checkpoints) for path in (top, *glob.glob(f"{top}/**", recursive=True))]
+    for path in (world.folder, world.config, *everything):
+        os.lchown(path, NOBODY, NOBODY)
+    as_nobody = ("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups")
+    segment = glob.glob(f"{world.snapshot}/segments/*")[0]
+    for path in (*(f"{world.snapshot}/{name}" for name in STATE), segment):
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        os.chown(path, 0, 0)
+        os.chmod(path, mode & 0o700)
+        done = run(*as_nobody, DAEMON, "-c", world.config, code=1)
+        assert f"opening {path}" in done.stderr.decode() and b"Permission denied" in done.stderr, (path, done)
+        if not path.endswith("LOCK"):
+            assert f"opening {path}" in run(*as_nobody, CTL, "verify", world.snapshot, code=1).stderr.decode()
+        os.chmod(path, mode)
+        os.chown(path, NOBODY, NOBODY)
+    run(*as_nobody, CTL, "verify", world.snapshot, code=0)
+
+
 # ---- coldstream-fetch
 
 def fetch_takes_files_alone(world):
@@ -585,8 +606,9 @@ TESTS = [links_in_the_state_are_not_followed, links_among_the_versions_are_not_f
          current_leads_to_versions_alone, links_that_operators_make_work,
          odd_names_stay_one_line_of_text, a_daemon_in_odd_places_tells_of_them_in_order, restores_follow_one_another,
          killed_copies_are_told_of_and_taken_away, a_restore_is_whose_the_old_state_was, a_mount_point_stays_as_it_was,
-         places_open_to_others_are_warned_of, fetch_takes_files_alone, all_files_are_the_groups_alone]
-AS_ROOT = (nothing_waits_for_a_pipe, a_restore_is_whose_the_old_state_was, a_mount_point_stays_as_it_was, places_open_to_others_are_warned_of, fetch_takes_files_alone)
+         places_open_to_others_are_warned_of, files_of_another_user_are_named, fetch_takes_files_alone, all_files_are_the_groups_alone]
+AS_ROOT = (nothing_waits_for_a_pipe, a_restore_is_whose_the_old_state_was, a_mount_point_stays_as_it_was,
+           places_open_to_others_are_warned_of, files_of_another_user_are_named, fetch_takes_files_alone)
 
 
 def main():
