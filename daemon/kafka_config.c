@@ -124,8 +124,7 @@ void kafka_warn_exposed(const struct cs_config *config)
                                     "ssl.endpoint.identification.algorithm: none out of source.kafka.properties"));
 }
 
-/* What consumer and producer share: the operator's properties, names, and log lines that go through ours. */
-static rd_kafka_conf_t *create(const struct cs_config *config, struct cs_error *err)
+rd_kafka_conf_t *kafka_conf_create(const struct cs_config *config, struct cs_error *err)
 {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     rd_kafka_conf_set_log_cb(conf, write_log);
@@ -140,7 +139,7 @@ fail:
     return NULL;
 }
 
-static bool preset_all(rd_kafka_conf_t *conf, const struct cs_config *config, const struct kafka_preset *preset,
+bool kafka_conf_preset(rd_kafka_conf_t *conf, const struct cs_config *config, const struct kafka_preset *preset,
                        struct cs_error *err)
 {
     for (; preset->name; preset++) {
@@ -161,9 +160,9 @@ rd_kafka_conf_t *kafka_consumer_conf(const struct cs_config *config, const struc
         { "check.crcs", "true" },                { "enable.partition.eof", "true" },
         { "allow.auto.create.topics", "false" },
     };
-    rd_kafka_conf_t *conf = create(config, err);
+    rd_kafka_conf_t *conf = kafka_conf_create(config, err);
     if (!conf) return NULL;
-    if (!preset_all(conf, config, preset, err)) goto fail;
+    if (!kafka_conf_preset(conf, config, preset, err)) goto fail;
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
         if (!kafka_conf_set(conf, owned[i].name, owned[i].value, err)) goto fail;
     if (!kafka_conf_set(conf, "group.id", config->source.group, err)) goto fail;
@@ -179,8 +178,8 @@ rd_kafka_conf_t *kafka_producer_conf(const struct cs_config *config, const struc
     /* A topic that was refused, or was not there, stays so in librdkafka until it next looks at the topics: every five
      * minutes, if left alone. */
     static const struct kafka_preset shared[] = { { "topic.metadata.refresh.interval.ms", "5000" }, { NULL, NULL } };
-    rd_kafka_conf_t *conf = create(config, err);
-    if (conf && preset_all(conf, config, shared, err) && preset_all(conf, config, preset, err) &&
+    rd_kafka_conf_t *conf = kafka_conf_create(config, err);
+    if (conf && kafka_conf_preset(conf, config, shared, err) && kafka_conf_preset(conf, config, preset, err) &&
         kafka_conf_set(conf, "enable.idempotence", "true", err) && kafka_conf_set(conf, "message.timeout.ms", "0", err))
         return conf;
     if (conf) rd_kafka_conf_destroy(conf);

@@ -17,10 +17,14 @@ const char *kafka_remedy(int code, const char *reason);
 void kafka_warn_exposed(const struct cs_config *config);
 
 #ifdef RD_KAFKA_VERSION
-/* rd_kafka_conf_set on one of our own settings. CS_CONFIG where it is refused. */
+/* What consumer and producer share: the operator's properties, names, and log lines that go through ours. CS_CONFIG
+ * where a property is refused. rd_kafka_conf_set on one of our own settings. */
+rd_kafka_conf_t *kafka_conf_create(const struct cs_config *config, struct cs_error *err);
 bool kafka_conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, struct cs_error *err);
 /* Ended by a NULL name. They stand below the operator's own. */
 struct kafka_preset { const char *name, *value; };
+bool kafka_conf_preset(rd_kafka_conf_t *conf, const struct cs_config *config, const struct kafka_preset *preset,
+                       struct cs_error *err);
 /* Of a consumer that takes no offset from the broker by itself and sees what is committed alone. */
 rd_kafka_conf_t *kafka_consumer_conf(const struct cs_config *config, const struct kafka_preset *preset,
                                      struct cs_error *err);
