@@ -10,6 +10,7 @@ BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BU
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CTL, DAEMON, SERVE, FETCH = f"{BUILD}/coldstreamctl", f"{BUILD}/coldstreamd", f"{BUILD}/coldstream-serve", f"{ROOT}/tools/coldstream-fetch"
 WAIT = 60
+PTS = os.path.join(tempfile.gettempdir(), f"coldstream-pts.{os.getpid()}")
 CONFIG = """
 features:
   user: [{name: a0}]
@@ -27,9 +28,24 @@ def run(*words, **more):
     return subprocess.run(words, capture_output=True, text=True, timeout=WAIT, stdin=subprocess.DEVNULL, check=False, **more)
 
 
+def open_terminal():
+    """As pty.openpty. Where there is no /dev/pts, in a plain chroot, root has one of his own."""
+    try:
+        return pty.openpty()
+    except OSError:
+        if os.geteuid() != 0:
+            raise
+    if not os.path.ismount(PTS):
+        os.makedirs(PTS)
+        subprocess.run(["mount", "-t", "devpts", "-o", "ptmxmode=666", "devpts", PTS], check=True)
+    master = os.open(f"{PTS}/ptmx", os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(master, 0x40045431, struct.pack("i", 0))            # TIOCSPTLCK: unlocked
+    return master, fcntl.ioctl(master, 0x5441, os.O_RDWR | os.O_NOCTTY)         # TIOCGPTPEER
+
+
 def at_terminal(words, term="xterm", columns=80, stdout=True, env=None, **more):
     """What a program writes to a terminal, by its stderr and, unless it is elsewhere, its stdout."""
-    master, slave = pty.openpty()
+    master, slave = open_terminal()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=slave if stdout else subprocess.DEVNULL, stderr=slave,
                              env={**PLAIN, **({"TERM": term} if term is not None else {}), **(env or {})}, **more)
@@ -405,7 +421,7 @@ class Zsh:
     """An interactive zsh of its own at a terminal, without anybody's settings; where tools/completion/zsh is among what compinit finds."""
 
     def __init__(self, folder):
-        self.master, slave = pty.openpty()
+        self.master, slave = open_terminal()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
         self.child = subprocess.Popen(["zsh", "-f", "-i"], stdin=slave, stdout=slave, stderr=slave, cwd=folder, start_new_session=True,
                                       preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
@@ -487,6 +503,9 @@ def main():
         return harness.judge_all(tests, one)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if os.path.ismount(PTS):
+            subprocess.run(["umount", PTS], check=True)
+            os.rmdir(PTS)
 
 
 if __name__ == "__main__":
