@@ -158,7 +158,8 @@ static size_t table_named(const struct features *features, const char *name)
 struct overlay_level *scorer_level(const struct scorer *scorer, const struct delta *delta, struct cs_error *err)
 {
     const struct features *features = scorer->features;
-    size_t dimension = scorer->over->dimension, *room = calloc(features->table_count, sizeof *room), keys = 0;
+    size_t dimension = scorer->over->dimension, keys = 0;
+    struct overlay_room *room = calloc(features->table_count, sizeof *room);
     struct overlay_level *level = NULL;
     if (!room) abort();
     for (size_t i = 0; i < delta->parts; i++) {
@@ -174,7 +175,8 @@ struct overlay_level *scorer_level(const struct scorer *scorer, const struct del
                     delta->place.sequence, part->table, part->dimension, dimension);
             goto out;
         }
-        room[table] += part->keys;
+        room[table].keys += part->keys;
+        if (part->row) room[table].rows += part->keys;
         keys += part->keys;
     }
     level = overlay_level_create(features->table_count, dimension, room, delta->place.sequence);

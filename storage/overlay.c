@@ -16,7 +16,8 @@ struct level_table {
     struct slot *slot;              /* [mask + 1]; NULL: no keys */
     uint64_t mask;
     float *row;
-    uint32_t rows, room, keys;
+    struct overlay_room room;
+    uint32_t rows, keys;
 };
 
 struct overlay_level {
@@ -51,7 +52,8 @@ static struct slot *find_slot(const struct level_table *table, uint64_t key)
 
 /* -- levels ------------------------------------------------------------------------------------------------------- */
 
-struct overlay_level *overlay_level_create(size_t tables, size_t dimension, const size_t *room, uint64_t sequence)
+struct overlay_level *overlay_level_create(size_t tables, size_t dimension, const struct overlay_room *room,
+                                           uint64_t sequence)
 {
     struct overlay_level *level = take(1, sizeof *level + tables * sizeof *level->table);
     atomic_init(&level->holders, 1);
@@ -61,14 +63,14 @@ struct overlay_level *overlay_level_create(size_t tables, size_t dimension, cons
     for (size_t i = 0; i < tables; i++) {
         struct level_table *table = &level->table[i];
         uint64_t slots = 8;
-        if (!room[i]) continue;
-        assert(room[i] < UINT32_MAX / 4);
-        while (slots < 2 * room[i]) slots *= 2;
-        table->room = (uint32_t)room[i];
+        if (!room[i].keys) continue;
+        assert(room[i].keys < UINT32_MAX / 4 && room[i].rows <= room[i].keys);
+        while (slots < 2 * room[i].keys) slots *= 2;
+        table->room = room[i];
         table->mask = slots - 1;
         table->slot = take(slots, sizeof *table->slot);
         /* Pages that no row needs stay untouched. */
-        table->row = malloc(room[i] * dimension * sizeof *table->row);
+        table->row = malloc((room[i].rows ? room[i].rows : 1) * dimension * sizeof *table->row);
         if (!table->row) abort();
     }
     return level;
@@ -80,14 +82,14 @@ void overlay_level_put(struct overlay_level *level, size_t number, uint64_t key,
     assert(number < level->tables && table->slot);
     struct slot *slot = find_slot(table, key);
     if (!slot->row) table->keys++;
-    assert(table->keys <= table->room);
+    assert(table->keys <= table->room.keys);
     slot->key = key;
     if (!row) {
         slot->row = GONE;
         return;
     }
     if (!slot->row || slot->row == GONE) {
-        assert(table->rows < table->room);
+        assert(table->rows < table->room.rows);
         slot->row = ++table->rows;
     }
     memcpy(table->row + (size_t)(slot->row - 1) * level->dimension, row, level->dimension * sizeof *row);
@@ -138,8 +140,11 @@ static void put_all(struct overlay_level *to, size_t number, const struct overla
 static struct overlay_level *merge(const struct overlay_level *older, const struct overlay_level *newer)
 {
     assert(older->tables == newer->tables && older->dimension == newer->dimension);
-    size_t *room = take(older->tables, sizeof *room);
-    for (size_t i = 0; i < older->tables; i++) room[i] = (size_t)older->table[i].keys + newer->table[i].keys;
+    struct overlay_room *room = take(older->tables, sizeof *room);
+    for (size_t i = 0; i < older->tables; i++) {
+        const struct level_table *old = &older->table[i], *new = &newer->table[i];
+        room[i] = (struct overlay_room){ (size_t)old->keys + new->keys, (size_t)old->rows + new->rows };
+    }
     struct overlay_level *level = overlay_level_create(older->tables, older->dimension, room, newer->sequence);
     for (size_t i = 0; i < older->tables; i++) {
         put_all(level, i, newer, NULL);

@@ -16,8 +16,11 @@
 
 struct overlay_level;
 
-/* room: rows and gone keys at most, of each table. Every table has rows of `dimension` floats. */
-struct overlay_level *overlay_level_create(size_t tables, size_t dimension, const size_t *room, uint64_t sequence);
+/* At most, of one table: keys, gone ones too, below 2^30; and those of them that are put with a row. */
+struct overlay_room { size_t keys, rows; };
+/* room [tables]: memory is taken for all of it. Every table has rows of `dimension` floats. */
+struct overlay_level *overlay_level_create(size_t tables, size_t dimension, const struct overlay_room *room,
+                                           uint64_t sequence);
 /* While it is being made. row NULL: the row went. A key given twice has what was given last. */
 void overlay_level_put(struct overlay_level *level, size_t table, uint64_t key, const float *row);
 uint64_t overlay_level_keys(const struct overlay_level *level);        /* different ones, in all tables */

@@ -44,13 +44,15 @@ static void put_right(unsigned char *record, size_t size, uint32_t index, uint64
 /* Reads all of it, and puts rows of one width into a level. */
 static void use(const struct delta *delta)
 {
-    size_t room = 0, bytes = 0, dimension = 0;
+    struct overlay_room room = { 0, 0 };
+    size_t bytes = 0, dimension = 0;
     unsigned char sum = 0;
     for (size_t i = 0; i < delta->parts; i++) {
         const struct delta_part *part = &delta->part[i];
         if (!part->keys || strlen(part->table) > DELTA_NAME_MAX) abort();
         if (!dimension) dimension = part->dimension;
-        if (part->dimension == dimension || !part->row) room += part->keys;
+        if (part->dimension == dimension || !part->row) room.keys += part->keys;
+        if (part->dimension == dimension && part->row) room.rows += part->keys;
         bytes += part->keys * (sizeof *part->key + part->dimension * sizeof *part->row);
     }
     for (size_t i = 0; i < delta->tensors; i++) {
