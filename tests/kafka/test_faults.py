@@ -178,6 +178,7 @@ def grown_topics_are_read_whole(tests):
 
 
 AWAY = 40000
+STEPWISE = "size: 16, max_delay: 1s"    # so many steps that a fast machine, too, is in mid-stream when a standby is there
 SHORT = ", socket.timeout.ms: 1000, session.timeout.ms: 2000, heartbeat.interval.ms: 500, max.poll.interval.ms: 2000, " \
         "metadata.max.age.ms: 3000, connections.max.idle.ms: 5000"
 
@@ -189,13 +190,15 @@ def long_absence_is_waited_out(tests):
     whole = tests.daemon("away.whole", *names, properties=SHORT).start().drained(6)
     assert whole.examples() == AWAY and whole.stop() == 0
     tests.broker.kill()
-    daemon = tests.daemon("away", *names, properties=SHORT).start()
+    daemon = tests.daemon("away", *names, properties=SHORT, kafka="discover: 1s\n    read_ahead: 1MiB").start()
     until(lambda: "brokers" in (daemon.ready() or ""), "not ready without a broker")
+    ctl("pause", "--control", daemon.socket)            # until the broker is back: its start takes as long as all the learning
     tests.broker.restart()
+    ctl("resume", "--control", daemon.socket)
     until(lambda: daemon.examples() > 0, "the first examples")
     tests.broker.kill()
-    assert daemon.examples() < AWAY, "in mid-stream: a longer backlog is needed"
     until(lambda: "brokers" in str(daemon.ready()), "not ready while the broker is away")
+    assert daemon.examples() < AWAY, "in mid-stream: a longer backlog is needed"
     until_time = time.monotonic() + 8           # beyond every timeout above
     until(lambda: time.monotonic() > until_time and daemon.alive(), "still alive", 30)
     tests.broker.restart()
@@ -257,9 +260,9 @@ def standby_takes_over(tests):
     """mode group: a standby says so, takes over from a killed owner again and again, and the end is that of a run never stopped"""
     names = topics(tests, "standby", 3)
     produce(tests, names, 0, AWAY, partitions=3)
-    whole = tests.daemon("standby.whole", *names).start().drained(6)
+    whole = tests.daemon("standby.whole", *names, batch=STEPWISE).start().drained(6)
     assert whole.examples() == AWAY and whole.stop() == 0
-    group = {"kafka": "mode: group", "snapshot": f"{tests.folder}/shared"}
+    group = {"kafka": "mode: group", "snapshot": f"{tests.folder}/shared", "batch": STEPWISE}
     owner, standby = tests.daemon("standby.one", *names, **group).start(), tests.daemon("standby.two", *names, **group)
     until(lambda: owner.steps() > 0, "the owner's first steps")
     takeovers, slowest = 0, 0.0
@@ -283,7 +286,7 @@ def standby_takes_over(tests):
         standby.start()
     owner.drained(6)
     assert standby.stop() == 0 and "stopped" in standby.log_text(), "a standby stops when told to"
-    third = tests.daemon("standby.three", *names, snapshot=group["snapshot"]).start()      # mode assign: does not wait
+    third = tests.daemon("standby.three", *names, snapshot=group["snapshot"], batch=STEPWISE).start()      # mode assign: does not wait
     assert third.wait() == 76, third.log_text()
     assert owner.stop() == 0, owner.log_text()[-2000:]
     assert owner.export() == whole.export(), f"the same bytes after {takeovers} takeovers"
