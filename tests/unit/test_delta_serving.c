@@ -22,7 +22,7 @@ struct notes {
     unsigned swapped, refused, result[COLDSTREAM_DELTA_RESULTS];
     uint64_t sequence;                  /* of the delta applied last */
     int64_t learned;
-    char detail[256];
+    char detail[COLDSTREAM_DELTA_RESULTS][256];     /* the last of each */
 };
 
 static void note_swap(void *argument, uint64_t version, const char *error)
@@ -45,7 +45,7 @@ static void note_delta(void *argument, const struct coldstream_delta_report *rep
         notes->sequence = report->sequence;
         for (size_t i = 0; i < report->learned_count; i++) notes->learned += report->learned[i];
     } else if (*report->detail) {
-        snprintf(notes->detail, sizeof notes->detail, "%s", report->detail);
+        snprintf(notes->detail[report->result], sizeof notes->detail[report->result], "%s", report->detail);
     }
     pthread_cond_broadcast(&notes->changed);
     pthread_mutex_unlock(&notes->mutex);
@@ -65,12 +65,12 @@ static void await_count(struct notes *notes, const unsigned *count, unsigned wan
     pthread_mutex_unlock(&notes->mutex);
 }
 
-static unsigned count_of(struct notes *notes, enum coldstream_delta_result result)
+static struct notes now(struct notes *notes)
 {
     pthread_mutex_lock(&notes->mutex);
-    unsigned count = notes->result[result];
+    struct notes copy = *notes;
     pthread_mutex_unlock(&notes->mutex);
-    return count;
+    return copy;
 }
 
 static struct coldstream *open_with(struct notes *notes, const char *directory, uint64_t delta_bytes)
@@ -248,9 +248,9 @@ static void a_late_joiner_catches_up(void **unused)
     for (unsigned i = 3; i <= DELTAS; i++) feed(cs, i);
     await_sequence(&notes, DELTAS);
     assert_serves(cs, DELTAS);
-    assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_APPLIED), DELTAS - 4);
-    assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_DUPLICATE), 3);
-    assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_GAP) + count_of(&notes, COLDSTREAM_DELTA_EPOCH), 0);
+    assert_int_equal(now(&notes).result[COLDSTREAM_DELTA_APPLIED], DELTAS - 4);
+    assert_int_equal(now(&notes).result[COLDSTREAM_DELTA_DUPLICATE], 3);
+    assert_int_equal(now(&notes).result[COLDSTREAM_DELTA_GAP] + now(&notes).result[COLDSTREAM_DELTA_EPOCH], 0);
     records_release(&old);
     end(cs, directory);
 }
@@ -287,7 +287,7 @@ static void a_gap_waits_for_the_next_checkpoint(void **unused)
     await_sequence(&notes, 2);
     for (unsigned i = 4; i <= 7; i++) feed(cs, i);
     await_count(&notes, &notes.result[COLDSTREAM_DELTA_GAP], 1);
-    assert_string_equal(notes.detail, "it builds on delta 3, the last one here is 2");
+    assert_string_equal(now(&notes).detail[COLDSTREAM_DELTA_GAP], "it builds on delta 3, the last one here is 2");
     assert_serves(cs, 2);
     state_publish(&fixture, directory, &state[1], EPOCH, 1);        /* behind what is served: goes under it */
     await_count(&notes, &notes.swapped, 1);
@@ -299,7 +299,7 @@ static void a_gap_waits_for_the_next_checkpoint(void **unused)
     feed(cs, 8);
     await_sequence(&notes, 8);
     assert_serves(cs, 8);
-    assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_GAP), 1);
+    assert_int_equal(now(&notes).result[COLDSTREAM_DELTA_GAP], 1);
     assert_int_equal(info(cs).waiting, 0);
     end(cs, directory);
 }
@@ -357,7 +357,7 @@ static void another_epoch_waits_for_its_checkpoint(void **unused)
     await_sequence(&notes, 2);
     assert_serves(cs, 5);
     assert_int_equal(coldstream_version(cs), VERSION + 91);
-    assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_EPOCH), 1);
+    assert_int_equal(now(&notes).result[COLDSTREAM_DELTA_EPOCH], 1);
     records_release(&first);
     records_release(&second);
     end(cs, directory);
@@ -378,8 +378,8 @@ static void a_delta_sent_again_leaves_no_gap(void **unused)
         assert_int_equal(coldstream_delta(cs, again.record[i].bytes, again.record[i].size, NULL, 0), 0);
     await_sequence(&notes, 2);
     assert_serves(cs, 2);
-    assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_UNFINISHED), 1);
-    assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_GAP), 0);
+    assert_int_equal(now(&notes).result[COLDSTREAM_DELTA_UNFINISHED], 1);
+    assert_int_equal(now(&notes).result[COLDSTREAM_DELTA_GAP], 0);
     records_release(&again);
     end(cs, directory);
 }
@@ -413,8 +413,8 @@ static void going_back_is_not_undone(void **unused)
     feed(other, 5);
     await_sequence(&late, 5);
     assert_serves(other, 5);
-    assert_int_equal(count_of(&notes, COLDSTREAM_DELTA_APPLIED), 2);
-    assert_int_equal(count_of(&late, COLDSTREAM_DELTA_APPLIED), 1);
+    assert_int_equal(now(&notes).result[COLDSTREAM_DELTA_APPLIED], 2);
+    assert_int_equal(now(&late).result[COLDSTREAM_DELTA_APPLIED], 1);
     coldstream_close(cs);
     coldstream_close(other);
     remove_directory(directory);
@@ -483,7 +483,7 @@ static void memory_is_bounded(void **unused)
     state_publish(&fixture, directory, &state[0], EPOCH, 0);
     struct coldstream *cs = open_with(&notes, directory, BYTES);
     unsigned i = 1;
-    for (; i <= DELTAS && !count_of(&notes, COLDSTREAM_DELTA_OVERFLOW); i++) {
+    for (; i <= DELTAS && !now(&notes).result[COLDSTREAM_DELTA_OVERFLOW]; i++) {
         feed(cs, i);
         pthread_mutex_lock(&notes.mutex);
         while (notes.sequence != i && !notes.result[COLDSTREAM_DELTA_OVERFLOW])
@@ -590,7 +590,7 @@ static void going_back_overtakes_an_opening(void **unused)
     }
     assert_serves(cs, 0);
     coldstream_close(cs);               /* nothing is under way any more */
-    assert_int_equal(notes.result[COLDSTREAM_DELTA_HELD], 1);
+    assert_int_equal(now(&notes).result[COLDSTREAM_DELTA_HELD], 1);
     remove_directory(directory);
 }
 
@@ -681,7 +681,9 @@ static void another_models_delta_is_refused(void **unused)
         for (size_t r = 0; r < records.count; r++)
             assert_int_equal(coldstream_delta(cs, records.record[r].bytes, records.record[r].size, NULL, 0), 0);
         await_count(&notes, &notes.result[COLDSTREAM_DELTA_REFUSED], (unsigned)i + 1);
-        if (!strstr(notes.detail, wrong[i].says)) fail_msg("%s", notes.detail);
+        struct notes said = now(&notes);
+        if (!strstr(said.detail[COLDSTREAM_DELTA_REFUSED], wrong[i].says))
+            fail_msg("%s", said.detail[COLDSTREAM_DELTA_REFUSED]);
         assert_serves(cs, 0);
         delta_encoder_release(&encoder);
         records_release(&records);
