@@ -80,7 +80,7 @@ static void forward_part(void *argument, size_t part, size_t parts)
     for (size_t strip = begin; strip < end; strip += STRIP) {
         size_t width = end - strip < STRIP ? end - strip : STRIP;
         double sum[STRIP] = { 0 }, squares[STRIP] = { 0 };
-        float mean[STRIP], variance[STRIP];
+        float mean[STRIP] = { 0 }, variance[STRIP] = { 0 };
         for (size_t i = 0; i < p->n; i++)
             for (size_t j = 0; j < width; j++) sum[j] += (double)p->x[i * columns + strip + j];
         for (size_t j = 0; j < width; j++) sum[j] /= (double)p->n;
