@@ -19,7 +19,6 @@ import sys
 import tempfile
 
 import numpy as np
-import yaml
 
 import make_cases
 import reference
