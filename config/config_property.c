@@ -87,7 +87,7 @@ void config_note_content(struct config_pair *property)
 {
     enum { MOST = 16 << 20 };
     struct stat status;
-    size_t length = strlen(property->name), got = 0;
+    size_t length = strlen(property->name);
     static const char end[] = ".location";
     if (strncmp(property->name, "ssl.", 4) != 0 || length < sizeof end ||
         strcmp(property->name + length - (sizeof end - 1), end) != 0)
@@ -97,8 +97,7 @@ void config_note_content(struct config_pair *property)
     if (fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0 && status.st_size <= MOST) {
         char *bytes = malloc((size_t)status.st_size);
         if (!bytes) abort();
-        for (ssize_t more; got < (size_t)status.st_size; got += (size_t)more)
-            if ((more = read(file, bytes + got, (size_t)status.st_size - got)) <= 0) break;
+        size_t got = value_read(file, bytes, (size_t)status.st_size);
         XXH128_hash_t hash = XXH3_128bits(bytes, got);
         property->content[0] = hash.high64;
         property->content[1] = hash.low64;

@@ -157,6 +157,17 @@ char *value_text_text(struct pool *pool, const char *text)
 
 /* ---- references ---- */
 
+size_t value_read(int file, char *bytes, size_t size)
+{
+    size_t length = 0;
+    while (length < size) {
+        ssize_t got = read(file, bytes + length, size - length);
+        if (got > 0) length += (size_t)got;
+        else if (got == 0 || errno != EINTR) break;
+    }
+    return length;
+}
+
 /* shown: the path as messages may have it. A credential lies in a directory that systemd made for us alone, and may
  * carry an ACL, whose mask looks like the group's right to read. */
 static const char *read_secret(struct pool *pool, const char *path, const char *shown, bool credential,
@@ -179,12 +190,7 @@ static const char *read_secret(struct pool *pool, const char *path, const char *
                            (long long)status.st_size, SECRET_MAX);
     else {
         char *text = pool_take(pool, (size_t)status.st_size + 1);
-        size_t length = 0;
-        while (length < (size_t)status.st_size) {
-            ssize_t got = read(file, text + length, (size_t)status.st_size - length);
-            if (got > 0) length += (size_t)got;
-            else if (got == 0 || errno != EINTR) break;
-        }
+        size_t length = value_read(file, text, (size_t)status.st_size);
         bool whole = length == (size_t)status.st_size;
         if (length > 0 && text[length - 1] == '\n') length--;
         if (length > 0 && text[length - 1] == '\r') length--;

@@ -25,5 +25,7 @@ char *value_text_text(struct pool *pool, const char *text);         /* quoted fo
  * on failure, with *why, which never holds a value. *referenced: something was replaced, so the value is not to be
  * shown. */
 const char *value_resolve(struct pool *pool, const char *text, bool whole, bool *referenced, const char **why);
+/* What file has, size bytes at most, over interrupted and short reads; less than size where it ends or fails. */
+size_t value_read(int file, char *bytes, size_t size);
 
 #endif
