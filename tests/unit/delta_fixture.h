@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 
+#include "daemon/scoring.h"
 #include "storage/delta_format.h"
 
 enum { STATE_TABLES = 8, RECORDS_MAX = 64 };
@@ -72,6 +73,16 @@ static inline uint64_t state_publish(const struct fixture *fixture, const char *
     model_destroy(model);
     free(text);
     return version;
+}
+
+/* Of the directory's current version. */
+static inline struct scorer *fixture_scorer(const char *directory)
+{
+    struct cs_error err = { 0 };
+    struct checkpoint *checkpoint = checkpoint_open(directory, true, &err);
+    struct scorer *scorer = checkpoint ? scorer_create(checkpoint, &err) : NULL;
+    if (!scorer) fail_msg("%s", err.message);
+    return scorer;
 }
 
 static inline void records_add(struct records *records, const struct delta_encoder *encoder)

@@ -25,7 +25,6 @@ static void note(void *argument, const struct coldstream_delta_report *report)
 static int set_up(void **unused)
 {
     (void)unused;
-    struct cs_error err = { 0 };
     fixture = fixture_create();
     chain_make(&fixture, DELTAS, EPOCH, 100, state, sent);
     state_publish(&fixture, fixture.directory, &state[0], EPOCH, 0);
@@ -37,8 +36,7 @@ static int set_up(void **unused)
         }
         model[i] = fixture_model(&fixture, state[i].tensors);
     }
-    struct checkpoint *checkpoint = checkpoint_open(fixture.directory, true, &err);
-    if (!checkpoint || !(scorer = scorer_create(checkpoint, &err))) fail_msg("%s", err.message);
+    scorer = fixture_scorer(fixture.directory);
     return 0;
 }
 

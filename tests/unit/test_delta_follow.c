@@ -44,13 +44,11 @@ static size_t bytes_of(const struct records *records)
 static int set_up(void **unused)
 {
     (void)unused;
-    struct cs_error err = { 0 };
     fixture = fixture_create();
     chain_make(&fixture, DELTAS, EPOCH, VERSION, state, sent);
     for (unsigned i = 1; i <= DELTAS; i++) bytes[i] = bytes_of(&sent[i]);
     state_publish(&fixture, fixture.directory, &state[0], EPOCH, 0);
-    struct checkpoint *checkpoint = checkpoint_open(fixture.directory, true, &err);
-    if (!checkpoint || !(scorer = scorer_create(checkpoint, &err))) fail_msg("%s", err.message);
+    scorer = fixture_scorer(fixture.directory);
     return 0;
 }
 
