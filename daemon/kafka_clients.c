@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
 #include "daemon/kafka_config.h"
 #include "daemon/log.h"
 
@@ -19,9 +20,7 @@ struct kafka_clients {
 
 static char *copy(const char *text)
 {
-    char *copied = text ? strdup(text) : NULL;
-    if (text && !copied) abort();
-    return copied;
+    return text ? need(strdup(text)) : NULL;
 }
 
 static bool same(const char *a, const char *b)
@@ -31,8 +30,7 @@ static bool same(const char *a, const char *b)
 
 struct kafka_clients *kafka_clients_create(const struct cs_config *config)
 {
-    struct kafka_clients *clients = calloc(1, sizeof *clients);
-    if (!clients) abort();
+    struct kafka_clients *clients = need(calloc(1, sizeof *clients));
     pthread_mutex_init(&clients->lock, NULL);
     clients->username = copy(config_property(config, "sasl.username", NULL));
     clients->password = copy(config_property(config, "sasl.password", NULL));
@@ -108,9 +106,7 @@ rd_kafka_t *kafka_client_create(struct kafka_clients *clients, rd_kafka_type_t t
     pthread_mutex_lock(&clients->lock);
     if (!set_login(clients, conf, err)) rd_kafka_conf_destroy(conf);
     else if ((rk = create(type, conf, what, err))) {
-        rd_kafka_t **grown = realloc(clients->client, (clients->count + 1) * sizeof *grown);
-        if (!grown) abort();
-        clients->client = grown;
+        clients->client = need(realloc(clients->client, (clients->count + 1) * sizeof(rd_kafka_t *)));
         clients->client[clients->count++] = rk;
     }
     pthread_mutex_unlock(&clients->lock);
