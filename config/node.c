@@ -153,6 +153,7 @@ static struct node *new_node(struct reader *reader, enum node_kind kind, const y
 {
     struct node *node = pool_take(reader->pool, sizeof *node);
     node->kind = kind;
+    node->text = "";
     node->line = (int)event->start_mark.line + 1;
     node->column = (int)event->start_mark.column + 1;
     return node;
@@ -254,7 +255,6 @@ static bool read_node(struct reader *reader, yaml_event_t *event, int depth, str
            "found the alias \"*%s\": anchors and aliases are not supported, write the value out",
            event->data.alias.anchor);
         *node = new_node(reader, NODE_SCALAR, event);
-        (*node)->text = "";
         (*node)->broken = true;
         return true;
     default:

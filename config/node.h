@@ -13,7 +13,7 @@ enum node_kind { NODE_SCALAR, NODE_LIST, NODE_MAP };
 struct node {
     enum node_kind kind;
     int line, column;           /* from 1 */
-    const char *text;           /* scalar; may hold no NUL byte */
+    const char *text;           /* of a scalar, may hold no NUL byte; of all else empty */
     bool quoted;                /* scalar in quotes or a block: never null, never a reference to nothing */
     struct node *first, *next;  /* list: elements; map: values, each with its key */
     size_t count;

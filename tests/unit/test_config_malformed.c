@@ -1,5 +1,5 @@
 /* Malformed configurations of all kinds: each is refused at its line and column, and the message says what to do. */
-#include "config/config.h"
+#include "config/config_table.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -208,6 +208,61 @@ static void one_mistake_is_one_problem(void **state)
     config_problems_release(&problems);
 }
 
+/* The text of setting `row` with a value of any shape; *column: where the value is. */
+static char *one_setting(const struct setting *row, const char *value, int *column)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    fputs(strncmp(row->key, "features.", 9) == 0 ? "" : FEATURES, out);
+    long begin = ftell(out);
+    int depth = 0;
+    for (const char *at = row->key; ; at++, depth++) {
+        const char *end = strchrnul(at, '.');
+        fprintf(out, "%s%.*s: ", depth ? "{" : "", (int)(end - at), at);
+        if (!*(at = end)) break;
+    }
+    *column = (int)(ftell(out) - begin) + 1;
+    fprintf(out, "%s%.*s\n", value, depth, "}}}}}}");
+    fclose(out);
+    return text;
+}
+
+static bool is_one_value(enum setting_type type)
+{
+    switch (type) {
+    case SETTING_WIDTHS: case SETTING_BOUNDS: case SETTING_PAIRS: case SETTING_FEATURES: case SETTING_TABLES:
+        return false;
+    default: return true;
+    }
+}
+
+/* A value of another shape than the setting's is one problem, where it stands; nothing that is asked of it after that
+ * takes it for a word. */
+static void any_setting_may_hold_any_shape(void **state)
+{
+    (void)state;
+    static const char *const shapes[] = { "{kind: adam}", "{}", "[]", "[x]", "[[x]]", "{x: {y: [z]}}", "[{name: x}]",
+                                          "~", "\"\"", "x", "-1", "true" };
+    for (size_t i = 0; i < setting_count; i++)
+        for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
+            for (int use = CONFIG_FOR_DAEMON; use <= CONFIG_FOR_TRAIN; use++) {
+                int column = 0;
+                char *text = one_setting(&settings[i], shapes[k], &column);
+                struct config_problems problems;
+                config_destroy(config_parse("m.yaml", text, strlen(text), (enum config_use)use, &problems));
+                size_t there = 0;
+                for (size_t j = 0; j < problems.count; j++)
+                    there += problems.problem[j].column == column;
+                if (k < 7 && is_one_value(settings[i].type) && there != 1) {
+                    char *listed = config_problems_text(&problems);
+                    fail_msg("%s\n%zu problems at column %d:\n%s", text, there, column, listed);
+                }
+                config_problems_release(&problems);
+                free(text);
+            }
+}
+
 /* A file of the given bytes; its problems, as they are printed. */
 static char *problems_of(const char *path)
 {
@@ -376,6 +431,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_is_refused_where_it_is_and_says_what_to_do),
         cmocka_unit_test(one_mistake_is_one_problem),
+        cmocka_unit_test(any_setting_may_hold_any_shape),
         cmocka_unit_test(what_is_no_file_of_settings),
         cmocka_unit_test(a_pipe_without_a_writer),
         cmocka_unit_test(a_pipe_with_a_writer_is_read_to_its_end),
