@@ -188,7 +188,7 @@ static bool open_fresh(struct environment *environment, size_t map_bytes, struct
     if (created && !environment->writable)
         return cs_fail(err, CS_REFUSED, "%s holds no snapshot", environment->directory);
     struct stat status;
-    if (!created && (!check_file(file, &status, err) || !root_check(file, err))) return false;
+    if (!created && (!check_file(file, &status, err) || !root_check(file, NULL, err))) return false;
     unsigned flags = MDB_NOTLS | (environment->writable ? 0 : MDB_RDONLY);
     int code = open_mapped(&environment->env, environment->directory, flags, DATABASES_OPEN,
                            map_bytes ? map_bytes : default_map);

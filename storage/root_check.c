@@ -22,7 +22,7 @@
 
 enum {
     PAGE_HEADER = 16, NODE_HEADER = 8, DEPTH_MAX = 32, KEY_MAX = 511, BRANCH = 1, LEAF = 2, OVERFLOW_RUN = 4, META = 8,
-    NODE_BIG = 1, NODE_DATABASE = 2, INTEGER_KEY = 8,
+    NODE_BIG = 1, NODE_DATABASE = 2, INTEGER_KEY = 8, NO_SUBDIR = 0x4000,
 };
 static const uint32_t lmdb_magic = 0xBEEFC0DE;
 static const uint64_t no_page = UINT64_MAX;
@@ -35,7 +35,7 @@ _Static_assert(sizeof(struct database) == 48 && sizeof(struct meta) == 136, "as 
 _Static_assert(sizeof(struct page_header) == PAGE_HEADER && sizeof(struct node_header) == NODE_HEADER, "no padding");
 
 struct walk {
-    const char *file;
+    const char *file, *apart;
     int fd;
     size_t page_size;
     struct meta meta;
@@ -144,6 +144,12 @@ static bool check_key(struct walk *walk, uint64_t page, const unsigned char *key
     return walk->has_last_key = true;
 }
 
+static bool is_apart(const struct walk *walk, const unsigned char *name, size_t size)
+{
+    size_t length = walk->apart ? strlen(walk->apart) : 0;
+    return length && size > length && !memcmp(name, walk->apart, length);
+}
+
 static bool leaf_node(struct walk *walk, uint64_t page, const unsigned char *node, size_t room, bool main_tree)
 {
     struct node_header header;
@@ -161,6 +167,7 @@ static bool leaf_node(struct walk *walk, uint64_t page, const unsigned char *nod
     if (!(header.flags & NODE_DATABASE)) return true;
     struct database database;
     if (size != sizeof database) return bad(walk, page, "has a database of an impossible size");
+    if (is_apart(walk, key, header.key_size)) return true;
     memcpy(&database, data, sizeof database);
     struct walk kept = *walk;       /* another tree inside this one */
     bool ok = walk_database(walk, &database, true);
@@ -238,6 +245,7 @@ static bool read_meta(struct walk *walk, uint64_t number, struct meta *meta)
     size_t size = meta->free.pad;
     if (size < 512 || size > 65536 || size & (size - 1) || (number && size != walk->page_size))
         return bad(walk, number, "has an impossible page size");
+    meta->free.flags &= (uint16_t)~NO_SUBDIR;       /* how the file was made: by its path, as checkpoints are */
     if (meta->free.flags != INTEGER_KEY || meta->main.flags)
         return bad(walk, number, "has unknown flags");
     return true;
@@ -266,7 +274,7 @@ static bool walk_file(struct walk *walk, uint64_t file_size, uint64_t *txn)
     return ok;
 }
 
-bool root_check(const char *file, struct cs_error *err)
+bool root_check(const char *file, const char *apart, struct cs_error *err)
 {
     uint64_t before = no_page;
     int fd = file_open(file, O_RDONLY, err);
@@ -275,7 +283,7 @@ bool root_check(const char *file, struct cs_error *err)
     for (;;) {
         struct stat status;
         uint64_t txn = no_page - 1;
-        struct walk walk = { .file = file, .fd = fd, .err = err };
+        struct walk walk = { .file = file, .apart = apart, .fd = fd, .err = err };
         if (fstat(fd, &status)) {
             ok = cs_fail_errno(err, errno, "looking at %s", file);
             break;

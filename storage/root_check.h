@@ -8,7 +8,8 @@
 #include "core/error.h"
 
 /* CS_REFUSED says which page is damaged, and how. The file may be written by another process meanwhile. A check costs a
- * read of each page in use, but for the insides of overflow runs. */
-bool root_check(const char *file, struct cs_error *err);
+ * read of each page in use, but for the insides of overflow runs. Databases whose names begin with `apart` (NULL: none)
+ * are left out: LMDB must not be asked for what is in them. */
+bool root_check(const char *file, const char *apart, struct cs_error *err);
 
 #endif
