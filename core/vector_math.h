@@ -7,13 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* e^x for x in [-87, 88]; beyond, the value at the bound. */
+/* e^x for x in [-87, 88]; beyond, the value at the bound; NaN for NaN. */
 static inline float vector_exp1(float x)
 {
     x = x > 88.0f ? 88.0f : x;
     x = x < -87.0f ? -87.0f : x;
     const float magic = 12582912.0f;                        /* 1.5 x 2^23: adding it rounds to an integer */
-    union { float f; int32_t i; } shifted = { .f = x * 1.44269504088896341f + magic }, scale;
+    union { float f; uint32_t u; } shifted = { .f = x * 1.44269504088896341f + magic }, scale;
     float n = shifted.f - magic;
     float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -23,7 +23,7 @@ static inline float vector_exp1(float x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    scale.i = (shifted.i - 0x4b400000 + 127) << 23;         /* 2^n */
+    scale.u = (shifted.u - 0x4b400000u + 127u) << 23;       /* 2^n */
     return p * scale.f;
 }
 

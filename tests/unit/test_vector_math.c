@@ -42,6 +42,17 @@ static void test_tanh(void **state)
     assert_true(vector_tanh1(-1000.0f) == -1.0f && vector_tanh1(0.0f) == 0.0f && vector_tanh1(1000.0f) == 1.0f);
 }
 
+/* A weight may be one before the batch is refused for it: NaN comes out, and no behavior that is undefined. */
+static void test_not_a_number(void **state)
+{
+    (void)state;
+    static const float numbers[] = { NAN, -NAN, INFINITY, -INFINITY };
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(isnan(vector_exp1(numbers[i])) == (i < 2));
+        assert_true(isnan(vector_tanh1(numbers[i])) == (i < 2));
+    }
+}
+
 static void test_finite(void **state)
 {
     (void)state;
@@ -61,6 +72,6 @@ static void test_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_exp), cmocka_unit_test(test_tanh),
-                                        cmocka_unit_test(test_finite) };
+                                        cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_finite) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
