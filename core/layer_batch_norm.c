@@ -153,6 +153,7 @@ void batch_norm_backward(const struct compute *compute, const struct batch_norm 
     compute_run(compute, 3 * n * norm->width, backward_part, &pass);
 }
 
+/* The columns' means: written down, or taken off. */
 static void means_part(void *argument, size_t part, size_t parts)
 {
     const struct pass *p = argument;
@@ -163,11 +164,12 @@ static void means_part(void *argument, size_t part, size_t parts)
         double sum[STRIP] = { 0 };
         for (size_t i = 0; i < p->n; i++)
             for (size_t j = 0; j < width; j++) sum[j] += (double)p->x[i * columns + strip + j];
-        for (size_t j = 0; j < width; j++) p->mean[strip + j] = sum[j] / (double)p->n;
+        for (size_t j = 0; j < width; j++) sum[j] /= (double)p->n;
+        for (size_t j = 0; p->mean && j < width; j++) p->mean[strip + j] = sum[j];
         for (size_t i = 0; p->y && i < p->n; i++) {
             const float *restrict x = p->x + i * columns + strip;
             float *restrict y = p->y + i * columns + strip;
-            for (size_t j = 0; j < width; j++) y[j] = (float)((double)x[j] - p->mean[strip + j]);
+            for (size_t j = 0; j < width; j++) y[j] = (float)((double)x[j] - sum[j]);
         }
     }
 }
@@ -178,9 +180,9 @@ void batch_norm_means(const struct compute *compute, size_t n, size_t width, con
     compute_run(compute, n * width, means_part, &pass);
 }
 
-void batch_norm_centre(const struct compute *compute, size_t n, size_t width, const float *x, float *y, double *mean)
+void batch_norm_centre(const struct compute *compute, size_t n, size_t width, const float *x, float *y)
 {
-    struct pass pass = { .n = n, .columns = width, .x = x, .y = y, .mean = mean };
+    struct pass pass = { .n = n, .columns = width, .x = x, .y = y };
     compute_run(compute, 2 * n * width, means_part, &pass);
 }
 

@@ -143,8 +143,7 @@ static void backward(struct ranking_tower *tower, const struct compute *compute,
                             pass->variance[l], dx);
         float *below = l ? arena_take(scratch, in->size * reads * sizeof *below) : dz,
               *centred = arena_take(scratch, in->size * reads * sizeof *centred);
-        batch_norm_centre(compute, in->size, reads, pass->input[l], centred,
-                          arena_take(scratch, reads * sizeof(double)));
+        batch_norm_centre(compute, in->size, reads, pass->input[l], centred);
         dense_backward(compute, tower->weight[l], NULL, ACTIVATION_NONE, in->size, centred, reads, NULL, 0, dx,
                        tower->norm[l].width, 0.0f, below, reads);
         dropout_apply(compute, pass->stream[l], tower->dropout, in->size, reads, below, reads);

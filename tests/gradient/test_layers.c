@@ -269,11 +269,9 @@ static void test_centring(void **state)
     (void)state;
     struct bench *b = calloc(1, sizeof *b);
     prepare(b);
-    double alone[IN];
     for (size_t i = 0; i < N; i++) b->x[i * IN + 2] = 0.1f;
-    batch_norm_centre(&compute, N, IN, b->x, b->y, b->mean);
-    batch_norm_means(&compute, N, IN, b->x, alone);
-    assert_memory_equal(alone, b->mean, sizeof alone);
+    batch_norm_centre(&compute, N, IN, b->x, b->y);
+    batch_norm_means(&compute, N, IN, b->x, b->mean);
     assert_true(b->mean[2] == (double)0.1f);
     for (size_t j = 0; j < IN; j++) {
         double sum = 0.0, left = 0.0;
