@@ -348,8 +348,8 @@ static bool visit_moment(const struct parameter *parameter, float *block, const 
     struct tensor tensor = parameter_tensor(parameter);
     tensor.role = TENSOR_OPTIMIZER;
     tensor.data = block + parameter->offset;
-    if ((size_t)snprintf(tensor.name, sizeof tensor.name, "optimizer.%.*s.%s", TENSOR_NAME_MAX - 14, parameter->name,
-                         name) >= sizeof tensor.name)
+    if ((size_t)snprintf(tensor.name, sizeof tensor.name, "optimizer.%s.%s", parameter->name, name) >=
+        sizeof tensor.name)
         return cs_fail(err, CS_FAILED, "the name of tensor %s is too long", parameter->name);
     return visit(self, &tensor, err);
 }
