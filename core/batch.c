@@ -172,7 +172,7 @@ struct example *batch_example(const struct features *features, const struct batc
     example->user = batch->user[i];
     example->item = batch->item[i];
     example->time = batch->time[i];
-    example->released = batch->last_time;
+    example->released = batch->released[i];
     return example;
 }
 
