@@ -74,6 +74,7 @@ bool example_check(const struct features *features, const void *bytes, size_t si
     if (size < sizeof *example || example->size != size || (size & 7)) return false;
     if (example->dense_count != features->dense_count || example->column_count != features->categorical_count)
         return false;
+    if (example->behavior_count > features->behavior_max_length) return false;
     if (example->key_count > size / sizeof(uint64_t)) return false;
     if (whole_size(example->behavior_count, example->key_count, example->dense_count, example->column_count,
                    example->id_length) != size)

@@ -54,7 +54,8 @@ struct example *example_copy(const struct example *example);
 struct example *example_with_behaviors(struct example *example, const uint64_t *behavior, size_t count);
 /* Gives another example of the same impression, and frees this one. */
 typedef struct example *example_replace(void *self, struct example *example);
-/* True where the bytes are a whole example for these features: lengths add up, counts agree. Used on load. */
+/* True where the bytes are a whole example for these features: lengths add up, counts agree, no more behaviors than may
+ * be. Used on load. */
 bool example_check(const struct features *features, const void *bytes, size_t size);
 
 uint64_t *example_behaviors(const struct example *example);

@@ -147,9 +147,22 @@ static void test_an_example_comes_back_out(void **state)
         }
         assert_int_equal(back->clicked, example[i]->clicked);
         assert_true(back->user == example[i]->user && back->time == example[i]->time);
+        assert_true(back->released == example[i]->released);
         free(back);
         free(example[i]);
     }
+}
+
+/* Room for max_length behaviors is all that a sequence has (core/zero_shot_mail.c). */
+static void test_no_more_behaviors_than_may_be(void **state)
+{
+    (void)state;
+    const size_t keys[4] = { 1, 1, 1, 1 }, most = features->behavior_max_length;
+    struct example *full = make(1, most, keys), *over = make(1, most + 1, keys);
+    assert_true(example_check(features, full, full->size));
+    assert_false(example_check(features, over, over->size));
+    free(full);
+    free(over);
 }
 
 int main(void)
@@ -170,6 +183,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_value_is_found_again),
         cmocka_unit_test(test_an_example_comes_back_out),
+        cmocka_unit_test(test_no_more_behaviors_than_may_be),
         cmocka_unit_test(test_check_sees_damage),
         cmocka_unit_test(test_empty_batch),
     };
