@@ -1,7 +1,7 @@
 /* Any bytes as a part of a checkpoint: a stored value, manifest.json or data.mdb. Refused, or all that is read lies
  * within the bytes, down to a scorer made of it. The first byte says which part. data.mdb is that of a small model,
- * changed: the second byte is its length in pages (0: as it is), then come changes, each an offset (u16), how many bytes
- * (1 to 8) and these. Its manifest is right, so that what a SHA-256 stands before is read, too. */
+ * changed: the second byte is its length in pages (0: as it is), then come changes, each an offset (u16), how many
+ * bytes (1 to 8) and these. Its manifest is right, so that what a SHA-256 stands before is read, too. */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <setjmp.h>
