@@ -20,8 +20,9 @@ void batch_norm_forward(const struct compute *compute, const struct batch_norm *
 /* dy = dL/dy becomes dL/dx in place; gamma's and beta's gradients are set. */
 void batch_norm_backward(const struct compute *compute, const struct batch_norm *norm, size_t n, const float *x,
                          const float *y, const double *mean, const double *variance, float *dy);
-/* y [n, width] = x less its columns' means: what the dense layer before the norm takes its weights' gradient from. dL/dx of the norm sums to zero over the rows, so the means contribute nothing but the rounding of that
- * zero; where all rows have one value it would be all there is, and Adam would move the weight by it. */
+/* y [n, width] = x less its columns' means: what the dense layer before the norm takes its weights' gradient from.
+ * dL/dx of the norm sums to zero over the rows, so the means contribute nothing but the rounding of that zero; where
+ * all rows have one value it would be all there is, and Adam would move the weight by it. */
 void batch_norm_centre(const struct compute *compute, size_t n, size_t width, const float *x, float *y);
 /* The columns' means [width] alone. */
 void batch_norm_means(const struct compute *compute, size_t n, size_t width, const float *x, double *mean);
