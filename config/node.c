@@ -18,6 +18,25 @@ struct reader {
     size_t length, nodes;
 };
 
+/* A key may hold what steers a terminal or ends a line: it is shown as \x1b. malloc'd, as text was. */
+static char *without_controls(char *text)
+{
+    static const char digit[] = "0123456789abcdef";
+    size_t controls = 0;
+    for (const unsigned char *at = (const unsigned char *)text; *at; at++) controls += *at < 0x20 || *at == 0x7f;
+    if (!controls) return text;
+    char *shown = malloc(strlen(text) + 3 * controls + 1), *end = shown;
+    if (!shown) abort();
+    for (const unsigned char *at = (const unsigned char *)text; *at; at++) {
+        bool control = *at < 0x20 || *at == 0x7f;
+        if (control) *end++ = '\\', *end++ = 'x', *end++ = digit[*at >> 4];
+        *end++ = control ? digit[*at & 15] : (char)*at;
+    }
+    *end = 0;
+    free(text);
+    return shown;
+}
+
 static void problem_list(struct config_problems *problems, int line, int column, const char *format, va_list arguments)
 {
     struct config_problem *grown = realloc(problems->problem, (problems->count + 1) * sizeof *grown);
@@ -25,7 +44,7 @@ static void problem_list(struct config_problems *problems, int line, int column,
     if (!grown) abort();
     problems->problem = grown;
     if (vasprintf(&text, format, arguments) < 0) abort();
-    grown[problems->count++] = (struct config_problem){ text, line, column };
+    grown[problems->count++] = (struct config_problem){ without_controls(text), line, column };
 }
 
 void problem_add(struct config_problems *problems, int line, int column, const char *format, ...)
@@ -100,7 +119,8 @@ static const char *syntax_remedy(const char *problem, const char *context)
         { "mapping values are not allowed",
           "one `key: value` a line, the same indentation within a section; quote a text "
           "that holds \": \"" },
-        { "expected ',' or '}'", "close the map with }, part its entries by commas" },
+        { "expected ',' or '}'",
+          "close the map with }, part its entries by commas, quote texts that hold { } , : as \"${NAME}\"" },
         { "expected ',' or ']'", "close the list with ], part its elements by commas" },
         { "expected <block end>",
           "entries of one section begin in one column, and no bracket is closed that was not opened" },
@@ -159,13 +179,17 @@ static struct node *new_node(struct reader *reader, enum node_kind kind, const y
     return node;
 }
 
+/* Their names are not told: a password that was not quoted may begin so. */
 static bool refuse_extras(struct reader *reader, const yaml_event_t *event, const yaml_char_t *anchor,
                           const yaml_char_t *tag)
 {
     if (anchor)
         at(reader, &event->start_mark,
-           "found the anchor \"&%s\": anchors and aliases are not supported, write the value out", anchor);
-    if (tag) at(reader, &event->start_mark, "found the tag \"%s\": tags are not supported, leave it out", tag);
+           "found an anchor: anchors and aliases are not supported, write the value out; quote a text that begins "
+           "with &");
+    if (tag)
+        at(reader, &event->start_mark,
+           "found a tag: tags are not supported, leave it out; quote a text that begins with !");
     return !anchor && !tag;
 }
 
@@ -252,8 +276,8 @@ static bool read_node(struct reader *reader, yaml_event_t *event, int depth, str
         return read_children(reader, *node, depth);
     case YAML_ALIAS_EVENT:
         at(reader, &event->start_mark,
-           "found the alias \"*%s\": anchors and aliases are not supported, write the value out",
-           event->data.alias.anchor);
+           "found an alias: anchors and aliases are not supported, write the value out; quote a text that begins "
+           "with *");
         *node = new_node(reader, NODE_SCALAR, event);
         (*node)->broken = true;
         return true;
@@ -320,14 +344,10 @@ const char *node_found(struct pool *pool, const struct node *node)
     if (node->kind == NODE_MAP) return node->count ? "a map" : "an empty map";
     if (node->kind == NODE_LIST) return node->count ? pool_format(pool, "a list of %zu", node->count) : "an empty list";
     if (node_is_null(node)) return "nothing";
-    char shown[FOUND_MAX + 4];
     size_t length = strnlen(node->text, FOUND_MAX + 1);
     bool cut = length > FOUND_MAX;
     if (cut) for (length = FOUND_MAX; length > 0 && ((unsigned char)node->text[length] & 0xc0) == 0x80;) length--;
-    for (size_t i = 0; i < length; i++)
-        shown[i] = (char)((unsigned char)node->text[i] < 0x20 || node->text[i] == 0x7f ? '?' : node->text[i]);
-    shown[length] = 0;
-    return pool_format(pool, "\"%s%s\"", shown, cut ? "..." : "");
+    return pool_format(pool, "\"%.*s%s\"", (int)length, node->text, cut ? "..." : "");
 }
 
 const char *config_yaml_version(void) { return yaml_get_version_string(); }
