@@ -87,6 +87,11 @@ struct config_problems { char *file; struct config_problem *problem; size_t coun
 /* May source.kafka.properties have this key and value? False: why not, in message (which need not repeat key or value).
  * The daemon's asks librdkafka itself, which config/ does not know. */
 typedef bool config_property_check(const char *key, const char *value, char *message, size_t size);
+/* May it have them all together? property: the one that the text is about, NULL: no single one. Called only where each
+ * is right by itself. */
+typedef void config_said(void *self, const char *property, const char *text);
+typedef void config_properties_check(const struct cs_config *config, config_said *say, void *self);
+struct config_source_checks { config_property_check *property; config_properties_check *properties; };
 
 /* A property of librdkafka from a command line, with its reference resolved; malloc'd, config_wipe it. NULL with
  * the reason in why: the reference fails, or a secret is written out. */
@@ -105,8 +110,8 @@ struct cs_config *config_load(const char *file, enum config_use use, struct conf
 /* The same from memory; name stands for the file in messages. */
 struct cs_config *config_parse(const char *name, const char *text, size_t length, enum config_use use,
                                struct config_problems *problems);
-/* As config_load; every property of the source is shown to check as well (NULL: as config_load). */
-struct cs_config *config_load_checked(const char *file, enum config_use use, config_property_check *check,
+/* As config_load; for the daemon the properties of the source are shown to checks as well (NULL: as config_load). */
+struct cs_config *config_load_checked(const char *file, enum config_use use, const struct config_source_checks *checks,
                                       struct config_problems *problems);
 void config_destroy(struct cs_config *config);              /* wipes secrets */
 /* One line a problem, "file:line:column: text\n", malloc'd. */

@@ -80,7 +80,8 @@ static void wrong(struct loader *loader, const struct setting *row, const char *
                   const char *hint)
 {
     /* What stands behind a reference, or where secrets stand, is never shown. */
-    const char *found = row->secret ? "a value" : node_found(loader->pool, node);
+    bool hidden = row->secret && node->kind == NODE_SCALAR && !node_is_null(node);
+    const char *found = hidden ? "a value" : node_found(loader->pool, node);
     problem_add(loader->problems, node->line, node->column, "%s: found %s, allowed: %s%s%s%s", path, found,
                 setting_allowed(loader->pool, row), hint && *hint ? " (" : "", hint ? hint : "",
                 hint && *hint ? ")" : "");
@@ -183,6 +184,7 @@ static void set_pairs(struct loader *loader, const struct setting *row, const ch
 {
     struct config_pair *pair = NULL;
     size_t count = 0;
+    const struct setting one = { .type = SETTING_TEXT, .allowed = "a text", .secret = row->secret };
     if (node->kind != NODE_MAP) {
         if (!node_is_null(node)) wrong(loader, row, path, node, NULL);
         node = NULL;
@@ -202,9 +204,13 @@ static void set_pairs(struct loader *loader, const struct setting *row, const ch
             unknown(loader, value->key, "field", &names);
             continue;
         }
-        const char *text = scalar(loader, row, here, value, row->secret, &referenced);
-        if (text && !row->secret && !*text) wrong(loader, row, here, value, NULL);
-        if (row->secret) config_check_property(loader, value, text, referenced);
+        const char *text = scalar(loader, &one, here, value, row->secret, &referenced);
+        if (text && !row->secret && !*text) wrong(loader, &one, here, value, NULL);
+        if (row->secret) {
+            size_t before = loader->problems->count;
+            config_check_property(loader, value, text, referenced);
+            loader->wrong_properties |= !text || loader->problems->count > before;
+        }
         if (!text) continue;
         pair[count] = (struct config_pair){ .name = pool_copy(loader->pool, value->key->text, strlen(value->key->text)),
                                             .value = pool_copy(loader->pool, text, strlen(text)),
@@ -436,10 +442,11 @@ static void load(struct loader *loader)
         else set_default(loader, row, row->key, paper && row->paper ? row->paper : row->preset, config);
     }
     config_check(loader);
+    config_check_properties(loader);
 }
 
 static struct cs_config *parse(const char *name, const char *text, size_t length, enum config_use use,
-                               config_property_check *check, struct config_problems *problems)
+                               const struct config_source_checks *checks, struct config_problems *problems)
 {
     problems_begin(problems, name);
     struct pool *pool = pool_create();
@@ -447,7 +454,7 @@ static struct cs_config *parse(const char *name, const char *text, size_t length
                              .pool = pool,
                              .problems = problems,
                              .use = use,
-                             .check_property = check };
+                             .checks = checks };
     loader.config->memory = pool;
     loader.root = node_parse(pool, text, length, problems);
     if (loader.root && loader.root->kind != NODE_MAP && !node_is_null(loader.root)) {
@@ -474,7 +481,7 @@ struct cs_config *config_load(const char *file, enum config_use use, struct conf
     return config_load_checked(file, use, NULL, problems);
 }
 
-struct cs_config *config_load_checked(const char *file, enum config_use use, config_property_check *check,
+struct cs_config *config_load_checked(const char *file, enum config_use use, const struct config_source_checks *checks,
                                       struct config_problems *problems)
 {
     struct cs_config *config = NULL;
@@ -521,7 +528,7 @@ struct cs_config *config_load_checked(const char *file, enum config_use use, con
                     FILE_MAX);
         goto out;
     }
-    config = parse(file, text, length, use, check, problems);
+    config = parse(file, text, length, use, checks, problems);
 out:
     if (handle >= 0) close(handle);
     if (text) explicit_bzero(text, length);

@@ -10,10 +10,11 @@ struct loader {
     struct pool *pool;
     struct config_problems *problems;
     enum config_use use;
-    config_property_check *check_property;  /* NULL: property names are not looked at further */
+    const struct config_source_checks *checks;      /* NULL: property names are not looked at further */
     struct node *root;
     struct node **given;                    /* by row of settings: the value in the file, or NULL */
     bool wrong_features;                    /* a problem with features was reported: more would only follow from it */
+    bool wrong_properties;                  /* the same of source.kafka.properties */
 };
 
 /* The node given for a key, or NULL where its default holds. */
@@ -25,6 +26,8 @@ const struct node *loader_near(const struct loader *loader, const char *key);
 void config_check(struct loader *loader);
 /* One property of librdkafka; value NULL where its reference failed. config_property.c */
 void config_check_property(struct loader *loader, const struct node *node, const char *value, bool referenced);
+/* All of them together. */
+void config_check_properties(struct loader *loader);
 /* Takes note of what is in the file that it names, where TLS reads it. */
 void config_note_content(struct config_pair *property);
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -128,6 +129,39 @@ char *config_property_value(const char *key, const char *text, char *why, size_t
     return copy;
 }
 
+/* One of "host:port, PROTOCOL://[address]:port, ...", its length bytes. */
+static bool is_server(const char *at, size_t length)
+{
+    static const char *const protocols[] = { "plaintext://", "ssl://", "sasl_plaintext://", "sasl_ssl://" };
+    for (size_t i = 0; i < sizeof protocols / sizeof *protocols; i++) {
+        size_t skipped = strlen(protocols[i]);
+        if (length > skipped && strncasecmp(at, protocols[i], skipped) == 0) at += skipped, length -= skipped;
+    }
+    const char *end = at + length, *port = memrchr(at, ':', length), *host_end = port ? port : end;
+    if (*at == '[' ? !memchr(at, ']', length) : port && memchr(at, ':', (size_t)(port - at)))
+        return *at != '[' && length == strspn(at, "0123456789abcdefABCDEF:.");     /* an IPv6 address as it is */
+    if (*at == '[' && end[-1] == ']') port = NULL, host_end = end;
+    if (host_end == at || memchr(at, ' ', length) || memchr(at, '/', length)) return false;
+    if (!port) return true;
+    size_t digits = strspn(port + 1, "0123456789");
+    long number = strtol(port + 1, NULL, 10);
+    return digits > 0 && digits < 6 && port + 1 + digits == end && number > 0 && number <= 65535;
+}
+
+static bool are_servers(const char *value)
+{
+    size_t count = 0;
+    for (const char *at = value; *at;) {
+        at += strspn(at, " ,");
+        size_t length = strcspn(at, ","), used = length;
+        while (used && at[used - 1] == ' ') used--;
+        if (used && !is_server(at, used)) return false;
+        count += used > 0;
+        at += length;
+    }
+    return count > 0;
+}
+
 /* A private key that librdkafka reads by itself is held to what a secret's file is, but for a group (ssl-cert). */
 static void check_key_file(struct loader *loader, const struct node *node, const char *path)
 {
@@ -164,8 +198,16 @@ void config_check_property(struct loader *loader, const struct node *node, const
         return;
     }
     if (value && loader->use == CONFIG_FOR_DAEMON) check_key_file(loader, node, value);
+    bool servers = strcmp(key, "bootstrap.servers") == 0 || strcmp(key, "metadata.broker.list") == 0;
+    if (value && servers && loader->use == CONFIG_FOR_DAEMON && !are_servers(value)) {
+        problem_add(loader->problems, node->line, node->column,
+                    "source.kafka.properties: \"%s\": found \"%.60s\", allowed: host:port, ... (ports 1 to 65535)", key,
+                    referenced || strchr(value, '@') ? "..." : value);       /* user:password@host */
+        return;
+    }
     char message[512] = "";
-    if (!value || !loader->check_property || loader->check_property(key, value, message, sizeof message)) return;
+    if (!value || !loader->checks || loader->use != CONFIG_FOR_DAEMON) return;
+    if (loader->checks->property(key, value, message, sizeof message)) return;
     /* librdkafka quotes the value that it refuses, as far as there is room: a secret must not come out that way. */
     char beginning[5];
     snprintf(beginning, sizeof beginning, "%s", value);
@@ -173,4 +215,28 @@ void config_check_property(struct loader *loader, const struct node *node, const
         snprintf(message, sizeof message, "its value is refused (not shown: it may be a secret)");
     problem_add(loader->problems, line, column, "source.kafka.properties: \"%s\": %s", key,
                 *message ? message : "refused");
+}
+
+/* At the property that it is about. No secret is in it, whatever librdkafka quotes. */
+static void say_problem(void *self, const char *property, const char *text)
+{
+    struct loader *loader = self;
+    const struct cs_config *config = loader->config;
+    const struct config_pair *about = property ? config_find_property(config, property) : NULL;
+    const struct node *all = loader_near(loader, "source.kafka.properties");
+    int line = about ? about->line : all->key ? all->key->line : all->line;
+    int column = about ? about->column : all->key ? all->key->column : all->column;
+    for (size_t i = 0; i < config->source.property_count; i++) {
+        const struct config_pair *other = &config->source.property[i];
+        if (is_secret(other->name) && *other->value && strstr(text, other->value))
+            text = "refused (why is not shown: it may hold a secret)";
+    }
+    if (about) problem_add(loader->problems, line, column, "source.kafka.properties: \"%s\": %s", property, text);
+    else problem_add(loader->problems, line, column, "source.kafka.properties: %s", text);
+}
+
+void config_check_properties(struct loader *loader)
+{
+    if (!loader->checks || loader->use != CONFIG_FOR_DAEMON || loader->wrong_properties) return;
+    if (loader->config->source.configured) loader->checks->properties(loader->config, say_problem, loader);
 }

@@ -12,14 +12,6 @@
 
 #include "daemon/log.h"
 
-bool kafka_property_check(const char *name, const char *value, char *text, size_t size)
-{
-    rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    bool fine = rd_kafka_conf_set(conf, name, value, text, size) == RD_KAFKA_CONF_OK;
-    rd_kafka_conf_destroy(conf);
-    return fine;
-}
-
 /* librdkafka says "error" of a lost connection, which it goes on to mend: an operator's warning. */
 static enum log_level level_of(int syslog, const char *facility)
 {

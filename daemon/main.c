@@ -63,8 +63,7 @@ static int given_level(const struct arguments *arguments)
 static struct cs_config *load_config(const struct arguments *arguments)
 {
     struct config_problems problems = { 0 };
-    struct cs_config *config =
-        config_load_checked(arguments->config, CONFIG_FOR_DAEMON, kafka_property_check, &problems);
+    struct cs_config *config = config_load_checked(arguments->config, CONFIG_FOR_DAEMON, &kafka_checks, &problems);
     if (!config) {
         char *text = config_problems_text(&problems);
         fputs(text, stderr);

@@ -34,8 +34,7 @@ int ctl_check_config(const struct ctl_arguments *arguments)
 {
     struct config_problems problems = { 0 };
     enum config_use use = ctl_flag(arguments, "train") ? CONFIG_FOR_TRAIN : CONFIG_FOR_DAEMON;
-    config_property_check *check = use == CONFIG_FOR_DAEMON ? kafka_property_check : NULL;
-    struct cs_config *config = config_load_checked(arguments->position[0], use, check, &problems);
+    struct cs_config *config = config_load_checked(arguments->position[0], use, &kafka_checks, &problems);
     char *text;
 
     if (ctl_flag(arguments, "json")) {

@@ -16,8 +16,7 @@
 struct cs_config *ctl_config_load(const char *file, enum config_use use)
 {
     struct config_problems problems = { 0 };
-    config_property_check *check = use == CONFIG_FOR_DAEMON ? kafka_property_check : NULL;
-    struct cs_config *config = config_load_checked(file, use, check, &problems);
+    struct cs_config *config = config_load_checked(file, use, &kafka_checks, &problems);
 
     if (!config) {
         char *text = config_problems_text(&problems);

@@ -38,7 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     memcpy(value, marker, secret);
     if (end) memcpy(value + secret, end + 1, value_size);
     struct config_problems problems = { 0 };
-    struct loader loader = { .problems = &problems, .check_property = check };
+    const struct config_source_checks checks = { .property = check };
+    struct loader loader = { .problems = &problems, .checks = &checks };
     struct node key = { .text = key_text, .line = 1, .column = 1 }, node = { .key = &key, .text = value };
     config_check_property(&loader, &node, value, referenced);
     if (problems.count > 1) abort();
