@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+enum { TOPIC_MAX = 249 };       /* bytes of a topic's name */
+
 static void problem_near(struct loader *loader, const char *key, const char *text)
 {
     const struct node *node = loader_near(loader, key);
@@ -19,13 +21,32 @@ static void check_source(struct loader *loader)
                          "source: missing, allowed: kafka: {properties: {bootstrap.servers: host:port}}");
         return;
     }
-    const struct node *properties = loader_given(loader, "source.kafka.properties");
+    const struct node *near = loader_near(loader, "source.kafka"),
+                      *properties = loader_given(loader, "source.kafka.properties");
+    if (near->kind != NODE_MAP && !node_is_null(near)) return;      /* told: a map belongs there */
     bool servers = false;
     if (properties && properties->kind == NODE_MAP)
         servers = node_member(properties, "bootstrap.servers") || node_member(properties, "metadata.broker.list");
     if (loader->use == CONFIG_FOR_DAEMON && !servers)
         problem_near(loader, "source.kafka.properties",
                      "source.kafka.properties: bootstrap.servers is missing, allowed: host:port, ...");
+}
+
+/* What can't be used of topic number `of` goes to <topic>.dlq: that is a topic's name, too, and no other of ours. */
+static void check_dead_letters(struct loader *loader, const char *const *key, char **const *topic, size_t of,
+                               size_t count)
+{
+    const char *name = *topic[of];
+    size_t length = name ? strlen(name) : 0;
+    if (length > TOPIC_MAX - strlen(".dlq"))
+        problem_near(loader, key[of],
+                     pool_format(loader->pool, "%s: the name leaves no room for that of its dead letters, <topic>.dlq, "
+                                 "allowed: at most %zu bytes", key[of], TOPIC_MAX - strlen(".dlq")));
+    for (size_t i = 0; name && i < count; i++)
+        if (*topic[i] && strncmp(*topic[i], name, length) == 0 && strcmp(*topic[i] + length, ".dlq") == 0)
+            problem_near(loader, loader_given(loader, key[i]) ? key[i] : key[of],
+                         pool_format(loader->pool, "%s: \"%s\" is where the dead letters of %s go, allowed: another "
+                                     "topic", key[i], *topic[i], key[of]));
 }
 
 /* Impressions and clicks go together; a stream that is off takes with it the defaults of what needs it. */
@@ -38,7 +59,7 @@ static void check_topics(struct loader *loader)
     static const char *const key[] = { "source.kafka.topics.impressions", "source.kafka.topics.clicks",
                                        "source.kafka.topics.conversions", "source.kafka.topics.examples",
                                        "checkpoint.announce_topic", "checkpoint.delta_topic" };
-    enum { TOPICS = sizeof topic / sizeof *topic };
+    enum { TOPICS = sizeof topic / sizeof *topic, SOURCES = 4 };        /* the first are read */
     const struct node *impressions = loader_given(loader, key[0]);
     if (impressions && node_is_null(impressions)) {
         for (size_t i = 1; i <= 2; i++) {
@@ -63,6 +84,7 @@ static void check_topics(struct loader *loader)
                              pool_format(loader->pool, "%s: the topic \"%s\" already serves %s", key[at], *topic[at],
                                          key[at == i ? j : i]));
             }
+    for (size_t i = 0; i < SOURCES; i++) check_dead_letters(loader, key, topic, i, TOPICS);
 }
 
 static bool table_is_used(const struct features_options *features, const char *table)
@@ -125,22 +147,37 @@ static void check_model(struct loader *loader)
     ranking->dropout = 0;
 }
 
-/* Equal but for repeated or closing slashes. */
-static bool same_directory(const char *a, const char *b)
+/* Each part with a slash behind it, without "." and "x/..": equal where two paths are. Links are not followed. */
+static char *plain_path(struct pool *pool, const char *path)
 {
-    for (;; a++, b++) {
-        while (*a == '/' && (a[1] == '/' || !a[1])) a++;
-        while (*b == '/' && (b[1] == '/' || !b[1])) b++;
-        if (*a != *b) return false;
-        if (!*a) return true;
+    char *plain = pool_take(pool, strlen(path) + 2), *end = plain;
+    size_t parts = 0;                           /* that ".." takes back */
+    bool absolute = *path == '/';
+    if (absolute) *end++ = '/';
+    for (size_t length; path += strspn(path, "/"), *path; path += length) {
+        length = strcspn(path, "/");
+        bool back = length == 2 && strncmp(path, "..", 2) == 0;
+        if ((length == 1 && *path == '.') || (back && absolute && !parts)) continue;
+        if (back && parts) {
+            for (end--; end > plain && end[-1] != '/';) end--;
+            parts--;
+            continue;
+        }
+        memcpy(end, path, length);
+        end += length;
+        *end++ = '/';
+        parts += !back;
     }
+    *end = 0;
+    return plain;
 }
 
 static void check_directories(struct loader *loader)
 {
     const struct cs_config *config = loader->config;
     if (!config->snapshot.directory || !config->checkpoint.directory) return;
-    if (same_directory(config->snapshot.directory, config->checkpoint.directory))
+    if (strcmp(plain_path(loader->pool, config->snapshot.directory),
+               plain_path(loader->pool, config->checkpoint.directory)) == 0)
         problem_near(loader,
                      loader_given(loader, "checkpoint.directory") ? "checkpoint.directory" : "snapshot.directory",
                      "checkpoint.directory: the same as snapshot.directory, allowed: one of its own");
@@ -150,9 +187,13 @@ static void check_directories(struct loader *loader)
 static void check_gate(struct loader *loader)
 {
     const struct config_gate *gate = &loader->config->checkpoint.gate;
-    if (gate->rollback != ROLLBACK_AUTOMATIC || gate->max_log_loss_rise > 0 || gate->max_auc_drop > 0 ||
-        gate->max_calibration_error > 0)
-        return;
+    bool bounded = gate->max_log_loss_rise > 0 || gate->max_auc_drop > 0 || gate->max_calibration_error > 0;
+    if (bounded && loader_given(loader, "checkpoint.gate.min_examples") &&
+        gate->min_examples > loader->config->evaluation.window)
+        problem_near(loader, "checkpoint.gate.min_examples",
+                     pool_format(loader->pool, "checkpoint.gate.min_examples: more than evaluation.window, %zu, ever has, "
+                                 "so nothing would be judged; give at most that", loader->config->evaluation.window));
+    if (bounded || gate->rollback != ROLLBACK_AUTOMATIC) return;
     problem_near(loader, "checkpoint.gate.rollback",
                  "checkpoint.gate.rollback: automatic, but there is no bound to break; give max_log_loss_rise, "
                  "max_auc_drop or max_calibration_error");

@@ -248,10 +248,11 @@ static void set_features(struct loader *loader, const struct setting *row, const
         if (element->kind != NODE_MAP || !feature->name[0]) continue;
         const struct node *name = node_member(element, "name"), *table = node_member(element, "table"),
                           *bucket = node_member(element, "bucketize");
-        for (size_t other = first; other < features->feature_count; other++)
-            if (strcmp(grown[other].name, feature->name) == 0)
-                problem_add(loader->problems, name->line, name->column, "%s.name: a feature \"%s\" is already in %s",
-                            here, feature->name, path);
+        size_t other = first;
+        while (other < features->feature_count && strcmp(grown[other].name, feature->name) != 0) other++;
+        if (other < features->feature_count)
+            problem_add(loader->problems, name->line, name->column, "%s.name: a feature \"%s\" is already in %s", here,
+                        feature->name, path);
         if (feature->kind == FEATURE_DENSE && table && !node_is_null(table))
             problem_add(loader->problems, table->line, table->column,
                         "%s.table: a dense feature has no table; leave it out, or make it categorical", here);

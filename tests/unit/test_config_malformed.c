@@ -17,6 +17,9 @@
 
 #define FEATURES "features: {user: [{name: age}], item: [{name: item_id, table: item}]}\n"
 
+#define FORTY "a123456789b123456789c123456789d123456789"
+#define LONG FORTY FORTY FORTY FORTY FORTY FORTY "e12345"
+
 /* Where the problem is, and a piece of what is to be done about it. */
 struct malformed { const char *text; int line, column; const char *remedy; };
 
@@ -157,6 +160,8 @@ static const struct malformed cases[] = {
     { "features: {user: [{name: a, table: b/c}]}\n", 1, 36, "a table's name" },
     /* -- what doesn't go together -- */
     { FEATURES "snapshot: {directory: /a}\ncheckpoint: {directory: /a/}\n", 3, 25, "allowed: one of its own" },
+    { FEATURES "snapshot: {directory: /a/b}\ncheckpoint: {directory: /../a/./c/..//b}\n", 3, 25, "one of its own" },
+    { FEATURES "snapshot: {directory: a/../../b}\ncheckpoint: {directory: ../b/c/..}\n", 3, 25, "one of its own" },
     { FEATURES "model: {ranking: {tower: emb_lr, hidden: [8]}}\n", 2, 34, "leave it out, or choose base_dnn" },
     { FEATURES "checkpoint: {gate: {rollback: automatic, min_examples: 5}}\n", 2, 31, "give max_log_loss_rise" },
     { "features: {user: [{name: a}, {name: a}]}\n", 1, 37, "is already in features.user" },
@@ -165,6 +170,12 @@ static const struct malformed cases[] = {
     { "features: {item: [{name: item_id}]}\n", 1, 1, "add one, or choose none" },
     { "", 1, 1, "allowed: lists of features" },
     { "# only a comment\n", 2, 1, "allowed: lists of features" },
+    { FEATURES "checkpoint: {gate: {max_auc_drop: 0.1, min_examples: 200}}\nevaluation: {window: 100}\n", 2, 54,
+      "more than evaluation.window, 100, ever has, so nothing would be judged; give at most that" },
+    { FEATURES "source: {kafka: {topics: {impressions: a, clicks: a.dlq}}}\n", 2, 51, "allowed: another topic" },
+    { FEATURES "source: {kafka: {topics: {impressions: clicks.dlq}}}\n", 2, 40, "where the dead letters of" },
+    { FEATURES "source: {kafka: {}}\ncheckpoint: {announce_topic: clicks.dlq}\n", 3, 30, "allowed: another topic" },
+    { FEATURES "source: {kafka: {topics: {clicks: " LONG "}}}\n", 2, 35, "allowed: at most 245 bytes" },
     { FEATURES "source: {kafka: {topics: {clicks: impressions}}}\n", 2, 35, "already serves" },
     { FEATURES "source: {kafka: {properties: {enable.auto.commit: true}}}\n", 2, 31, "after each snapshot" },
     { FEATURES "source: {kafka: {properties: {group.id: x}}}\n", 2, 31, "use source.kafka.group" },
@@ -208,11 +219,25 @@ static void each_is_refused_where_it_is_and_says_what_to_do(void **state)
 static void one_mistake_is_one_problem(void **state)
 {
     (void)state;
-    static const char text[] = FEATURES "model: {ranking: {tower: base_dn, hidden: [8], dropout: 0.1}}\n";
+    static const struct { const char *text, *told; } mistake[] = {
+        { FEATURES "model: {ranking: {tower: base_dn, hidden: [8], dropout: 0.1}}\n", "did you mean base_dnn" },
+        { FEATURES "source: kafka\n", "found \"kafka\", allowed: a map of settings" },
+        { FEATURES "source: {kafka: h:9}\n", "found \"h:9\", allowed: a map of settings" },
+    };
+    for (size_t i = 0; i < sizeof mistake / sizeof *mistake; i++) {
+        struct config_problems problems;
+        assert_null(config_parse("m.yaml", mistake[i].text, strlen(mistake[i].text), CONFIG_FOR_DAEMON, &problems));
+        bool source = strstr(mistake[i].text, "source:") != NULL;       /* else that is missing, too */
+        assert_int_equal(problems.count, source ? 1 : 2);
+        char *listed = config_problems_text(&problems);
+        assert_non_null(strstr(listed, mistake[i].told));
+        free(listed);
+        config_problems_release(&problems);
+    }
+    static const char thrice[] = "features: {user: [{name: a}, {name: a}, {name: a}]}\n";
     struct config_problems problems;
-    assert_null(config_parse("m.yaml", text, strlen(text), CONFIG_FOR_TRAIN, &problems));
-    assert_int_equal(problems.count, 1);
-    assert_non_null(strstr(problems.problem[0].text, "did you mean base_dnn"));
+    assert_null(config_parse("m.yaml", thrice, strlen(thrice), CONFIG_FOR_TRAIN, &problems));
+    assert_int_equal(problems.count, 2);        /* one for each that is too many */
     config_problems_release(&problems);
 }
 
