@@ -111,7 +111,8 @@ static void push_events(struct parts *parts, int begin, int end)
             snprintf(record, sizeof record,
                      "{\"event\":\"impression\",\"impression_id\":\"r%d\",\"ts\":%d,\"user_id\":\"u%d\",%s"
                      "\"user\":{\"age\":%d,\"income\":%d.5},\"context\":{\"hour\":%d},\"item_id\":\"i%d\"}",
-                     i, 1000 * i, i % 5, i % 4 ? "" : "\"behaviors\":[\"i1\",\"i2\"],", 15 + i % 20, i % 7, i % 24, i % 8);
+                     i, 1000 * i, i % 5, i % 4 ? "" : "\"behaviors\":[\"i1\",\"i2\"],", 15 + i % 20, i % 7, i % 24,
+                     i % 8);
         else
             snprintf(record, sizeof record, "{\"event\":\"click\",\"impression_id\":\"r%d\",\"ts\":%d}",
                      i - (i % 4 ? 1 : 8), 1000 * i);
