@@ -258,6 +258,12 @@ static json_t *problems(struct operator *operator, const struct pipeline_view *v
     if (view->letters.kept && view->state != STATE_HELD)
         json_array_append_new(array, text_json_of("%llu dead letters are kept, as the brokers refuse them: %s",
                                                   (unsigned long long)view->letters.kept, view->letters.why));
+    for (size_t i = 0; i < view->source_count; i++)
+        if (view->source[i].held > 0)
+            json_array_append_new(array, text_json_of("%s [%d]: %lld offsets lie behind a transaction that was neither "
+                                                      "committed nor aborted, and can't be read: the log says where",
+                                                      view->source[i].topic, (int)view->source[i].partition,
+                                                      (long long)view->source[i].held));
     if (!join_counts_add_up(&view->join, &view->undecided))
         json_array_append_new(array, json_string("the join's counts do not add up: a defect, please report it"));
     pthread_mutex_lock(&operator->lock);

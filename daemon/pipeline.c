@@ -427,7 +427,8 @@ static void tell(struct pipeline *pipeline, bool now)
         source[i] = (struct source_view){ .partition = kafka_partition_number(partition),
                                           .idle = merge_is_idle(pipeline->merge, i),
                                           .next = kafka_partition_commit_offset(partition, pipeline->source[i].next),
-                                          .end = kafka_partition_end(partition) };
+                                          .end = kafka_partition_end(partition),
+                                          .held = kafka_partition_held(partition) };
         snprintf(source[i].topic, sizeof source[i].topic, "%s", kafka_partition_topic(partition));
     }
     pthread_mutex_lock(&pipeline->lock);

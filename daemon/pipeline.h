@@ -58,7 +58,13 @@ struct pipeline_state_name { const char *label, *text; };
 enum { PIPELINE_STATES = STATE_STOPPING + 1 };
 extern const struct pipeline_state_name pipeline_state_name[PIPELINE_STATES];
 
-struct source_view { char topic[256]; int32_t partition; int64_t next, end; bool idle; };
+struct source_view {
+    char topic[256];
+    int32_t partition;
+    int64_t next, end;
+    int64_t held;                   /* offsets behind an open transaction */
+    bool idle;
+};
 struct table_view { const char *name; uint64_t rows, admitted, evicted; size_t bytes; };
 
 /* What the threads last said of themselves, at most a second old. Metrics, but for the examples since the start: as old
