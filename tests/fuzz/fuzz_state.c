@@ -162,6 +162,29 @@ static void change(struct memory_state *state, const uint8_t *bytes, size_t size
     }
 }
 
+/* Word k of the same record before it was changed; 0: there is none. */
+static uint64_t word_of_base(const struct memory_block *changed, size_t k)
+{
+    const struct memory_block *block = memory_find(base, changed->section, changed->id);
+    return block && block->size / sizeof(uint64_t) > k ? ((const uint64_t *)block->bytes)[k] : 0;
+}
+
+/* Blocks and chunks are made as many as the state says, up to STATE_SLOTS_MAX slots: memory that a fuzzer has not. */
+static bool asks_for_much_memory(const struct memory_state *state)
+{
+    enum { MUCH = 4096 };
+    for (size_t i = 0; i < state->count; i++) {
+        const struct memory_block *block = &state->block[i];
+        const uint64_t *word = block->bytes;
+        if (block->id || (strcmp(block->section, "joiner") && strcmp(block->section, "history") &&
+                          strncmp(block->section, "table.", 6)))
+            continue;
+        for (size_t k = 0; k < block->size / sizeof *word; k++)
+            if (word[k] > MUCH && word[k] <= STATE_SLOTS_MAX && word[k] != word_of_base(block, k)) return true;
+    }
+    return false;
+}
+
 static void save_and_load_again(struct parts *parts)
 {
     struct cs_error err = { 0 };
@@ -181,6 +204,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     for (size_t i = 0; i < base->count; i++)
         memory_store(state, base->block[i].section, base->block[i].id, base->block[i].bytes, base->block[i].size);
     change(state, bytes + 1, size - 1);
+    if (asks_for_much_memory(state)) {
+        memory_state_destroy(state);
+        return 0;
+    }
     struct parts parts = parts_create();
     if (parts_load(&parts, state, &err)) {
         take_batches(&parts);
