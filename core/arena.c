@@ -1,10 +1,11 @@
-/* The batch's memory. Out of memory here is the end of the process: systemd restarts it from the last snapshot. */
+/* The batch's memory. */
 #include "core/arena.h"
 
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/need.h"
 
 enum { ALIGNMENT = 64 };
 
@@ -36,16 +37,6 @@ static void chunks_destroy(struct chunk *chunk)
     }
 }
 
-static struct chunk *chunk_create_or_abort(size_t size, struct chunk *older)
-{
-    struct chunk *chunk = chunk_create(size, older);
-    if (!chunk) {
-        fprintf(stderr, "out of memory: a batch asked for %zu bytes\n", size);
-        abort();
-    }
-    return chunk;
-}
-
 struct arena *arena_create(size_t bytes)
 {
     struct arena *arena = malloc(sizeof *arena);
@@ -71,7 +62,7 @@ void *arena_take(struct arena *arena, size_t bytes)
     struct chunk *chunk = arena->newest;
     if (chunk->size - chunk->used < bytes) {
         size_t size = chunk->size * 2 > bytes ? chunk->size * 2 : bytes;
-        chunk = arena->newest = chunk_create_or_abort(size, chunk);
+        chunk = arena->newest = need(chunk_create(size, chunk));
     }
     void *memory = chunk->bytes + chunk->used;
     chunk->used += bytes;
@@ -88,7 +79,7 @@ void arena_reset(struct arena *arena)
     if (arena->newest->older) {
         size_t total = arena_bytes(arena);
         chunks_destroy(arena->newest);
-        arena->newest = chunk_create_or_abort(total, NULL);
+        arena->newest = need(chunk_create(total, NULL));
     }
     arena->newest->used = 0;
 }

@@ -11,10 +11,10 @@ struct arena;
 
 struct arena *arena_create(size_t bytes);            /* first chunk's size; NULL when out of memory */
 void arena_destroy(struct arena *arena);             /* NULL is fine */
-void *arena_take(struct arena *arena,
-                 size_t bytes); /* 64-byte aligned, not cleared; never NULL: out of memory aborts */
+/* 64-byte aligned, not cleared; never NULL: out of memory ends the process (core/need.h). */
+void *arena_take(struct arena *arena, size_t bytes);
 void *arena_take_zeroed(struct arena *arena, size_t bytes);
-void arena_reset(struct arena *arena);
+void arena_reset(struct arena *arena);               /* all that was taken is no more */
 size_t arena_bytes(const struct arena *arena);       /* reserved from the system */
 
 #endif

@@ -9,6 +9,7 @@
 #include <yajl/yajl_parse.h>
 
 #include "core/decode_fields.h"
+#include "core/need.h"
 
 const char *const decode_field_name[FIELDS] = {
     [FIELD_EVENT] = "event",
@@ -92,8 +93,7 @@ static void *scratch_take(void *context, size_t size)
         block = scratch->bytes + scratch->used;
         scratch->used += whole;
     } else {
-        block = malloc(whole);
-        if (!block) abort();
+        block = need(malloc(whole));
     }
     memcpy(block, &size, sizeof size);
     return block + 16;
@@ -144,8 +144,8 @@ static int add_node(struct decoder *decoder, int parent, const char *name, size_
     int found = decoder->nodes ? find_node(decoder, parent, name, length) : NOTHING;
     if (found != NOTHING) return found;
     struct node *node = &decoder->node[decoder->nodes];
-    *node = (struct node){ .parent = parent, .name = strndup(name, length), .length = length, .feature = SIZE_MAX };
-    if (!node->name) abort();
+    *node = (struct node){ .parent = parent, .name = need(strndup(name, length)), .length = length,
+                           .feature = SIZE_MAX };
     size_t at = hash_of(parent, name, length) & decoder->index_mask;
     while (decoder->index[at] != NOTHING) at = (at + 1) & decoder->index_mask;
     decoder->index[at] = (int)decoder->nodes;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 static const int64_t YEAR_10000 = INT64_C(253402300800000); /* ms since the epoch */
 
 static const char *const kind_name[] = { "impression", "click", "conversion", "example" };
@@ -190,8 +192,7 @@ static bool read_decimal(const char *text, size_t length, struct decimal *decima
 /* strtod on digits and exponent without a decimal point, which would be the locale's. */
 static double slow_number(const char *text, size_t length, const struct decimal *decimal)
 {
-    char small[256], *digits = length + 32 <= sizeof small ? small : malloc(length + 32);
-    if (!digits) abort();
+    char small[256], *digits = length + 32 <= sizeof small ? small : need(malloc(length + 32));
     size_t n = 0;
     for (size_t i = 0; i < length && text[i] != 'e' && text[i] != 'E'; i++)
         if (text[i] != '.') digits[n++] = text[i];
@@ -533,8 +534,7 @@ enum decode_result fields_finish(struct fields *fields, struct event *event, str
     if (shown) {
         event->example = make_example(fields);
     } else {
-        event->id = malloc(fields->id_length + 1);
-        if (!event->id) abort();
+        event->id = need(malloc(fields->id_length + 1));
         memcpy(event->id, fields->id, fields->id_length);
         event->id[fields->id_length] = '\0';
         event->id_length = fields->id_length;

@@ -8,6 +8,7 @@
 
 #include "core/coldstream_event.pb-c.h"
 #include "core/decode_fields.h"
+#include "core/need.h"
 
 enum { SCRATCH_BYTES = 64 * 1024 };
 
@@ -25,7 +26,7 @@ static void *take(void *self, size_t size)
 {
     struct decode_protobuf *decoder = self;
     size_t whole = (size + 15) & ~(size_t)15;
-    if (whole < size || whole > sizeof decoder->scratch - decoder->used) return malloc(size);
+    if (whole < size || whole > sizeof decoder->scratch - decoder->used) return need(malloc(size));
     decoder->used += whole;
     return decoder->scratch + decoder->used - whole;
 }

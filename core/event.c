@@ -3,9 +3,10 @@
 
 #include <assert.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/need.h"
 
 static size_t padded(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
 
@@ -15,24 +16,13 @@ static size_t whole_size(size_t behaviors, size_t keys, size_t dense, size_t col
            padded(columns) + padded(id_length + 1);
 }
 
-/* Out of memory on the event path is the end of the process: systemd restarts it from the last snapshot. */
-static void *take(size_t bytes)
-{
-    void *memory = malloc(bytes);
-    if (!memory) {
-        fprintf(stderr, "out of memory: an example of %zu bytes\n", bytes);
-        abort();
-    }
-    return memory;
-}
-
 struct example *example_create(const struct features *features, size_t id_length, size_t behavior_count,
                                size_t key_count)
 {
     assert(id_length < UINT16_MAX && behavior_count <= UINT16_MAX);
     size_t size = whole_size(behavior_count, key_count, features->dense_count, features->categorical_count, id_length);
     assert(size <= UINT32_MAX);
-    struct example *example = take(size);
+    struct example *example = need(malloc(size));
     memset(example, 0, sizeof *example);
     example->size = (uint32_t)size;
     example->id_length = (uint16_t)id_length;
@@ -50,7 +40,7 @@ struct example *example_create(const struct features *features, size_t id_length
 
 struct example *example_copy(const struct example *example)
 {
-    return memcpy(take(example->size), example, example->size);
+    return memcpy(need(malloc(example->size)), example, example->size);
 }
 
 struct example *example_with_behaviors(struct example *example, const uint64_t *behavior, size_t count)
@@ -58,7 +48,7 @@ struct example *example_with_behaviors(struct example *example, const uint64_t *
     assert(count <= UINT16_MAX);
     size_t rest = example->size - sizeof *example - example->behavior_count * sizeof(uint64_t);
     size_t size = sizeof *example + count * sizeof(uint64_t) + rest;
-    struct example *changed = take(size);
+    struct example *changed = need(malloc(size));
     *changed = *example;
     changed->size = (uint32_t)size;
     changed->behavior_count = (uint16_t)count;

@@ -50,8 +50,7 @@ static size_t home(const struct history *history, uint64_t user) { return (user 
 static void index_reset(struct history *history, size_t slots)
 {
     free(history->index);
-    history->index = calloc(slots, sizeof *history->index);
-    if (!history->index) abort();
+    history->index = need(calloc(slots, sizeof *history->index));
     history->index_mask = slots - 1;
 }
 
@@ -159,8 +158,7 @@ static void add_block(struct history *history)
 {
     assert(history->blocks < STATE_SLOTS_MAX / BLOCK);
     history->block = need(realloc(history->block, (history->blocks + 1) * sizeof *history->block));
-    history->block[history->blocks] = calloc(1, sizeof **history->block);
-    if (!history->block[history->blocks++]) abort();
+    history->block[history->blocks++] = need(calloc(1, sizeof **history->block));
 }
 
 static void set_living(struct history *history, uint32_t entry)

@@ -98,10 +98,9 @@ static void hand_out(struct ingest *ingest, struct open *open)
         ingest->closed = need(realloc(ingest->closed, ingest->closed_capacity * sizeof *ingest->closed));
     }
     struct cut *cut = &ingest->closed[ingest->closed_end++];
-    *cut = (struct cut){ .example = malloc(open->count * sizeof *cut->example),
+    *cut = (struct cut){ .example = need(malloc(open->count * sizeof *cut->example)),
                          .count = open->count,
                          .shown_only = open == &ingest->shown };
-    if (!cut->example) abort();
     memcpy(cut->example, open->example, open->count * sizeof *cut->example);
     open->count = 0;
 }

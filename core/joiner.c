@@ -157,8 +157,7 @@ static void index_remove(struct joiner *joiner, uint32_t number)
 static void index_create(struct joiner *joiner, size_t slots)
 {
     free(joiner->index);
-    joiner->index = calloc(slots, sizeof *joiner->index);
-    if (!joiner->index) abort();
+    joiner->index = need(calloc(slots, sizeof *joiner->index));
     joiner->index_mask = slots - 1;
 }
 
@@ -174,8 +173,7 @@ static void add_block(struct joiner *joiner)
 {
     assert(joiner->blocks < STATE_SLOTS_MAX / BLOCK);
     joiner->block = need(realloc(joiner->block, (joiner->blocks + 1) * sizeof *joiner->block));
-    joiner->block[joiner->blocks] = calloc(1, sizeof **joiner->block);
-    if (!joiner->block[joiner->blocks++]) abort();
+    joiner->block[joiner->blocks++] = need(calloc(1, sizeof **joiner->block));
 }
 
 /* A free entry, the next one round from the last given: a function of what is in use, so a restored joiner gives the

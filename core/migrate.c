@@ -1,9 +1,12 @@
 /* Which part of the new state is which part of the old. */
 #include "core/migrate.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/need.h"
 
 enum { NEW = -1, ENCODER_LAYERS = 3, RULES = 8 };
 
@@ -145,14 +148,17 @@ static bool keep_put(struct state_writer *writer, const char *section, uint64_t 
                      struct cs_error *err)
 {
     struct migration *m = (struct migration *)((char *)writer - offsetof(struct migration, writer));
-    struct fresh *grown = realloc(m->fresh, (m->fresh_count + 1) * sizeof *grown), *fresh;
-    if (!grown) return cs_fail(err, CS_FAILED, "out of memory: migration");
-    m->fresh = grown;
-    fresh = &m->fresh[m->fresh_count];
-    *fresh = (struct fresh){ .bytes = malloc(size), .size = size };
-    if (slot != 0 || !fresh->bytes) return cs_fail(err, CS_FAILED, "section %s of a new table can't be kept", section);
+    struct fresh *grown = realloc(m->fresh, (m->fresh_count + 1) * sizeof *grown);
+    void *copy = malloc(size);
+    assert(slot == 0);                  /* all that an empty table puts */
+    if (grown) m->fresh = grown;
+    if (!grown || !copy) {
+        free(copy);
+        return cs_fail(err, CS_FAILED, "out of memory: migration");
+    }
+    struct fresh *fresh = &m->fresh[m->fresh_count];
+    *fresh = (struct fresh){ .bytes = memcpy(copy, bytes, size), .size = size };
     snprintf(fresh->section, sizeof fresh->section, "%s", section);
-    memcpy(fresh->bytes, bytes, size);
     m->fresh_count++;
     return true;
 }
@@ -301,8 +307,7 @@ struct example *migration_example(const struct migration *m, struct example *old
 {
     const struct features *to = m->to;
     const uint8_t *old_keys_of = example_keys_of(old);
-    size_t *old_begin = malloc((m->from->categorical_count + 1) * sizeof *old_begin), keys = 0, begin = 0;
-    if (!old_begin) abort();
+    size_t *old_begin = need(malloc((m->from->categorical_count + 1) * sizeof *old_begin)), keys = 0, begin = 0;
     for (size_t c = 0; c < m->from->categorical_count; begin += old_keys_of[c++]) old_begin[c] = begin;
     for (size_t c = 0; c < to->categorical_count; c++)
         if (m->column[c] != NEW) keys += old_keys_of[m->column[c]];

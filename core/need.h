@@ -3,12 +3,14 @@
 #ifndef CORE_NEED_H
 #define CORE_NEED_H
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static inline void *need(void *memory)
 {
-    if (!memory) abort();
-    return memory;
+    if (memory) return memory;
+    fputs("out of memory\n", stderr);
+    abort();
 }
 
 #endif

@@ -101,8 +101,7 @@ static struct block *add_block(struct shown *shown, size_t place, uint64_t first
         shown->capacity = shown->capacity ? 2 * shown->capacity : 16;
         shown->block = need(realloc(shown->block, shown->capacity * sizeof *shown->block));
     }
-    struct block *block = malloc(sizeof *block);
-    if (!block) abort();
+    struct block *block = need(malloc(sizeof *block));
     *block = (struct block){ .scores.first = first, .slot = (uint32_t)slot, .is_dirty = true };
     for (size_t i = 0; i < BLOCK; i++) block->scores.score[i] = NAN;
     memmove(&shown->block[place + 1], &shown->block[place], (shown->blocks - place) * sizeof *shown->block);
