@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "storage/checkpoint_file.h"
 #include "storage/environment.h"
 #include "storage/file.h"
@@ -102,8 +103,7 @@ bool checkpoint_list(const char *directory, uint64_t **version, size_t *count, s
         if (snprintf(path, sizeof path, "%s/%s/manifest.json", directory, entry->d_name) >= (int)sizeof path ||
             access(path, F_OK))
             continue;
-        if ((*count & (*count + 1)) == 0) *version = realloc(*version, (2 * *count + 2) * sizeof **version);
-        if (!*version) abort();
+        if ((*count & (*count + 1)) == 0) *version = need(realloc(*version, (2 * *count + 2) * sizeof **version));
         (*version)[(*count)++] = found;
     }
     closedir(stream);
@@ -219,13 +219,12 @@ static bool open_to_group(int directory)
 
 struct checkpoint_writer *checkpoint_begin(const char *directory, struct cs_error *err)
 {
-    struct checkpoint_writer *writer = calloc(1, sizeof *writer);
+    struct checkpoint_writer *writer = need(calloc(1, sizeof *writer));
     char data[PATH_MAX];
     int code;
 
-    if (!writer) abort();
     writer->lock = -1;
-    writer->directory = strdup(directory);
+    writer->directory = need(strdup(directory));
     if (mkdir(directory, 0750) && errno != EEXIST) {
         cs_fail_errno(err, errno, "making %s", directory);
         goto fail;
@@ -298,11 +297,8 @@ static bool begin_table(struct checkpoint_writer *writer, const char *table, str
     snprintf(name, sizeof name, "rows.%s", table);
     int code = mdb_dbi_open(writer->txn, name, MDB_CREATE, &writer->rows);
     if (code) return failed(writer, code, err);
-    writer->table = realloc(writer->table, (writer->table_count + 1) * sizeof *writer->table);
-    if (!writer->table) abort();
-    char *copy = strdup(table);
-    if (!copy) abort();
-    writer->table[writer->table_count++] = (struct written_table){ .name = copy };
+    writer->table = need(realloc(writer->table, (writer->table_count + 1) * sizeof *writer->table));
+    writer->table[writer->table_count++] = (struct written_table){ .name = need(strdup(table)) };
     return true;
 }
 
@@ -351,7 +347,7 @@ static char *complete_manifest(struct checkpoint_writer *writer, uint64_t versio
     char checksum[17];
     checkpoint_manifest_checksum(root, checksum);
     json_object_set_new(root, "checksum", json_string(checksum));
-    if (!(text = json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER))) abort();
+    text = need(json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER));
 out:
     json_decref(root);
     json_decref(rows);
@@ -434,7 +430,7 @@ void checkpoint_number_from(struct checkpoint_writer *writer, uint64_t least)
 bool checkpoint_seal(struct checkpoint_writer *writer, const char *manifest, struct cs_error *err)
 {
     assert(!writer->manifest);
-    if (!(writer->manifest = strdup(manifest))) abort();
+    writer->manifest = need(strdup(manifest));
     uint64_t next = seal_data(writer, err) ? next_version(writer, err) : 0;
     return next && write_manifest(writer, next, err);
 }

@@ -20,6 +20,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "core/need.h"
 #include "storage/checkpoint.h"
 #include "storage/checkpoint_file.h"
 #include "storage/checkpoint_rows.h"
@@ -77,8 +78,7 @@ void checkpoint_manifest_checksum(const json_t *manifest, char text[17])
     json_t *others = json_copy((json_t *)(uintptr_t)manifest);
     json_object_del(others, "checksum");
     json_object_del(others, "version");
-    char *said = json_dumps(others, JSON_COMPACT | JSON_SORT_KEYS);
-    if (!said) abort();
+    char *said = need(json_dumps(others, JSON_COMPACT | JSON_SORT_KEYS));
     snprintf(text, 17, "%016" PRIx64, (uint64_t)XXH3_64bits(said, strlen(said)));
     free(said);
     json_decref(others);
@@ -99,7 +99,7 @@ static char *read_text(const char *path, struct cs_error *err)
     } else if (status.st_size > MANIFEST_MAX) {
         cs_fail(err, CS_REFUSED, "%s has more than %d bytes", path, MANIFEST_MAX);
     } else {
-        if (!(text = calloc(1, (size_t)status.st_size + 1))) abort();
+        text = need(calloc(1, (size_t)status.st_size + 1));
         if (read(fd, text, (size_t)status.st_size) != status.st_size) {
             cs_fail(err, CS_FAILED, "%s can't be read", path);
             free(text);
@@ -187,10 +187,9 @@ static bool damaged(const struct checkpoint *checkpoint, int code, struct cs_err
 static bool index_meta(struct checkpoint *checkpoint, const MDB_val *key, const MDB_val *value, struct cs_error *err)
 {
     (void)err;
-    checkpoint->meta = realloc(checkpoint->meta, (checkpoint->meta_count + 1) * sizeof *checkpoint->meta);
-    if (!checkpoint->meta) abort();
-    checkpoint->meta[checkpoint->meta_count++] =
-        (struct meta_text){ strndup(key->mv_data, key->mv_size), strndup(value->mv_data, value->mv_size) };
+    checkpoint->meta = need(realloc(checkpoint->meta, (checkpoint->meta_count + 1) * sizeof *checkpoint->meta));
+    checkpoint->meta[checkpoint->meta_count++] = (struct meta_text){ need(strndup(key->mv_data, key->mv_size)),
+                                                                     need(strndup(value->mv_data, value->mv_size)) };
     return true;
 }
 
@@ -198,8 +197,7 @@ static bool index_tensor(struct checkpoint *checkpoint, const MDB_val *key, cons
 {
     struct tensor tensor;
     if (!format_dense_open(value->mv_data, value->mv_size, key->mv_data, key->mv_size, &tensor, err)) return false;
-    checkpoint->tensor = realloc(checkpoint->tensor, (checkpoint->tensor_count + 1) * sizeof *checkpoint->tensor);
-    if (!checkpoint->tensor) abort();
+    checkpoint->tensor = need(realloc(checkpoint->tensor, (checkpoint->tensor_count + 1) * sizeof *checkpoint->tensor));
     checkpoint->tensor[checkpoint->tensor_count++] = tensor;
     return true;
 }
@@ -222,10 +220,9 @@ static bool each_pair(struct checkpoint *checkpoint, MDB_dbi database, index_pai
 static bool find_table(struct checkpoint *checkpoint, const MDB_val *key, const MDB_val *value, struct cs_error *err)
 {
     if (key->mv_size <= 5 || memcmp(key->mv_data, "rows.", 5)) return true;
-    checkpoint->table = realloc(checkpoint->table, (checkpoint->table_count + 1) * sizeof *checkpoint->table);
-    if (!checkpoint->table) abort();
+    checkpoint->table = need(realloc(checkpoint->table, (checkpoint->table_count + 1) * sizeof *checkpoint->table));
     struct indexed_table *table = &checkpoint->table[checkpoint->table_count++];
-    *table = (struct indexed_table){ .name = strndup((char *)key->mv_data + 5, key->mv_size - 5) };
+    *table = (struct indexed_table){ .name = need(strndup((char *)key->mv_data + 5, key->mv_size - 5)) };
     return row_leaves_open(&table->rows, &checkpoint->file, value->mv_data, value->mv_size, !checkpoint->verified,
                            err) ||
            cs_error_prefix(err, "table %s of %s", table->name, checkpoint->directory);
@@ -256,13 +253,12 @@ static bool index_all(struct checkpoint *checkpoint, struct cs_error *err)
 static struct checkpoint *open_version(const char *path, bool verify, const struct storage_watch *watch,
                                        struct cs_error *err)
 {
-    struct checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
+    struct checkpoint *checkpoint = need(calloc(1, sizeof *checkpoint));
     char file[PATH_MAX];
     json_t *manifest = NULL;
     json_error_t where;
     bool ok = false;
 
-    if (!checkpoint) abort();
     uint64_t current = checkpoint_current(path);
     if (current ? asprintf(&checkpoint->directory, "%s/%020" PRIu64, path, current) < 0
                 : !(checkpoint->directory = strdup(path)))
@@ -364,7 +360,7 @@ bool checkpoint_tensors(struct checkpoint *checkpoint, tensor_visitor *visit, vo
         struct tensor tensor = checkpoint->tensor[i];
         void *copy = NULL;
         if ((uintptr_t)tensor.data % tensor_type_bytes(tensor.type)) {      /* small values stand where LMDB has room */
-            if (!(copy = malloc(tensor_bytes(&tensor)))) abort();
+            copy = need(malloc(tensor_bytes(&tensor)));
             tensor.data = memcpy(copy, tensor.data, tensor_bytes(&tensor));
         }
         bool ok = visit(self, &tensor, err);

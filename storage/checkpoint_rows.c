@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
 #include "storage/format.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || __SIZEOF_SIZE_T__ != 8
@@ -124,7 +125,7 @@ static void fill_buckets(struct row_leaves *rows)
     size_t leaf = 0;
     while (bits < 32 && (uint64_t)1 << bits < rows->leaves) bits++;
     rows->shift = 64 - bits;
-    if (!(rows->bucket = malloc((((size_t)1 << bits) + 1) * sizeof *rows->bucket))) abort();
+    rows->bucket = need(malloc((((size_t)1 << bits) + 1) * sizeof *rows->bucket));
     for (uint64_t b = 0; b < (uint64_t)1 << bits; b++) {
         while (leaf + 1 < rows->leaves && rows->first[leaf + 1] <= b << rows->shift) leaf++;
         rows->bucket[b] = (uint32_t)leaf;
@@ -159,9 +160,8 @@ bool row_leaves_open(struct row_leaves *rows, const struct mapped_file *file, co
     if (leaves > file->pages || file->pages > UINT32_MAX || depth > DEPTH_MAX || (leaves && !depth))
         return cs_fail(err, CS_REFUSED, "%" PRIu64 " leaves at depth %u in %zu pages", leaves, depth, file->pages);
     struct walk walk = { rows, leaves };
-    rows->first = calloc(leaves + 1, sizeof *rows->first);
-    rows->page = calloc(leaves + 1, sizeof *rows->page);
-    if (!rows->first || !rows->page) abort();
+    rows->first = need(calloc(leaves + 1, sizeof *rows->first));
+    rows->page = need(calloc(leaves + 1, sizeof *rows->page));
     if (leaves && !walk_page(&walk, root, depth - 1, 0, err)) return false;
     if (rows->leaves != leaves)
         return cs_fail(err, CS_REFUSED, "%zu leaves, %" PRIu64 " expected", rows->leaves, leaves);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 struct delta_reader {
     size_t bytes_max;
     struct delta *open;             /* NULL: none, or given up */
@@ -19,14 +21,12 @@ struct delta_reader {
 
 static void *grown(void *array, size_t size)
 {
-    if (!(array = realloc(array, size))) abort();
-    return array;
+    return need(realloc(array, size));
 }
 
 static void *copied(const void *from, size_t size)
 {
-    void *copy = malloc(size ? size : 1);
-    if (!copy) abort();
+    void *copy = need(malloc(size ? size : 1));
     return size ? memcpy(copy, from, size) : copy;
 }
 
@@ -54,8 +54,7 @@ void delta_drop(struct delta *delta)
 
 struct delta_reader *delta_reader_create(size_t bytes_max)
 {
-    struct delta_reader *reader = calloc(1, sizeof *reader);
-    if (!reader) abort();
+    struct delta_reader *reader = need(calloc(1, sizeof *reader));
     reader->bytes_max = bytes_max;
     return reader;
 }
@@ -90,8 +89,7 @@ static bool same_place(const struct delta_place *a, const struct delta_place *b)
 static void take_begin(struct delta_reader *reader, const struct delta_record *record)
 {
     const struct delta_begin *begin = &record->begin;
-    struct delta *delta = calloc(1, sizeof *delta);
-    if (!delta) abort();
+    struct delta *delta = need(calloc(1, sizeof *delta));
     delta->place = record->place;
     delta->base = begin->base;
     delta->steps = begin->steps;
@@ -158,7 +156,7 @@ static bool new_tensor(struct delta_reader *reader, const struct delta_record *r
     struct tensor *tensor = &delta->tensor[delta->tensors++];
     *tensor = record->tensor;
     size_t bytes = tensor_bytes(tensor);
-    if (!(tensor->data = malloc(bytes ? bytes : 1))) abort();
+    tensor->data = need(malloc(bytes ? bytes : 1));
     reader->filled = 0;
     return true;
 }

@@ -14,6 +14,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "storage/file.h"
 #include "storage/format.h"
 #include "storage/root_check.h"
@@ -239,11 +240,10 @@ struct environment *environment_open(const char *directory, bool writable, size_
     } else if (environment) {
         environment->users++;
     } else {
-        environment = calloc(1, sizeof *environment);
-        if (!environment) abort();
+        environment = need(calloc(1, sizeof *environment));
         pthread_mutex_init(&environment->lock, NULL);
         pthread_cond_init(&environment->changed, NULL);
-        environment->directory = strdup(directory);
+        environment->directory = need(strdup(directory));
         environment->writable = writable;
         environment->users = 1;
         if (open_fresh(environment, map_bytes, err)) {

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "storage/environment.h"
 #include "storage/file.h"
 #include "storage/format.h"
@@ -46,20 +47,18 @@ struct exchange_writer {
 
 struct exchange_writer *exchange_create(const char *file, enum exchange_format format, struct cs_error *err)
 {
-    struct exchange_writer *writer = calloc(1, sizeof *writer);
-    if (!writer) abort();
+    struct exchange_writer *writer = need(calloc(1, sizeof *writer));
     writer->format = format;
-    writer->path = strdup(file);
+    writer->path = need(strdup(file));
     if (asprintf(&writer->temporary, "%s.XXXXXX", file) < 0) abort();
     int fd = mkostemp(writer->temporary, O_CLOEXEC);
-    if (fd < 0) {
+    if (fd < 0) *writer->temporary = 0;
+    else writer->file = need(fdopen(fd, "w"));
+    if (fd < 0 || fchmod(fd, 0640)) {
         cs_fail_errno(err, errno, "creating a file beside %s", file);
-        *writer->temporary = 0;
         exchange_abandon(writer);
         return NULL;
     }
-    writer->file = fdopen(fd, "w");
-    if (!writer->file || fchmod(fd, 0640)) abort();
     setvbuf(writer->file, NULL, _IOFBF, 1 << 20);
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t crc = i;
@@ -77,8 +76,7 @@ bool exchange_announce(struct exchange_writer *writer, const struct tensor *tens
             return cs_fail(err, CS_FAILED, "two tensors are called %s", tensor->name);
     if (writer->count == writer->capacity) {
         writer->capacity = writer->capacity ? writer->capacity * 2 : 64;
-        writer->tensor = realloc(writer->tensor, writer->capacity * sizeof *writer->tensor);
-        if (!writer->tensor) abort();
+        writer->tensor = need(realloc(writer->tensor, writer->capacity * sizeof *writer->tensor));
     }
     writer->tensor[writer->count] = *tensor;
     writer->tensor[writer->count++].data = NULL;
@@ -109,9 +107,8 @@ static bool write_safetensors_header(struct exchange_writer *writer, struct cs_e
                                       "data_offsets", (json_int_t)offset, (json_int_t)end));
         offset = end;
     }
-    char *text = json_dumps(root, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    char *text = need(json_dumps(root, JSON_COMPACT | JSON_PRESERVE_ORDER));
     json_decref(root);
-    if (!text) abort();
     uint64_t length = strlen(text), padded = (length + 7) & ~(uint64_t)7;
     bool ok = padded <= header_max ||
               cs_fail(err, CS_FAILED, "%zu tensors are too many for one safetensors file", writer->count);
@@ -212,7 +209,7 @@ static bool begin_next(struct exchange_writer *writer, struct cs_error *err)
 {
     if (!writer->begun) {
         writer->begun = true;
-        if (!(writer->zip = calloc(writer->count + 1, sizeof *writer->zip))) abort();
+        writer->zip = need(calloc(writer->count + 1, sizeof *writer->zip));
         if (writer->format == EXCHANGE_SAFETENSORS && !write_safetensors_header(writer, err)) return false;
     } else {
         if (writer->format == EXCHANGE_NPZ && !zip_end(writer, &writer->zip[writer->current], err)) return false;
@@ -401,9 +398,8 @@ static bool read_header(struct exchange_file *file, struct cs_error *err)
     }
     unsigned char *data = file->bytes + sizeof length + length;
     uint64_t available = file->size - sizeof length - length;
-    file->tensor = calloc(json_object_size(root) + 1, sizeof *file->tensor);
-    file->by_name = calloc(json_object_size(root) + 1, sizeof *file->by_name);
-    if (!file->tensor || !file->by_name) abort();
+    file->tensor = need(calloc(json_object_size(root) + 1, sizeof *file->tensor));
+    file->by_name = need(calloc(json_object_size(root) + 1, sizeof *file->by_name));
     json_object_foreach(root, name, entry) {
         if (!strcmp(name, "__metadata__")) continue;
         if (!read_entry(&file->tensor[file->count++], name, entry, data, available, err)) goto out;
@@ -420,11 +416,10 @@ out:
 
 struct exchange_file *exchange_open(const char *path, struct cs_error *err)
 {
-    struct exchange_file *file = calloc(1, sizeof *file);
+    struct exchange_file *file = need(calloc(1, sizeof *file));
     struct stat status;
     bool ok = false;
 
-    if (!file) abort();
     int fd = file_open(path, O_RDONLY, err);
     if (fd < 0) goto out;
     if (fstat(fd, &status)) {

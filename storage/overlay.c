@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 enum { RATIO = 4, SMALL = 4096, TOGETHER = 32 };
 
 /* row: 0: the slot is empty; GONE: the key's row went; otherwise the row's number, from 1. */
@@ -29,9 +31,7 @@ struct overlay_level {
 
 static void *take(size_t count, size_t size)
 {
-    void *memory = calloc(count ? count : 1, size);
-    if (!memory) abort();
-    return memory;
+    return need(calloc(count ? count : 1, size));
 }
 
 /* Keys are hashes; but whoever sends them may choose them, so that they are mixed once more. */
@@ -70,8 +70,7 @@ struct overlay_level *overlay_level_create(size_t tables, size_t dimension, cons
         table->mask = slots - 1;
         table->slot = take(slots, sizeof *table->slot);
         /* Pages that no row needs stay untouched. */
-        table->row = malloc((room[i].rows ? room[i].rows : 1) * dimension * sizeof *table->row);
-        if (!table->row) abort();
+        table->row = need(malloc((room[i].rows ? room[i].rows : 1) * dimension * sizeof *table->row));
     }
     return level;
 }

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "storage/file.h"
 
 enum {
@@ -106,8 +107,7 @@ static bool big_data(struct walk *walk, uint64_t page, const unsigned char *data
         return bad(walk, run, "is not the overflow that a record names");
     walk->seen.overflows += pages;
     if (!walk->free_list) return true;
-    unsigned char *list = malloc(size ? size : 1);
-    if (!list) abort();
+    unsigned char *list = need(malloc(size ? size : 1));
     bool ok = true;
     size_t header_size = PAGE_HEADER;
     for (size_t done = 0; ok && done < size;) {
@@ -183,8 +183,7 @@ static bool walk_page(struct walk *walk, uint64_t number, unsigned depth, bool m
 {
     struct page_header header;
     if (!use(walk, number, 1)) return false;
-    unsigned char *page = malloc(walk->page_size);
-    if (!page) abort();
+    unsigned char *page = need(malloc(walk->page_size));
     bool ok = read_page(walk, number, page, walk->page_size);
     memcpy(&header, page, sizeof header);
     if (ok && (header.number != number || header.flags != (depth > 1 ? BRANCH : LEAF)))
@@ -266,7 +265,7 @@ static bool walk_file(struct walk *walk, uint64_t file_size, uint64_t *txn)
     if (walk->meta.last < 1 || walk->meta.last >= file_size / walk->page_size)
         return cs_fail(walk->err, CS_REFUSED, "%s is truncated: its last page is number %" PRIu64 ", the file has "
                        "%" PRIu64 " bytes", walk->file, walk->meta.last, file_size);
-    if (!(walk->used = calloc(walk->meta.last / 64 + 1, sizeof *walk->used))) abort();
+    walk->used = need(calloc(walk->meta.last / 64 + 1, sizeof *walk->used));
     bool ok = walk_database(walk, &walk->meta.main, false);
     walk->free_list = true;
     ok = ok && walk_database(walk, &walk->meta.free, false);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "core/need.h"
 #include "storage/file.h"
 #include "storage/segment_format.h"
 
@@ -143,13 +144,13 @@ static bool parse_footer(struct segment *segment, uint64_t end_of_blocks)
     struct bytes_reader reader = { .at = segment->footer.data, .end = segment->footer.data + segment->footer.size };
     uint32_t sections = bytes_take_u32(&reader);
     if (sections > segment->footer.size / 32) return false;
-    if (!(segment->section = calloc(sections + 1u, sizeof *segment->section))) abort();
+    segment->section = need(calloc(sections + 1u, sizeof *segment->section));
     segment->sections = sections;
     for (uint32_t i = 0; i < sections; i++)
         if (!parse_section(&reader, &segment->section[i])) return false;
     uint32_t blocks = bytes_take_u32(&reader);
     if (blocks > segment->footer.size / 40) return false;
-    if (!(segment->block = calloc(blocks + 1u, sizeof *segment->block))) abort();
+    segment->block = need(calloc(blocks + 1u, sizeof *segment->block));
     segment->blocks = blocks;
     uint64_t offset = sizeof(struct segment_header);
     for (uint32_t i = 0; i < blocks; i++) {
@@ -214,8 +215,7 @@ bool segment_open(struct segment *segment, const char *directory, uint64_t store
     *missing = false;
     *segment = (struct segment){ .number = number, .store = store, .size = size, .digest = digest, .fd = -1 };
     segment_path(path, sizeof path, directory, number);
-    segment->path = strdup(path);
-    if (!segment->path) abort();
+    segment->path = need(strdup(path));
     segment->fd = file_open(path, O_RDONLY | O_NOFOLLOW, err);
     if (segment->fd < 0) {
         *missing = errno == ENOENT;

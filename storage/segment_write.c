@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "core/need.h"
 #include "storage/environment.h"
 #include "storage/segment_format.h"
 
@@ -46,11 +47,10 @@ struct segment_writer {
 
 struct segment_writer *segment_writer_create(const struct segment_writer_options *options)
 {
-    struct segment_writer *writer = calloc(1, sizeof *writer);
-    if (!writer) abort();
+    struct segment_writer *writer = need(calloc(1, sizeof *writer));
     writer->options = *options;
     writer->size = SEGMENT_BUFFER;
-    if (posix_memalign((void **)&writer->buffer, 4096, writer->size)) abort();
+    writer->buffer = need(aligned_alloc(4096, writer->size));
     return writer;
 }
 

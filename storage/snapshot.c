@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "storage/file.h"
 #include "storage/snapshot_internal.h"
 
@@ -68,10 +69,9 @@ static bool check_counts(const struct index *index, const struct manifest *manif
 bool snapshot_load(const char *segments, const struct manifest *manifest, bool blocks, struct index *index,
                    struct segment **opened, bool *missing, struct cs_error *err)
 {
-    struct segment *segment = calloc(manifest->segments + 1, sizeof *segment);
+    struct segment *segment = need(calloc(manifest->segments + 1, sizeof *segment));
     struct bytes buffer = { 0 };
     bool ok = true;
-    if (!segment) abort();
     *index = (struct index){ 0 };
     *missing = false;
     for (size_t i = 0; i < manifest->segments; i++) segment[i].fd = -1;
@@ -155,7 +155,7 @@ void snapshot_prepare(struct snapshot_store *store, uint64_t changed)
     if (store->credit > index_live_bytes(&store->index)) store->credit = index_live_bytes(&store->index);
     index_choose_victims(&store->index, changed, kept, &store->credit);
     forget_again(store);
-    if (!(store->again = calloc(store->index.sections + 1, sizeof *store->again))) abort();
+    store->again = need(calloc(store->index.sections + 1, sizeof *store->again));
     for (size_t i = 0; i < store->index.sections; i++) {
         const struct index_section *section = &store->index.section[i];
         struct again *again = &store->again[store->agains];
@@ -244,21 +244,19 @@ static void lock_init(struct snapshot_store *store)
 struct snapshot_store *snapshot_open(const char *directory, const struct snapshot_options *options,
                                      struct cs_error *damage, struct cs_error *err)
 {
-    struct snapshot_store *store = calloc(1, sizeof *store);
+    struct snapshot_store *store = need(calloc(1, sizeof *store));
     char segments[PATH_MAX];
 
-    if (!store) abort();
     if (damage) *damage = (struct cs_error){ 0 };
     store->lock = -1;
     store->pace = 1;
     lock_init(store);
-    store->directory = strdup(directory);
+    store->directory = need(strdup(directory));
     if (snprintf(segments, sizeof segments, "%s/segments", directory) >= (int)sizeof segments - 32) {
         cs_fail(err, CS_FAILED, "the path of %s is too long", directory);
         goto fail;
     }
-    store->segments = strdup(segments);
-    if (!store->directory || !store->segments) abort();
+    store->segments = need(strdup(segments));
     if (mkdir(directory, 0750) && errno != EEXIST) {
         environment_fail(err, errno, directory, 0, "making the snapshot's directory");
         goto fail;
@@ -433,8 +431,7 @@ bool snapshot_meta(struct snapshot_cut *cut, const char *name, const char *text,
 
 struct snapshot_cut *snapshot_begin(struct snapshot_store *store)
 {
-    struct snapshot_cut *cut = calloc(1, sizeof *cut);
-    if (!cut) abort();
+    struct snapshot_cut *cut = need(calloc(1, sizeof *cut));
     cut->store = store;
     cut->writer = (struct state_writer){ .full = store->newest.cut == 0,
                                          .put = cut_put,

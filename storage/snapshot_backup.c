@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "storage/file.h"
 #include "storage/snapshot_view.h"
 
@@ -93,8 +94,7 @@ static bool copy_cut(struct snapshot_view *view, struct snapshot_store *store, s
 {
     bool ok = true, failed = false;
     struct cs_error wrong = { 0 };
-    struct source *source = calloc(view->index.sections + 1, sizeof *source);
-    if (!source) abort();
+    struct source *source = need(calloc(view->index.sections + 1, sizeof *source));
     store->last_number = view->manifest.cut - 1;        /* a copy of this cut, under its number */
     struct snapshot_cut *cut = snapshot_begin(store);
     struct state_writer *writer = snapshot_writer(cut);

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "storage/format.h"
 #include "storage/snapshot_internal.h"
 
@@ -79,8 +80,7 @@ static void leave(struct writing *writing, size_t section, uint32_t slot)
 static bool give(struct writing *writing, size_t section, uint32_t slot)
 {
     if (section >= writing->givens) {
-        struct bits *grown = realloc(writing->given, (section + 1) * sizeof *grown);
-        if (!grown) abort();
+        struct bits *grown = need(realloc(writing->given, (section + 1) * sizeof *grown));
         memset(grown + writing->givens, 0, (section + 1 - writing->givens) * sizeof *grown);
         writing->given = grown;
         writing->givens = section + 1;
@@ -90,8 +90,7 @@ static bool give(struct writing *writing, size_t section, uint32_t slot)
         size_t words = slot / 64 + 1 + bits->words / 4;
         if (writing->store->index.section[section].slots > words * 64)
             words = (writing->store->index.section[section].slots + 63) / 64;
-        uint64_t *grown = realloc(bits->word, words * sizeof *grown);
-        if (!grown) abort();
+        uint64_t *grown = need(realloc(bits->word, words * sizeof *grown));
         memset(grown + bits->words, 0, (words - bits->words) * sizeof *grown);
         bits->word = grown;
         bits->words = words;
@@ -263,8 +262,7 @@ static bool move_graves(struct writing *writing, struct cs_error *err)
 {
     struct index *index = &writing->store->index;
     bool older = false, any = false;
-    bool *carried = calloc(index->segments + 1, sizeof *carried);
-    if (!carried) abort();
+    bool *carried = need(calloc(index->segments + 1, sizeof *carried));
     for (size_t i = 0; i < index->segments; i++) {
         carried[i] = older && writing->emptied[i] && index->segment[i].graves;
         any = any || carried[i];
@@ -326,9 +324,8 @@ static void describe(struct writing *writing, const struct index_forecast *forec
     const struct index *index = &store->index;
     size_t parts = segment_writer_parts(writing->writer);
     *manifest = (struct manifest){ .store = store->newest.store, .cut = store->last_number + 1 };
-    manifest->segment = calloc(index->segments + parts + 1, sizeof *manifest->segment);
-    manifest->section = calloc(index->sections + 1, sizeof *manifest->section);
-    if (!manifest->segment || !manifest->section) abort();
+    manifest->segment = need(calloc(index->segments + parts + 1, sizeof *manifest->segment));
+    manifest->section = need(calloc(index->sections + 1, sizeof *manifest->section));
     for (size_t i = 0; i < index->segments + parts; i++) {
         bool old = i < index->segments;
         const struct forecast_count *count = old ? &forecast->segment[i] : &forecast->part[i - index->segments];
@@ -361,8 +358,7 @@ static void take_over(struct writing *writing, struct manifest *manifest)
     size_t parts = segment_writer_parts(writing->writer);
     for (size_t i = 0; i < parts; i++)
         if (!index_apply(&store->index, &segment_writer_part(writing->writer, i)->segment)) abort();
-    uint32_t *named = calloc(manifest->segments + 1, sizeof *named);
-    if (!named) abort();
+    uint32_t *named = need(calloc(manifest->segments + 1, sizeof *named));
     for (size_t i = 0; i < manifest->segments; i++) named[i] = manifest->segment[i].number;
     index_keep(&store->index, named, manifest->segments);
     free(named);
@@ -390,8 +386,7 @@ static bool write_cut(struct writing *writing, struct cs_error *err)
         return false;
     }
     size_t parts = segment_writer_parts(writing->writer);
-    const struct segment **part = calloc(parts + 1, sizeof *part);
-    if (!part) abort();
+    const struct segment **part = need(calloc(parts + 1, sizeof *part));
     for (size_t i = 0; i < parts; i++) part[i] = &segment_writer_part(writing->writer, i)->segment;
     struct index_forecast *forecast = index_forecast(&store->index, part, parts);
     struct manifest manifest;
@@ -429,9 +424,8 @@ bool snapshot_commit(struct snapshot_cut *cut, struct cs_error *err)
                                               .pause = rest,
                                               .self = &writing };
     writing.writer = segment_writer_create(&options);
-    writing.left = calloc(store->index.segments + 1, sizeof *writing.left);
-    writing.emptied = calloc(store->index.segments + 1, sizeof *writing.emptied);
-    if (!writing.left || !writing.emptied) abort();
+    writing.left = need(calloc(store->index.segments + 1, sizeof *writing.left));
+    writing.emptied = need(calloc(store->index.segments + 1, sizeof *writing.emptied));
     for (size_t i = 0; i < store->index.segments; i++) writing.left[i] = store->index.segment[i].live;
     bool ok = write_cut(&writing, err);
     store->next_segment += (uint32_t)segment_writer_parts(writing.writer);

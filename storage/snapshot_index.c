@@ -3,6 +3,8 @@
 
 #include <assert.h>
 
+#include "core/need.h"
+
 static const uint32_t grave = (uint32_t)INDEX_GRAVE;
 /* Past this many files the smallest are merged. */
 static const size_t most_segments = 96;
@@ -30,8 +32,7 @@ size_t index_section_add(struct index *index, const struct segment_section *abou
 {
     struct index_section *section = index_section(index, about->is_tensor, about->name);
     if (section) return (size_t)(section - index->section);
-    struct index_section *grown = realloc(index->section, (index->sections + 1) * sizeof *grown);
-    if (!grown) abort();
+    struct index_section *grown = need(realloc(index->section, (index->sections + 1) * sizeof *grown));
     index->section = grown;
     index->section[index->sections] = (struct index_section){ .about = *about };
     return index->sections++;
@@ -195,12 +196,10 @@ struct index_forecast *index_forecast(struct index *index, const struct segment 
 {
     for (size_t p = 0; p < parts; p++)
         for (size_t i = 0; i < part[p]->sections; i++) index_section_add(index, &part[p]->section[i]);
-    struct index_forecast *forecast = calloc(1, sizeof *forecast);
-    if (!forecast) abort();
-    forecast->segment = calloc(index->segments + 1, sizeof *forecast->segment);
-    forecast->part = calloc(parts + 1, sizeof *forecast->part);
-    forecast->section = calloc(index->sections + 1, sizeof *forecast->section);
-    if (!forecast->segment || !forecast->part || !forecast->section) abort();
+    struct index_forecast *forecast = need(calloc(1, sizeof *forecast));
+    forecast->segment = need(calloc(index->segments + 1, sizeof *forecast->segment));
+    forecast->part = need(calloc(parts + 1, sizeof *forecast->part));
+    forecast->section = need(calloc(index->sections + 1, sizeof *forecast->section));
     for (size_t i = 0; i < index->segments; i++)
         forecast->segment[i] =
             (struct forecast_count){ (int64_t)index->segment[i].live, (int64_t)index->segment[i].graves };
@@ -302,7 +301,7 @@ uint64_t *index_again(const struct index *index, const struct index_section *sec
         if (!home || (home & grave)) continue;
         if (!last || last->number != home) last = find_segment(index, home);
         if (!last || !last->victim) continue;
-        if (!again && !(again = calloc(*words, sizeof *again))) abort();
+        if (!again) again = need(calloc(*words, sizeof *again));
         again[slot / 64] |= 1ull << slot % 64;
     }
     if (!again) *words = 0;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "core/need.h"
 #include "storage/format.h"
 
 static const char magic[8] = { 'C', 'S', 'C', 'U', 'T', '0', '0', '2' };
@@ -75,7 +76,7 @@ static bool parse(struct manifest *manifest, struct bytes_reader *reader, size_t
     manifest->cut = bytes_take_u64(reader);
     uint32_t count = bytes_take_u32(reader);
     if (reader->bad || count > size / 20) return false;
-    if (!(manifest->segment = calloc(count + 1u, sizeof *manifest->segment))) abort();
+    manifest->segment = need(calloc(count + 1u, sizeof *manifest->segment));
     for (uint32_t i = 0; i < count; i++) {
         struct manifest_segment *segment = &manifest->segment[manifest->segments++];
         segment->number = bytes_take_u32(reader);
@@ -86,7 +87,7 @@ static bool parse(struct manifest *manifest, struct bytes_reader *reader, size_t
     }
     count = bytes_take_u32(reader);
     if (reader->bad || count > size / 28) return false;
-    if (!(manifest->section = calloc(count + 1u, sizeof *manifest->section))) abort();
+    manifest->section = need(calloc(count + 1u, sizeof *manifest->section));
     for (uint32_t i = 0; i < count; i++) {
         struct manifest_section *section = &manifest->section[manifest->sections++];
         uint32_t kind = bytes_take_u32(reader);
@@ -100,12 +101,12 @@ static bool parse(struct manifest *manifest, struct bytes_reader *reader, size_t
     }
     count = bytes_take_u32(reader);
     if (reader->bad || count > size / 10) return false;
-    if (!(manifest->meta = calloc(count + 1u, sizeof *manifest->meta))) abort();
+    manifest->meta = need(calloc(count + 1u, sizeof *manifest->meta));
     for (uint32_t i = 0; i < count; i++) {
         const char *name = bytes_take_text(reader, META_NAME_MAX), *text = bytes_take_text(reader, META_TEXT_MAX);
         if (!name || !text) return false;
         struct manifest_meta *meta = &manifest->meta[manifest->metas++];
-        if (!(meta->name = strdup(name)) || !(meta->text = strdup(text))) abort();
+        *meta = (struct manifest_meta){ need(strdup(name)), need(strdup(text)) };
     }
     return !reader->bad && reader->at == reader->end;
 }

@@ -3,6 +3,7 @@
  * left, and waits at most for one piece. */
 #include <assert.h>
 
+#include "core/need.h"
 #include "storage/snapshot_internal.h"
 
 enum piece { FREE, UNDER_WAY, TAKEN, ASIDE };
@@ -108,8 +109,7 @@ static unsigned char *room_for(struct held *held, struct held_tensor *tensor)
         held->staged += size;
         return held->staging->bytes + held->staged - size;
     }
-    unsigned char *bytes = malloc(size);
-    if (!bytes) abort();
+    unsigned char *bytes = need(malloc(size));
     tensor->own = true;
     return bytes;
 }
@@ -153,8 +153,7 @@ static void settle(struct state_hold *self)
 
 struct held *held_create(struct staging *staging)
 {
-    struct held *held = calloc(1, sizeof *held);
-    if (!held) abort();
+    struct held *held = need(calloc(1, sizeof *held));
     held->hold.settle = settle;
     held->staging = staging_borrow(staging);
     held->users = 1;

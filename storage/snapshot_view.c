@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "storage/file.h"
 #include "storage/format.h"
 
@@ -168,13 +169,12 @@ static bool view_tensor(struct state_reader *self, const struct tensor *tensor, 
 static void add_format(struct manifest *manifest)
 {
     char text[16];
-    struct manifest_meta *grown = realloc(manifest->meta, (manifest->metas + 1) * sizeof *grown);
-    if (!grown) abort();
+    struct manifest_meta *grown = need(realloc(manifest->meta, (manifest->metas + 1) * sizeof *grown));
     manifest->meta = grown;
     size_t at = manifest->metas++;
     for (; at && strcmp(grown[at - 1].name, "format") > 0; at--) grown[at] = grown[at - 1];
     snprintf(text, sizeof text, "%d", FORMAT_SNAPSHOT_VERSION);
-    if (!(grown[at].name = strdup("format")) || !(grown[at].text = strdup(text))) abort();
+    grown[at] = (struct manifest_meta){ need(strdup("format")), need(strdup(text)) };
 }
 
 static uint64_t head_of(const char *directory)
@@ -193,10 +193,9 @@ static struct snapshot_view *view_open(struct environment *environment, uint64_t
 {
     const char *directory = environment_directory(environment);
     char segments[PATH_MAX];
-    struct snapshot_view *view = calloc(1, sizeof *view);
+    struct snapshot_view *view = need(calloc(1, sizeof *view));
     uint64_t tried = 0;
 
-    if (!view) abort();
     view->reader = (struct state_reader){ .get = view_get, .each = view_each, .tensor = view_tensor };
     snprintf(segments, sizeof segments, "%s/segments", directory);
     for (;;) {
