@@ -191,8 +191,9 @@ static void check_gate(struct loader *loader)
     if (bounded && loader_given(loader, "checkpoint.gate.min_examples") &&
         gate->min_examples > loader->config->evaluation.window)
         problem_near(loader, "checkpoint.gate.min_examples",
-                     pool_format(loader->pool, "checkpoint.gate.min_examples: more than evaluation.window, %zu, ever has, "
-                                 "so nothing would be judged; give at most that", loader->config->evaluation.window));
+                     pool_format(loader->pool, "checkpoint.gate.min_examples: more than evaluation.window, %zu, ever "
+                                 "has, so nothing would be judged; give at most that",
+                                 loader->config->evaluation.window));
     if (bounded || gate->rollback != ROLLBACK_AUTOMATIC) return;
     problem_near(loader, "checkpoint.gate.rollback",
                  "checkpoint.gate.rollback: automatic, but there is no bound to break; give max_log_loss_rise, "
