@@ -517,6 +517,9 @@ struct publisher *publisher_create(const struct cs_config *config, struct snapsh
     publisher->view.stats = snapshot_stats(store);
     tell_sizes(publisher, &publisher->view.stats);
     telemetry_add(telemetry, METRIC_SNAPSHOT_FAILURES, NULL, 0);
+    telemetry_expect(telemetry, METRIC_SNAPSHOT_SECONDS);
+    telemetry_expect(telemetry, METRIC_SNAPSHOT_STALL);
+    telemetry_expect(telemetry, METRIC_FRESHNESS);
     for (int outcome = PUBLISH_OK; outcome <= PUBLISH_FAILED; outcome++)
         telemetry_add(telemetry, METRIC_PUBLISH, TELEMETRY_LABELS(outcome_name[outcome]), 0);
     if (!(publisher->versions = versions_open(config, sink, telemetry, err))) {

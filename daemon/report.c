@@ -46,6 +46,9 @@ void report_state(struct telemetry *telemetry, enum pipeline_state state, bool c
     telemetry_set(telemetry, METRIC_CONNECTED, NULL, connected);
     telemetry_add(telemetry, METRIC_STEPS, NULL, 0);        /* an alert must see also that there was never one */
     telemetry_add(telemetry, METRIC_NONFINITE, NULL, 0);
+    for (int users = 0; users < USERS_GROUPS; users++)
+        telemetry_add(telemetry, METRIC_EXAMPLES, TELEMETRY_LABELS(metrics_users_name[users]), 0);
+    telemetry_expect(telemetry, METRIC_STEP_SECONDS);
 }
 
 void report_topic(struct telemetry *telemetry, const char *topic)

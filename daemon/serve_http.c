@@ -387,6 +387,8 @@ struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_op
     server->telemetry = telemetry;
     telemetry_add(telemetry, METRIC_REQUESTS, TELEMETRY_LABELS("200"), 0);
     telemetry_add(telemetry, METRIC_REQUESTS, TELEMETRY_LABELS("503"), 0);
+    telemetry_add(telemetry, METRIC_SCORES, NULL, 0);
+    telemetry_expect(telemetry, METRIC_REQUEST_SECONDS);
     int fd = options->socket ? options->socket : bind_socket(options->listen, &server->port, err);
     if (fd < 0) goto fail;
     if (options->socket) server->port = port_of(fd);

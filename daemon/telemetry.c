@@ -120,6 +120,14 @@ void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, co
     pthread_mutex_unlock(&telemetry->lock);
 }
 
+void telemetry_expect(struct telemetry *telemetry, enum telemetry_metric metric)
+{
+    assert(telemetry_table[metric].kind == KIND_HISTOGRAM);
+    pthread_mutex_lock(&telemetry->lock);
+    find(telemetry, metric, NULL, true);
+    pthread_mutex_unlock(&telemetry->lock);
+}
+
 void telemetry_observe(struct telemetry *telemetry, enum telemetry_metric metric, double seconds)
 {
     assert(telemetry_table[metric].kind == KIND_HISTOGRAM);

@@ -61,6 +61,8 @@ void telemetry_add(struct telemetry *telemetry, enum telemetry_metric metric, co
 void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label, double value);
 /* Histograms. */
 void telemetry_observe(struct telemetry *telemetry, enum telemetry_metric metric, double seconds);
+/* Shows one before its first observation, as adding 0 shows a counter. */
+void telemetry_expect(struct telemetry *telemetry, enum telemetry_metric metric);
 /* Label values inline: TELEMETRY_LABELS("impressions", "ok") */
 #define TELEMETRY_LABELS(...) ((const char *const[]){ __VA_ARGS__ })
 /* NaN: never set. */

@@ -3,7 +3,7 @@
 
 Both sockets are real ones that speak the protocols from outside: the daemon's libsystemd writes to what a mount namespace
 has put where journald listens. No broker is needed: a daemon that waits for one answers all the same."""
-import ctypes, fcntl, json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+import ctypes, fcntl, json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time, urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "kafka"))
 import harness  # noqa: E402
@@ -255,6 +255,25 @@ def status_at_a_glance(world):
     assert done.returncode == 1 and "is coldstreamd running" in done.stderr, done.stderr
 
 
+def counts_begin_at_nothing(world):
+    """/metrics has what it will count before anything has come: of a series that begins at 1 Prometheus sees no increase"""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    world.configure()
+    with open(world.file) as file:
+        text = file.read()
+    with open(world.file, "w") as file:
+        file.write(text.replace('listen: ""', f'listen: "127.0.0.1:{port}"'))
+    world.start()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=WAIT) as answer:
+        page = answer.read().decode()
+    for name in ("steps_total", "step_seconds_count", "snapshot_seconds_count", "snapshot_stall_seconds_count", "freshness_seconds_count",
+                 *(f'examples_total{{users="{users}"}}' for users in ("all", "new", "old"))):
+        assert f"\ncoldstream_{name} 0\n" in page, f"{name}:\n{page}"
+    world.stop()
+
+
 def journal_gets_fields(world):
     """in the journal: PRIORITY, MESSAGE_ID of the message, CODE_*, COLDSTREAM_*; text where journald is not there"""
     world.configure()
@@ -356,7 +375,7 @@ def minimal_sample_starts_a_daemon(world):
 
 
 def main():
-    tests = [systemd_is_told, nobody_reads_what_systemd_is_told, reload_tells_and_refuses, reload_takes_a_rotated_password,
+    tests = [systemd_is_told, nobody_reads_what_systemd_is_told, reload_tells_and_refuses, reload_takes_a_rotated_password, counts_begin_at_nothing,
              status_at_a_glance, journal_gets_fields, instances_by_name, minimal_sample_starts_a_daemon]
     in_private = journal_gets_fields, instances_by_name, minimal_sample_starts_a_daemon
     private = os.environ.get("PRIVATE_RUN") == "yes"

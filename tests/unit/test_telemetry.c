@@ -55,7 +55,11 @@ static void histograms_cumulate(void **state)
     telemetry_observe(telemetry, METRIC_STEP_SECONDS, 0.001);       /* bounds are inclusive */
     telemetry_observe(telemetry, METRIC_STEP_SECONDS, 0.3);
     telemetry_observe(telemetry, METRIC_STEP_SECONDS, 1000);
+    telemetry_expect(telemetry, METRIC_STEP_SECONDS);               /* takes nothing away */
+    telemetry_expect(telemetry, METRIC_SNAPSHOT_SECONDS);
     char *text = telemetry_text(telemetry);
+    assert_line(text, "coldstream_snapshot_seconds_bucket{le=\"+Inf\"} 0");
+    assert_line(text, "coldstream_snapshot_seconds_count 0");
     assert_line(text, "# TYPE coldstream_step_seconds histogram");
     assert_line(text, "coldstream_step_seconds_bucket{le=\"0.001\"} 2");
     assert_line(text, "coldstream_step_seconds_bucket{le=\"0.25\"} 2");
