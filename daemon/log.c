@@ -262,6 +262,11 @@ void log_open(enum log_level level, enum log_format format)
     atomic_store(&to_journal, stderr_is_journal());
 }
 
+bool log_in_journal(void)
+{
+    return atomic_load_explicit(&to_journal, memory_order_relaxed);
+}
+
 enum log_level log_current_level(void)
 {
     return (enum log_level)atomic_load_explicit(&current_level, memory_order_relaxed);

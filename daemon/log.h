@@ -22,6 +22,7 @@ struct log_field { const char *name; enum { FIELD_TEXT, FIELD_SIGNED, FIELD_UNSI
 
 void log_open(enum log_level level, enum log_format format);
 void log_set(enum log_level level, enum log_format format);        /* also at run time */
+bool log_in_journal(void);                          /* else lines go to stderr */
 extern const char *const log_level_name[];         /* by level; NULL ends it */
 enum log_level log_current_level(void);
 enum log_format log_current_format(void);

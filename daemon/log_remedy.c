@@ -102,6 +102,7 @@ const struct log_remedy log_remedies[] = {
     /* programs */
     { "request of an operator refused: not permitted", "have the user added to the socket's group, if he may" },
     { "reload refused", "mend the file, `coldstreamctl check-config FILE`, and reload; restart for what needs it" },
+    { "configuration refused", "mend the file: `coldstreamctl check-config FILE` tells all that is wrong with it" },
     { "configuration not reloaded", "mend the file, `coldstreamctl check-config FILE`, and reload" },
     { "running as root: a user of its own is safer, as in coldstream.service",
       "run it by the unit, or by `setpriv --reuid coldstream`" },

@@ -1,6 +1,7 @@
 /* coldstreamd: consumes, learns, snapshots, publishes. The boot order is read in run(), top to bottom; the way down is
  * the same in reverse. */
 #include <cblas.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -60,15 +61,32 @@ static int given_level(const struct arguments *arguments)
     return arguments->verbose ? LEVEL_DEBUG : arguments->quiet ? LEVEL_WARNING : -1;
 }
 
+/* For a person and for editors as file:line:column. In the journal as errors, which is what is looked for there. */
+static void tell_problems(const struct config_problems *problems, bool check)
+{
+    log_open(LEVEL_INFO, LOG_TEXT);
+    if (check || !log_in_journal()) {
+        char *text = config_problems_text(problems);
+        fputs(text, stderr);
+        free(text);
+        return;
+    }
+    for (size_t i = problems->count; i-- > 0;) {        /* the first is the last line, and what systemctl shows */
+        const struct config_problem *one = &problems->problem[i];
+        char place[PATH_MAX];
+        if (one->line > 0) snprintf(place, sizeof place, "%s:%d:%d", problems->file, one->line, one->column);
+        else snprintf(place, sizeof place, "%s", problems->file);
+        log_error("configuration refused", LOG_S("where", place), LOG_S("problem", one->text));
+        notify_status("configuration refused: %s: %s", place, one->text);
+    }
+    log_tell_repeats(true);
+}
+
 static struct cs_config *load_config(const struct arguments *arguments)
 {
     struct config_problems problems = { 0 };
     struct cs_config *config = config_load_checked(arguments->config, CONFIG_FOR_DAEMON, &kafka_checks, &problems);
-    if (!config) {
-        char *text = config_problems_text(&problems);
-        fputs(text, stderr);
-        free(text);
-    }
+    if (!config) tell_problems(&problems, arguments->check);
     config_problems_release(&problems);
     return config;
 }

@@ -294,8 +294,13 @@ def journal_gets_fields(world):
         world.stop()
         heard = lambda what: [f for f in map(journal_fields, list(journald.got)) if f["MESSAGE"].startswith(what)]
         until(lambda: heard("stopped"), "the last line")
+        world.configure("join: {windw: 1m}\nbatch: {size: -1}\n")     # which is looked for by `journalctl -p warning`
+        done = subprocess.run([DAEMON, "-c", world.file], env=dict(os.environ, SECRET=SECRET, **journal), stderr=stream, check=False)
+        until(lambda: len(heard("configuration refused")) == 2, "both problems")
         assert open(stream.name).read() == text, "stderr got lines that the journal got too"
-    started, refused = heard("started ")[0], heard("reload refused")[0]
+    started, refused, problem = heard("started ")[0], heard("reload refused")[0], heard("configuration refused")[-1]
+    assert done.returncode == 78 and problem["PRIORITY"] == "3" and '"windw"' in problem["COLDSTREAM_PROBLEM"], problem
+    assert re.fullmatch(rf"{re.escape(world.file)}:\d+:8", problem["COLDSTREAM_WHERE"]), problem
     assert (started["PRIORITY"], refused["PRIORITY"]) == ("5", "3")
     for fields in map(journal_fields, journald.got):
         assert re.fullmatch("[0-9a-f]{32}", fields["MESSAGE_ID"]) and fields["CODE_FILE"].endswith(".c") and int(fields["CODE_LINE"]) > 0
