@@ -245,11 +245,11 @@ static void note_publication(struct publisher *publisher, const struct cut *cut,
         view->publish_watermark = cut->watermark;
         view->publish_seconds = seconds;
         view->freshness_seconds = freshness;
-        view->publish_error[0] = 0;
-    } else {
-        view->publish_failures += outcome == PUBLISH_FAILED;
-        snprintf(view->publish_error, sizeof view->publish_error, "%.255s", err->message);
     }
+    view->publish_failures += outcome == PUBLISH_FAILED;
+    /* A refusal is told by the gate alone; that it came to one says that writing goes well. */
+    snprintf(view->publish_error, sizeof view->publish_error, "%.255s",
+             outcome == PUBLISH_FAILED ? err->message : "");
     if (outcome == PUBLISH_REFUSED) note_refusal(publisher, version, reasons);
     if (outcome != PUBLISH_FAILED) publisher->outcome = outcome;
     if (outcome != PUBLISH_FAILED) publisher->judged_steps = cut->steps;

@@ -207,6 +207,7 @@ def quality_falls(tests):
     assert refused.returncode == 65 and b"is refused by the gate: log loss of " in refused.stderr, refused
     minutes.pass_by(5)
     said = looked_up(daemon, "ColdstreamPublishRefused")
+    assert len(daemon.status()["problems"]) == 1, daemon.status()["problems"]
     assert re.search(r"(?m)^! the gate refused the last version: log loss of ", said), said
     traffic.learn(1500)
     ctl("publish", "--control", daemon.socket)
