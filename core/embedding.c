@@ -311,12 +311,7 @@ bool embedding_each(const struct embedding_table *table, embedding_visitor *visi
     qsort(place, rows->count, sizeof *place, by_key);
     bool ok = true;
     for (uint64_t i = 0; ok && i < rows->count; i++) {
-        struct record *record = rows_record(rows, place[i].slot);
-        struct embedding_row row = {
-            .key = record->key, .row = record->value, .step = record->step, .seen = record->seen,
-            .m = record_m(record, table->dimension, rows->moments),
-            .v = record_v(record, table->dimension, rows->moments),
-        };
+        struct embedding_row row = embedding_row_of(rows_record(rows, place[i].slot), table->dimension, rows->moments);
         ok = visit(self, &row, err);
     }
     free(place);

@@ -2,7 +2,6 @@
  * snapshot's, since the two are read at their own pace; and the keys of rows that went, since a slot says nothing of
  * who held it. */
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,19 +13,6 @@ struct delta_cut {
     struct gone gone;
     atomic_bool failed;             /* set by the thread that read it: all of it is owed */
 };
-
-static size_t value_units(const void *self)
-{
-    return ((const struct rows *)self)->chunks;
-}
-
-static void value_unit(const void *self, size_t unit, const void **base, const uint64_t **living)
-{
-    const struct rows *rows = self;
-    const struct chunk *chunk = unit < rows->chunks ? &rows->chunk[unit] : NULL;
-    *base = chunk ? chunk->record : NULL;
-    *living = chunk && chunk->count ? chunk->living : NULL;
-}
 
 static size_t value_size(const void *self, const void *base, uint32_t place)
 {
@@ -42,7 +28,7 @@ static void value_write(const void *self, const void *base, uint32_t place, void
     memcpy((uint8_t *)into + sizeof record->key, record->value, rows->dimension * sizeof(float));
 }
 
-static const struct freeze_ops value_ops = { value_units, value_unit, value_size, value_write };
+static const struct freeze_ops value_ops = { rows_units, rows_unit, value_size, value_write };
 
 /* ---- who went */
 
@@ -157,13 +143,13 @@ bool embedding_save_delta(struct embedding_table *table, struct state_writer *wr
     last.count = 0;
     last.lost = rows->gone.lost;
     rows->gone = last;
-    snprintf(section, sizeof section, "rows.%s", table->options.name);
+    embedding_section(section, "rows", table);
     struct state_records records = { .self = cut, .begin = begin, .read = read, .end = end };
     if (!writer->records(writer, section, &records, err)) return false;
     struct embedding_delta shape = { .dimension = rows->dimension, .rows = freeze_frozen(rows->values) };
-    snprintf(section, sizeof section, "delta.%s", table->options.name);
+    embedding_section(section, "delta", table);
     if (!writer->put(writer, section, 0, &shape, sizeof shape, err)) return false;
-    snprintf(section, sizeof section, "gone.%s", table->options.name);
+    embedding_section(section, "gone", table);
     size_t size = cut->gone.count * sizeof *cut->gone.key;
     return !size || writer->put(writer, section, 0, cut->gone.key, size, err);
 }

@@ -13,12 +13,12 @@ enum {
 
 /* ---- as core/freeze.h sees them */
 
-static size_t frozen_units(const void *self)
+size_t rows_units(const void *self)
 {
     return ((const struct rows *)self)->chunks;
 }
 
-static void frozen_unit(const void *self, size_t unit, const void **base, const uint64_t **living)
+void rows_unit(const void *self, size_t unit, const void **base, const uint64_t **living)
 {
     const struct rows *rows = self;
     const struct chunk *chunk = unit < rows->chunks ? &rows->chunk[unit] : NULL;
@@ -43,7 +43,18 @@ static void frozen_write(const void *self, const void *base, uint32_t place, voi
            rows->stride - sizeof(struct record));
 }
 
-static const struct freeze_ops frozen_ops = { frozen_units, frozen_unit, frozen_size, frozen_write };
+static const struct freeze_ops frozen_ops = { rows_units, rows_unit, frozen_size, frozen_write };
+
+size_t rows_stride(uint32_t dimension, uint32_t moments)
+{
+    size_t floats = dimension * (1 + (size_t)__builtin_popcount(moments));
+    return (sizeof(struct record) + floats * sizeof(float) + 7) / 8 * 8;
+}
+
+static size_t chunk_bytes(const struct rows *rows)
+{
+    return rows->stride * rows->per_chunk;      /* a multiple of 64: both are, of 8 and of 64 */
+}
 
 struct rows *rows_create(uint32_t dimension, uint32_t moments, uint64_t max, uint64_t salt, struct cs_error *err)
 {
@@ -51,8 +62,7 @@ struct rows *rows_create(uint32_t dimension, uint32_t moments, uint64_t max, uin
     if (!rows) goto out;
     rows->dimension = dimension;
     rows->moments = moments;
-    rows->width = dimension * (1 + (size_t)__builtin_popcount(moments));
-    rows->stride = (sizeof(struct record) + rows->width * sizeof(float) + 7) / 8 * 8;
+    rows->stride = rows_stride(dimension, moments);
     for (rows->shift = 6; rows->stride << (rows->shift + 1) <= CHUNK_BYTES; rows->shift++) {}
     rows->per_chunk = UINT32_C(1) << rows->shift;
     rows->max = max;
@@ -125,10 +135,9 @@ struct record *rows_occupy(struct rows *rows, uint32_t slot)
     struct chunk *chunk = &rows->chunk[number];
     uint32_t place = slot & (rows->per_chunk - 1);
     if (!chunk->record) {
-        size_t bytes = (rows->stride * rows->per_chunk + 63) / 64 * 64;
-        chunk->record = aligned_alloc(64, bytes);
+        chunk->record = aligned_alloc(64, chunk_bytes(rows));
         if (!chunk->record) return NULL;
-        rows->bytes += bytes;
+        rows->bytes += chunk_bytes(rows);
     }
     chunk->living[place / 64] |= UINT64_C(1) << place % 64;
     if (++chunk->count == rows->per_chunk) rows->vacant[number / 64] &= ~(UINT64_C(1) << number % 64);
@@ -168,7 +177,7 @@ void rows_drop(struct rows *rows, uint32_t slot)
     if (--chunk->count) return;
     free(chunk->record);
     chunk->record = NULL;
-    rows->bytes -= (rows->stride * rows->per_chunk + 63) / 64 * 64;
+    rows->bytes -= chunk_bytes(rows);
 }
 
 uint32_t rows_next(const struct rows *rows, uint64_t slot)

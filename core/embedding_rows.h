@@ -1,7 +1,7 @@
 /* Where the rows of a table live: records in chunks that never move, found by key, let go by age. The table keeps
- * two: its rows, and (with a width of nothing) the keys that wait for admission.
+ * two: its rows, and (with values of nothing) the keys that wait for admission.
  *
- *   record   | key u64 | seen i64 | step u32 | batch u32 | float value[width] | padded to 8 bytes |
+ *   record   | key u64 | seen i64 | step u32 | batch u32 | float value[] | padded to 8 bytes |
  *   slot     chunk number * per_chunk + place in the chunk
  *
  * The lowest free slot is taken first, so which slots are free follows from which rows live: no list to keep or
@@ -32,7 +32,7 @@ struct chunk {
 };
 
 struct rows {
-    size_t width, stride;       /* floats, bytes a record */
+    size_t stride;              /* bytes a record */
     uint32_t moments;           /* bits of what a record's values hold after the row: 1 m, 2 v */
     uint32_t dimension;
     unsigned shift;             /* log2 of per_chunk */
@@ -66,6 +66,12 @@ static inline void rows_touch(struct rows *rows, uint32_t slot)
 
 /* The key's row went: noted for the next delta. */
 void rows_note_gone(struct rows *rows, uint64_t key);
+
+/* Bytes of a record: its head, the row and its moments, padded. */
+size_t rows_stride(uint32_t dimension, uint32_t moments);
+/* The chunks, as core/freeze.h sees them: for the snapshot, and for deltas. */
+size_t rows_units(const void *rows);
+void rows_unit(const void *rows, size_t unit, const void **base, const uint64_t **living);
 
 struct rows *rows_create(uint32_t dimension, uint32_t moments, uint64_t max, uint64_t salt, struct cs_error *err);
 void rows_destroy(struct rows *rows);

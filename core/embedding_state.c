@@ -20,12 +20,6 @@ struct summary {
     struct age { uint64_t per_chunk, chunks, evicted, evict_hand, expire_hand; } age[2];    /* of rows, of waiting */
 };
 
-static size_t record_stride(uint32_t dimension, uint32_t moments)
-{
-    size_t width = dimension * (1 + (size_t)__builtin_popcount(moments));
-    return (sizeof(struct record) + width * sizeof(float) + 7) / 8 * 8;
-}
-
 static bool summary_parse(const void *bytes, size_t size, struct summary *summary, struct cs_error *err)
 {
     if (size != sizeof *summary)
@@ -50,19 +44,15 @@ bool embedding_shape_parse(const void *bytes, size_t size, struct embedding_shap
 bool embedding_record_parse(const struct embedding_shape *shape, const void *bytes, size_t size,
                             struct embedding_row *row, struct cs_error *err)
 {
-    size_t d = shape->dimension, stride = record_stride(shape->dimension, shape->moments);
+    size_t stride = rows_stride(shape->dimension, shape->moments);
     if (!bytes || size != stride)
         return cs_fail(err, CS_REFUSED, "a row has %zu bytes, dimension %u and moments %u need %zu", size,
                        shape->dimension, shape->moments, stride);
-    const struct record *record = bytes;
-    const float *m = shape->moments & MOMENT_M ? record->value + d : NULL;
-    const float *v = shape->moments & MOMENT_V ? record->value + (m ? 2 * d : d) : NULL;
-    *row = (struct embedding_row){ .key = record->key, .row = record->value, .m = m, .v = v, .step = record->step,
-                                   .seen = record->seen };
+    *row = embedding_row_of(bytes, shape->dimension, shape->moments);
     return true;
 }
 
-static void name_section(char section[STATE_SECTION_MAX], const char *kind, const struct embedding_table *table)
+void embedding_section(char section[STATE_SECTION_MAX], const char *kind, const struct embedding_table *table)
 {
     snprintf(section, STATE_SECTION_MAX, "%s.%s", kind, table->options.name);
 }
@@ -76,7 +66,7 @@ static bool rows_save(struct rows *rows, const char *kind, const struct embeddin
                       struct state_writer *writer, struct cs_error *err)
 {
     char section[STATE_SECTION_MAX];
-    name_section(section, kind, table);
+    embedding_section(section, kind, table);
     struct state_records records = freeze_records(rows->freeze);
     return writer->records(writer, section, &records, err);
 }
@@ -94,7 +84,7 @@ bool embedding_save(struct embedding_table *table, struct state_writer *writer, 
     if (waiting) summary.age[1] = age_of(waiting);
     if (!rows_save(table->rows, "rows", table, writer, err)) return false;
     if (table->waiting && !rows_save(table->waiting, "waiting", table, writer, err)) return false;
-    name_section(section, "table", table);
+    embedding_section(section, "table", table);
     return writer->put(writer, section, 0, &summary, sizeof summary, err);
 }
 
@@ -140,7 +130,7 @@ static bool rows_load(struct rows *rows, const char *kind, const struct embeddin
                       uint64_t count, struct state_reader *reader, struct cs_error *err)
 {
     char section[STATE_SECTION_MAX];
-    name_section(section, kind, table);
+    embedding_section(section, kind, table);
     uint64_t limit = STATE_SLOTS_MAX >> rows->shift, slots = age->chunks << rows->shift;
     if (age->chunks && age->per_chunk != rows->per_chunk)
         return cs_fail(err, CS_REFUSED, "section %s: %ju slots a chunk there, %u here", section,
@@ -168,7 +158,7 @@ bool embedding_load(struct embedding_table *table, struct state_reader *reader, 
     const void *bytes;
     size_t size;
     struct rows *rows = table->rows;
-    name_section(section, "table", table);
+    embedding_section(section, "table", table);
     if (!reader->get(reader, section, 0, &bytes, &size, err)) return false;
     if (!bytes) return cs_fail(err, CS_REFUSED, "section %s: missing", section);
     struct summary summary;
