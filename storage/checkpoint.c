@@ -27,7 +27,7 @@
 #include "storage/file.h"
 #include "storage/format.h"
 
-enum { DATABASES_MAX = 1024, TABLE_NAME_MAX = 200 };
+enum { TABLE_NAME_MAX = 200 };
 /* One write transaction holds this much at most: its pages are in memory until it commits. */
 static const size_t transaction_bytes = (size_t)64 << 20;
 
@@ -64,11 +64,12 @@ static bool join(char path[PATH_MAX], const char *directory, const char *name, s
     return cs_fail(err, CS_FAILED, "the path of %s is too long", directory);
 }
 
-static bool version_path(char path[PATH_MAX], const char *directory, uint64_t version, struct cs_error *err)
+bool checkpoint_path(char path[PATH_MAX], const char *directory, uint64_t version, const char *file,
+                     struct cs_error *err)
 {
-    char name[CHECKPOINT_DIGITS + 1];
-    snprintf(name, sizeof name, "%020" PRIu64, version);
-    return join(path, directory, name, err);
+    const char *slash = *file ? "/" : "";
+    if (snprintf(path, PATH_MAX, "%s/%020" PRIu64 "%s%s", directory, version, slash, file) < PATH_MAX) return true;
+    return cs_fail(err, CS_FAILED, "the path of %s is too long", directory);
 }
 
 uint64_t checkpoint_current(const char *directory)
@@ -113,9 +114,9 @@ bool checkpoint_list(const char *directory, uint64_t **version, size_t *count, s
 
 bool checkpoint_repoint(const char *directory, uint64_t version, struct cs_error *err)
 {
-    char path[PATH_MAX], current[PATH_MAX], temporary[PATH_MAX], manifest[PATH_MAX], name[64];
+    char current[PATH_MAX], temporary[PATH_MAX], manifest[PATH_MAX], name[64];
 
-    if (!version_path(path, directory, version, err) || !join(manifest, path, "manifest.json", err) ||
+    if (!checkpoint_path(manifest, directory, version, "manifest.json", err) ||
         !join(current, directory, "current", err)) return false;
     if (access(manifest, R_OK)) return cs_fail(err, CS_FAILED, "%s has no version %" PRIu64, directory, version);
     snprintf(name, sizeof name, ".current-%ld-%p", (long)getpid(), (void *)temporary); /* other threads' names differ */
@@ -162,7 +163,7 @@ static void prune(const char *directory, uint64_t current, uint64_t predecessor,
             checkpoint_is_marked(directory, version[i], CHECKPOINT_PINNED))
             continue;
         snprintf(name, sizeof name, ".old-%020" PRIu64, version[i]);
-        if (!version_path(path, directory, version[i], NULL) || !join(old, directory, name, NULL)) continue;
+        if (!checkpoint_path(path, directory, version[i], "", NULL) || !join(old, directory, name, NULL)) continue;
         if (rename(path, old) == 0) file_remove_directory(old);     /* never a half version under a version's name */
     }
     free(version);
@@ -238,7 +239,7 @@ struct checkpoint_writer *checkpoint_begin(const char *directory, struct cs_erro
     }
     if (!join(data, writer->temporary, "data.mdb", err)) goto fail;
     code = mdb_env_create(&writer->env);
-    if (!code) code = mdb_env_set_maxdbs(writer->env, DATABASES_MAX);
+    if (!code) code = mdb_env_set_maxdbs(writer->env, CHECKPOINT_DATABASES_MAX);
     if (!code) code = mdb_env_open(writer->env, data, MDB_NOSUBDIR | MDB_NOLOCK, 0640);
     if (code) {
         failed(writer, code, err);
@@ -447,7 +448,7 @@ static bool take_version(struct checkpoint_writer *writer, const char *directory
     uint64_t next = next_version(writer, err);
     for (; next; next++) {
         char path[PATH_MAX];
-        if (!write_manifest(writer, next, err) || !version_path(path, directory, next, err)) return false;
+        if (!write_manifest(writer, next, err) || !checkpoint_path(path, directory, next, "", err)) return false;
         if (rename(writer->temporary, path) == 0) break;
         if (errno != EEXIST && errno != ENOTEMPTY)
             return cs_fail_errno(err, errno, "naming version %" PRIu64 " in %s", next, directory);

@@ -29,7 +29,7 @@
 #include "storage/format.h"
 #include "storage/root_check.h"
 
-enum { DATABASES_MAX = 1024, MANIFEST_MAX = 16 << 20 };
+enum { MANIFEST_MAX = 16 << 20 };
 
 struct indexed_table { char *name; struct row_leaves rows; };
 
@@ -280,7 +280,7 @@ static struct checkpoint *open_version(const char *path, bool verify, const stru
     snprintf(file, sizeof file, "%s/data.mdb", checkpoint->directory);
     if (!check_data(checkpoint, manifest, file, verify, watch, err)) goto out;
     if (!root_check(file, "rows.", err)) goto out;      /* which LMDB does not read: row_leaves_open looks at them */
-    if (!(checkpoint->env = environment_open_file(file, DATABASES_MAX, err))) goto out;
+    if (!(checkpoint->env = environment_open_file(file, CHECKPOINT_DATABASES_MAX, err))) goto out;
     ok = index_all(checkpoint, err);
 out:
     json_decref(manifest);

@@ -100,7 +100,7 @@ struct segment_writer_options {
 };
 struct segment_writer *segment_writer_create(const struct segment_writer_options *options);
 /* What is added next belongs to this section. */
-bool segment_writer_section(struct segment_writer *writer, const struct segment_section *section, struct cs_error *err);
+void segment_writer_section(struct segment_writer *writer, const struct segment_section *section);
 /* Room for records of `need` bytes at least, in *room; NULL: err. What is put there counts from segment_writer_added
  * on. */
 void *segment_writer_room(struct segment_writer *writer, size_t need, size_t *room, struct cs_error *err);

@@ -184,13 +184,11 @@ static bool end_part(struct segment_writer *writer, struct cs_error *err)
     return true;
 }
 
-bool segment_writer_section(struct segment_writer *writer, const struct segment_section *section, struct cs_error *err)
+void segment_writer_section(struct segment_writer *writer, const struct segment_section *section)
 {
-    (void)err;
     if (writer->open) seal_block(writer);
     writer->section = *section;
     writer->listed = false;
-    return true;
 }
 
 static void list_section(struct segment_writer *writer)

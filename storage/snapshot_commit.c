@@ -112,7 +112,7 @@ static bool write_tensor(struct writing *writing, struct held *held, size_t numb
     size_t section = index_section_add(&writing->store->index, &about), room, pieces = segment_tensor_pieces(tensor);
     if (is_given(writing, section, 0))
         return cs_fail(err, CS_FAILED, "tensor %s was given twice to one snapshot", tensor->name);
-    if (!segment_writer_section(writing->writer, &about, err)) return false;
+    segment_writer_section(writing->writer, &about);
     for (size_t piece = 0; piece < pieces; piece++) {
         uint32_t size = (uint32_t)segment_piece_size(tensor, piece);
         size_t whole = segment_record_bytes(size);
@@ -145,7 +145,7 @@ static bool write_tensors(struct writing *writing, struct cs_error *err)
 
 /* -- what was put, and what was frozen -- */
 
-static bool begin_section(struct writing *writing, const char *name, struct cs_error *err)
+static void begin_section(struct writing *writing, const char *name)
 {
     struct segment_section about = { 0 };
     memcpy(about.name, name, strlen(name) + 1);
@@ -153,7 +153,7 @@ static bool begin_section(struct writing *writing, const char *name, struct cs_e
     writing->again = NULL;
     for (size_t i = 0; i < writing->store->agains; i++)
         if (!strcmp(writing->store->again[i].section, name)) writing->again = &writing->store->again[i];
-    return segment_writer_section(writing->writer, &about, err);
+    segment_writer_section(writing->writer, &about);
 }
 
 static bool write_puts(struct writing *writing, struct cs_error *err)
@@ -162,8 +162,7 @@ static bool write_puts(struct writing *writing, struct cs_error *err)
     puts_sort(puts);
     for (size_t i = 0; i < puts->count; i++) {
         const struct put *put = &puts->put[i];
-        if ((!i || put->section != put[-1].section) && !begin_section(writing, puts->section[put->section], err))
-            return false;
+        if (!i || put->section != put[-1].section) begin_section(writing, puts->section[put->section]);
         if (!put->bytes && !index_lives(&writing->store->index.section[writing->section], put->slot)) continue;
         if (!segment_writer_record(writing->writer, put->slot, put->bytes, put->size, err)) return false;
         give(writing, writing->section, put->slot);
@@ -188,7 +187,7 @@ static bool write_records(struct writing *writing, const struct given_records *g
 {
     size_t need = sizeof(struct state_record), room, size;
     unsigned waits = 0;
-    if (!begin_section(writing, given->section, err)) return false;
+    begin_section(writing, given->section);
     for (;;) {
         unsigned char *to = segment_writer_room(writing->writer, need, &room, err);
         if (!to) return false;
@@ -215,8 +214,6 @@ static bool write_records(struct writing *writing, const struct given_records *g
 
 /* -- what nobody gave and lives in a file that is to go -- */
 
-static const uint32_t grave = (uint32_t)INDEX_GRAVE;
-
 static bool move_block(struct writing *writing, const struct segment *segment, size_t number, size_t section,
                        struct bytes *buffer, struct cs_error *err)
 {
@@ -229,7 +226,7 @@ static bool move_block(struct writing *writing, const struct segment *segment, s
     if (!wanted) return true;
     if (!segment_read(segment, number, buffer, err)) return false;
     struct segment_section about = index->section[section].about;
-    if (!segment_writer_section(writing->writer, &about, err)) return false;
+    segment_writer_section(writing->writer, &about);
     const struct state_record *record;
     for (size_t at = 0; (record = segment_record(buffer, buffer->size, &at));) {
         if (!record->size || index->section[section].home[record->slot] != segment->number ||
@@ -273,13 +270,13 @@ static bool move_graves(struct writing *writing, struct cs_error *err)
         bool begun = false;
         for (size_t slot = 0; ok && slot < index->section[s].slots; slot++) {
             uint32_t home = index->section[s].home[slot];
-            if (!(home & grave) || is_given(writing, s, (uint32_t)slot)) continue;
-            size_t segment = index_find(index, home & ~grave);
+            if (!(home & INDEX_GRAVE) || is_given(writing, s, (uint32_t)slot)) continue;
+            size_t segment = index_find(index, home & ~INDEX_GRAVE);
             if (segment >= index->segments || !carried[segment]) continue;
             struct segment_section about = index->section[s].about;
-            ok = (begun || segment_writer_section(writing->writer, &about, err)) &&
-                 segment_writer_record(writing->writer, (uint32_t)slot, NULL, 0, err);
+            if (!begun) segment_writer_section(writing->writer, &about);
             begun = true;
+            ok = segment_writer_record(writing->writer, (uint32_t)slot, NULL, 0, err);
         }
     }
     free(carried);

@@ -5,7 +5,6 @@
 
 #include "core/need.h"
 
-static const uint32_t grave = (uint32_t)INDEX_GRAVE;
 /* Past this many files the smallest are merged. */
 static const size_t most_segments = 96;
 
@@ -105,11 +104,11 @@ static size_t highest_slot(const struct segment *segment, size_t section)
 static void leave_home(const struct index *index, struct index_section *section, uint32_t slot,
                        struct index_segment **last)
 {
-    uint32_t home = section->home[slot], number = home & ~grave;
+    uint32_t home = section->home[slot], number = home & ~INDEX_GRAVE;
     if (!home) return;
     if (!*last || (*last)->number != number) *last = find_segment(index, number);
     struct index_segment *segment = *last;
-    if (home & grave) {
+    if (home & INDEX_GRAVE) {
         if (segment) segment->graves--;         /* where there is none, it went with all older ones: nothing to bury */
         return;
     }
@@ -140,7 +139,7 @@ bool index_apply(struct index *index, const struct segment *segment)
         struct index_section *section = &index->section[mapped[segment->block[b].section]];
         for (struct segment_cursor cursor = segment_cursor(&segment->block[b]); ok && segment_next(&cursor);) {
             leave_home(index, section, cursor.slot, &last);
-            section->home[cursor.slot] = segment->number | (cursor.size ? 0 : grave);
+            section->home[cursor.slot] = segment->number | (cursor.size ? 0 : INDEX_GRAVE);
             if (!cursor.size) {
                 self->graves++;
                 continue;
@@ -169,11 +168,11 @@ static void forecast_record(const struct index *index, const struct index_sectio
                             uint32_t size, struct index_forecast *forecast, struct forecast_section *sum,
                             struct forecast_count *self, struct index_segment **last)
 {
-    uint32_t home = slot < section->slots ? section->home[slot] : 0, number = home & ~grave;
+    uint32_t home = slot < section->slots ? section->home[slot] : 0, number = home & ~INDEX_GRAVE;
     if (home) {
         if (!*last || (*last)->number != number) *last = find_segment(index, number);
         struct forecast_count *old = *last ? &forecast->segment[*last - index->segment] : NULL;
-        if (home & grave) {
+        if (home & INDEX_GRAVE) {
             if (old) old->graves--;
         } else {
             int64_t bytes = (int64_t)segment_record_bytes(index_size(section, slot));
@@ -298,7 +297,7 @@ uint64_t *index_again(const struct index *index, const struct index_section *sec
     *words = (section->slots + 63) / 64;
     for (size_t slot = 0; slot < section->slots; slot++) {
         uint32_t home = section->home[slot];
-        if (!home || (home & grave)) continue;
+        if (!home || (home & INDEX_GRAVE)) continue;
         if (!last || last->number != home) last = find_segment(index, home);
         if (!last || !last->victim) continue;
         if (!again) again = need(calloc(*words, sizeof *again));

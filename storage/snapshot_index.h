@@ -7,7 +7,7 @@
 
 #include "storage/segment.h"
 
-enum { INDEX_GRAVE = (int)0x80000000u };
+static const uint32_t INDEX_GRAVE = UINT32_C(1) << 31;
 
 struct index_segment {
     uint32_t number;
@@ -37,7 +37,7 @@ struct index_section *index_section(const struct index *index, bool is_tensor, c
 size_t index_section_add(struct index *index, const struct segment_section *about);                    /* or finds it */
 static inline bool index_lives(const struct index_section *section, uint32_t slot)
 {
-    return slot < section->slots && section->home[slot] && !(section->home[slot] & (uint32_t)INDEX_GRAVE);
+    return slot < section->slots && section->home[slot] && !(section->home[slot] & INDEX_GRAVE);
 }
 static inline uint32_t index_size(const struct index_section *section, uint32_t slot)
 {

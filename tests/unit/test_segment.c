@@ -23,7 +23,7 @@ static void section(struct segment_writer *writer, const char *name)
 {
     struct segment_section about = { 0 };
     snprintf(about.name, sizeof about.name, "%s", name);
-    assert_true(segment_writer_section(writer, &about, NULL));
+    segment_writer_section(writer, &about);
 }
 
 static bool open_part(struct segment *segment, const char *directory, const struct segment_part *part,
