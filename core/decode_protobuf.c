@@ -149,18 +149,21 @@ static bool read_feature(struct decode_protobuf *decoder, enum feature_group gro
     return true;
 }
 
+_Static_assert(COLDSTREAM__EVENT__KIND__EXAMPLE - COLDSTREAM__EVENT__KIND__IMPRESSION == (int)EVENT_EXAMPLE &&
+                   COLDSTREAM__EVENT__KIND__CLICK - COLDSTREAM__EVENT__KIND__IMPRESSION == (int)EVENT_CLICK,
+               "kinds in the order of enum event_kind");
+
 static bool read_texts(struct fields *fields, const Coldstream__Event *event)
 {
-    static const char *const kinds[] = { NULL, "impression", "click", "conversion", "example" };
-    int kind = event->has_event ? (int)event->event : 0;
-    if (kind < 0 || kind >= (int)(sizeof kinds / sizeof *kinds))
+    int kind = event->has_event ? (int)event->event : COLDSTREAM__EVENT__KIND__UNSAID;
+    if (kind < 0 || kind > COLDSTREAM__EVENT__KIND__EXAMPLE)
         return fields_fail(fields, DECODE_UNKNOWN_EVENT,
                            "event is %d, allowed are 1 to 4: impression, click, conversion, example", kind);
+    if (kind) fields->kind = kind - COLDSTREAM__EVENT__KIND__IMPRESSION;
     const struct {
         enum decode_field field;
         const char *text;
     } texts[] = {
-        { FIELD_EVENT, kinds[kind] },
         { FIELD_IMPRESSION_ID, event->impression_id },
         { FIELD_USER_ID, event->user_id },
         { FIELD_ITEM_ID, event->item_id },
