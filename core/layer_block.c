@@ -74,8 +74,7 @@ void block_backward(const struct compute *compute, const struct block *block, co
     dense_backward(compute, block->weight[1], block->bias[1], ACTIVATION_LEAKY_RELU, n, pass->out[0], ld0, pass->out[1],
                    ld1, d1, ld1, 0.0f, d0, ld0);
     dropout_apply(compute, pass->stream[1], pass->dropout, n, ld0, d0, ld0);
-    if (pass->dropout >
-        0.0) { /* layer 0 read a dropped-out copy: its gradient goes through the mask before it is added */
+    if (pass->dropout > 0.0) {      /* layer 0 read a dropped-out copy: through the mask before it is added */
         float *dfirst = arena_take(scratch, n * in * sizeof(float));
         dense_backward(compute, block->weight[0], block->bias[0], ACTIVATION_LEAKY_RELU, n, pass->first, in,
                        pass->out[0], ld0, d0, ld0, 0.0f, dfirst, in);

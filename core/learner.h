@@ -17,10 +17,10 @@ struct learner_options {
 };
 
 struct learner_losses {
-    uint64_t step; /* number of this step, from 0 where the learner was made: an import or load does not count */
+    uint64_t step;                  /* from 0 where the learner was made: an import or load does not count */
     size_t examples, old_examples;  /* of which old users' */
-    double ranking, reconstruct_user, reconstruct_behavior,
-        mmd; /* means over the batch; L_a, L_v, L_d; 0 where not trained */
+    double ranking;                 /* mean over the batch */
+    double reconstruct_user, reconstruct_behavior, mmd;     /* L_a, L_v, L_d; 0 where not trained */
     bool zero_shot_trained;
     bool skipped;                   /* a non-finite loss or gradient: this batch left no trace, no row, no sighting */
     const char *nonfinite, *table;  /* where skipped: what was not finite, and of which table (NULL: of none) */

@@ -62,7 +62,7 @@ static void column_sums_part(void *argument, size_t part, size_t parts)
         for (size_t j = begin; j < end; j++) t->row_sum[2][j] += (double)t->block[1][i * t->n + j];
 }
 
-/* dcode already holds sum_j s_ij K_ij x_j n^2 in `product`; here it is joined with x_i's own share. */
+/* within - across: n^2 sum_j s_ij K_ij x_j. Here it is joined with x_i's own share. */
 struct join { const struct task *task; const float *within, *across; };
 
 static void join_part(void *argument, size_t part, size_t parts)

@@ -36,8 +36,8 @@ static struct ranking_pass *score(struct ranking_tower *tower, const struct comp
 static void refresh(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in,
                     struct ranking_pass *pass, const uint32_t *example, size_t count, struct arena *scratch)
 {
-    (void)tower, (void)compute, (void)in, (void)pass, (void)example, (void)count,
-        (void)scratch; /* forward reads z again */
+    (void)tower, (void)compute, (void)in, (void)pass, (void)example, (void)count, (void)scratch;
+    /* forward reads z again */
 }
 
 static void forward(struct ranking_tower *tower, const struct compute *compute, const struct ranking_input *in,

@@ -12,9 +12,9 @@ enum { BLOCK = 96 };        /* rows; a multiple of what a product works on at on
 
 struct fixed_tower {
     size_t layers, width, shared, widest;
-    struct packed *shared_weight, *weight[FIXED_LAYERS_MAX];        /* weight[0]: own columns alone */
-    float *shift[FIXED_LAYERS_MAX];                                 /* [out] */
-    size_t out[FIXED_LAYERS_MAX];
+    struct packed *shared_weight, *weight[LAYERS_MAX];        /* weight[0]: own columns alone */
+    float *shift[LAYERS_MAX];                                 /* [out] */
+    size_t out[LAYERS_MAX];
     float *output, bias;
 };
 
@@ -28,7 +28,7 @@ struct fixed_tower *fixed_tower_create(const struct fixed_layer *layer, size_t l
                                        size_t width, size_t shared, struct cs_error *err)
 {
     struct fixed_tower *tower = calloc(1, sizeof *tower);
-    assert(layers <= FIXED_LAYERS_MAX && shared <= width && (!layers || layer[0].in == width));
+    assert(layers <= LAYERS_MAX && shared <= width && (!layers || layer[0].in == width));
     if (!tower) goto fail;
     tower->layers = layers;
     tower->width = width;

@@ -12,13 +12,13 @@
 #include "core/arena.h"
 #include "core/error.h"
 #include "core/layer_packed.h"
-
-enum { FIXED_LAYERS_MAX = 16 };
+#include "core/options.h"
 
 struct fixed_layer { size_t out, in; const float *weight, *scale, *shift; };       /* weight [out, in]; all borrowed */
 
 struct fixed_tower;
-/* output [in of the output layer], the last layer's out or, without layers, width. NULL when out of memory. */
+/* layers <= LAYERS_MAX. output [in of the output layer], the last layer's out or, without layers, width. NULL when out
+ * of memory. */
 struct fixed_tower *fixed_tower_create(const struct fixed_layer *layer, size_t layers, const float *output, float bias,
                                        size_t width, size_t shared, struct cs_error *err);
 void fixed_tower_destroy(struct fixed_tower *tower);

@@ -1,9 +1,8 @@
 /* The kinds of ranking tower. */
-#include <assert.h>
-#include <stdio.h>
 #include "core/ranking_tower.h"
 
-#include <string.h>
+#include <assert.h>
+#include <stdio.h>
 
 static const struct ranking_tower_ops *const kinds[] = { &ranking_emb_lr, &ranking_base_dnn };
 

@@ -1,8 +1,8 @@
 /* The kinds of zero-shot tower, and the one that generates nothing. */
-#include <assert.h>
-#include <stdio.h>
 #include "core/zero_shot_tower.h"
 
+#include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
