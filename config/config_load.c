@@ -421,7 +421,7 @@ static void walk(struct loader *loader, const struct node *map, const char *path
         if (is_row) continue;
         if (!is_section) unknown(loader, value->key, "key", &names);
         else if (value->kind == NODE_MAP) walk(loader, value, section);
-        else if (!node_is_null(value))
+        else if (!node_is_null(value) && !value->broken)
             problem_add(loader->problems, value->line, value->column, "%s: found %s, allowed: a map of settings", here,
                         node_found(loader->pool, value));
     }
@@ -442,6 +442,7 @@ static void load(struct loader *loader)
         if (loader->given[i]) set_value(loader, row, row->key, loader->given[i], config);
         else set_default(loader, row, row->key, paper && row->paper ? row->paper : row->preset, config);
     }
+    if (loader->root->broken) return;       /* what is missing may stand below */
     config_check(loader);
     config_check_properties(loader);
 }
@@ -458,7 +459,11 @@ static struct cs_config *parse(const char *name, const char *text, size_t length
                              .checks = checks };
     loader.config->memory = pool;
     loader.root = node_parse(pool, text, length, problems);
-    if (loader.root && loader.root->kind != NODE_MAP && !node_is_null(loader.root)) {
+    size_t syntax = problems->count;
+    if (loader.root && loader.root->broken) {
+        if (loader.root->kind == NODE_MAP) load(&loader);
+        problems_drop(problems, syntax, loader.root->sound);
+    } else if (loader.root && loader.root->kind != NODE_MAP && !node_is_null(loader.root)) {
         problem_add(problems, loader.root->line, loader.root->column, "found %s, allowed: a map of settings",
                     node_found(pool, loader.root));
     } else if (loader.root) {

@@ -16,6 +16,7 @@ struct reader {
     struct config_problems *problems;
     const char *text;
     size_t length, nodes;
+    int sound;                          /* lines above this one are surely what they look like */
 };
 
 /* A key may hold what steers a terminal or ends a line: it is shown as \x1b. malloc'd, as text was. */
@@ -59,6 +60,16 @@ void problems_begin(struct config_problems *problems, const char *file)
 {
     *problems = (struct config_problems){ .file = strdup(file) };
     if (!problems->file) abort();
+}
+
+void problems_drop(struct config_problems *problems, size_t from, int line)
+{
+    size_t kept = from;
+    for (size_t i = from; i < problems->count; i++) {
+        if (problems->problem[i].line < line) problems->problem[kept++] = problems->problem[i];
+        else free(problems->problem[i].text);
+    }
+    problems->count = kept;
 }
 
 void problems_sort(struct config_problems *problems)
@@ -159,8 +170,12 @@ static bool next_event(struct reader *reader, yaml_event_t *event)
         }
         at(reader, &mark, "not readable as UTF-8 text: %s; allowed: UTF-8, without control characters",
            parser->problem ? parser->problem : "reading failed");
+        reader->sound = 0;                          /* it reads ahead: nothing else is told */
         return false;
     }
+    /* A quote or bracket that is not closed takes in what stands below it; a block is read line by line. */
+    bool below = parser->context && !strstr(parser->context, "block");
+    reader->sound = (int)(below ? parser->context_mark.line : mark.line) + 1;
     const char *remedy = syntax_remedy(parser->problem, parser->context);
     if (parser->context)
         at(reader, &mark, "YAML syntax: %s, %s that begins at line %zu; %s",
@@ -199,29 +214,30 @@ static bool read_node(struct reader *reader, yaml_event_t *event, int depth, str
 static bool read_value(struct reader *reader, struct node *map, struct node ***end, struct node *key, int depth)
 {
     yaml_event_t event;
-    struct node *value;
+    struct node *value = NULL;
     if (!next_event(reader, &event)) return false;
     bool ok = read_node(reader, &event, depth + 1, &value);
     yaml_event_delete(&event);
-    if (!ok) return false;
+    if (!value) return false;
     if (key->kind != NODE_SCALAR) {
         problem_add(reader->problems, key->line, key->column, "found %s as a key, allowed: a name",
                     node_found(reader->pool, key));
-        return true;
+        return ok;
     }
     const struct node *earlier = node_member(map, key->text);
     if (earlier) {
         problem_add(reader->problems, key->line, key->column,
                     "\"%s\" is given twice, first in line %d; keep one of them", key->text, earlier->key->line);
-        return true;
+        return ok;
     }
     value->key = key;
     **end = value;
     *end = &value->next;
     map->count++;
-    return true;
+    return ok;
 }
 
+/* False: reading ends here; what there is of the children stays. */
 static bool read_children(struct reader *reader, struct node *parent, int depth)
 {
     struct node **end = &parent->first;
@@ -249,6 +265,7 @@ static bool read_children(struct reader *reader, struct node *parent, int depth)
 static bool read_node(struct reader *reader, yaml_event_t *event, int depth, struct node **node)
 {
     if (depth > DEPTH_MAX || ++reader->nodes > NODES_MAX) {
+        reader->sound = (int)event->start_mark.line + 1;
         at(reader, &event->start_mark,
            depth > DEPTH_MAX ? "nested too deeply: no setting needs more than %d levels" : "more than %d values",
            depth > DEPTH_MAX ? DEPTH_MAX : NODES_MAX);
@@ -269,11 +286,11 @@ static bool read_node(struct reader *reader, yaml_event_t *event, int depth, str
     case YAML_SEQUENCE_START_EVENT:
         *node = new_node(reader, NODE_LIST, event);
         refuse_extras(reader, event, event->data.sequence_start.anchor, event->data.sequence_start.tag);
-        return read_children(reader, *node, depth);
+        return !((*node)->broken = !read_children(reader, *node, depth));
     case YAML_MAPPING_START_EVENT:
         *node = new_node(reader, NODE_MAP, event);
         refuse_extras(reader, event, event->data.mapping_start.anchor, event->data.mapping_start.tag);
-        return read_children(reader, *node, depth);
+        return !((*node)->broken = !read_children(reader, *node, depth));
     case YAML_ALIAS_EVENT:
         at(reader, &event->start_mark,
            "found an alias: anchors and aliases are not supported, write the value out; quote a text that begins "
@@ -283,6 +300,7 @@ static bool read_node(struct reader *reader, yaml_event_t *event, int depth, str
         return true;
     default:
         at(reader, &event->start_mark, "YAML syntax: a value was expected; write one, or ~ for none");
+        reader->sound = (int)event->start_mark.line + 1;
         return false;
     }
 }
@@ -296,7 +314,7 @@ struct node *node_parse(struct pool *pool, const char *text, size_t length, stru
     yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, length);
     for (bool more = true; more;) {
         if (!next_event(&reader, &event)) {
-            root = NULL;
+            if (root) root->broken = true;
             break;
         }
         switch (event.type) {
@@ -315,11 +333,11 @@ struct node *node_parse(struct pool *pool, const char *text, size_t length, stru
             break;
         default:
             more = read_node(&reader, &event, 0, &root);
-            if (!more) root = NULL;
         }
         yaml_event_delete(&event);
     }
     yaml_parser_delete(&reader.parser);
+    if (root) root->sound = reader.sound;
     return root;
 }
 

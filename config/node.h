@@ -19,9 +19,11 @@ struct node {
     size_t count;
     struct node *key;           /* in a map: the scalar that names this value */
     bool broken;                /* already a problem: what it would say further is not worth a message */
+    int sound;                  /* of a root that is broken: what stands above this line is what it looks like */
 };
 
-/* NULL where the text is no YAML document, which is then a problem. Anchors, aliases, tags and further documents are
+/* NULL where nothing of the text is a YAML document; broken: what could be read before reading had to end, and so are
+ * the maps and lists that were open then. Either is a problem. Anchors, aliases, tags and further documents are
  * refused; so are duplicate keys, keys that are not scalars, and nesting beyond what any setting needs. */
 struct node *node_parse(struct pool *pool, const char *text, size_t length, struct config_problems *problems);
 struct node *node_member(const struct node *map, const char *key);      /* NULL: none */
@@ -32,6 +34,8 @@ const char *node_found(struct pool *pool, const struct node *node);
 void problem_add(struct config_problems *problems, int line, int column, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 void problems_begin(struct config_problems *problems, const char *file);
+/* Of problem number `from` and those behind it: what is on that line or below. */
+void problems_drop(struct config_problems *problems, size_t from, int line);
 void problems_sort(struct config_problems *problems);                   /* by line, then column */
 
 #endif

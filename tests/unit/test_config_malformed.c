@@ -296,6 +296,36 @@ static void any_setting_may_hold_any_shape(void **state)
             }
 }
 
+/* What stands above a mistake of syntax is read all the same; what it may have taken in is not guessed at. */
+static void syntax_hides_nothing_above_it(void **state)
+{
+    (void)state;
+    static const struct { const char *text; size_t count; int last; } broken[] = {
+        { "batch: {sise: 3}\njoin: {window: 1y}\nhttp: {listen: \"127.0.0.1:1}\n" FEATURES, 3, 5 },
+        { "batch: {sise: 3}\njoin: {window: [1m\nhttp: {listen: 5}\n", 2, 3 },
+        { "batch:\n  size: many\n  max_delay: 1s\n\tx: 1\nhttp: {listen: 5}\n", 2, 4 },
+        { "batch: [\n", 1, 2 },
+        { "batch:\n  size: many\n max_delay: 1s\n", 2, 3 },
+        { "source: {kafka: {start: never}}\nfeatures: {user: [{nmae: a},\n  {name: b, kind: dens}, {name\n", 2, 4 },
+        { "x: 1\nbatch: {size: [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}\ny: 1\n", 2, 2 },
+        { FEATURES "batch: {size: 0}\n}\n", 2, 3 },
+        { "batch: {size: 0}\n---\nbatch: {size: 0}\n" FEATURES, 3, 2 },
+        { "batch: {size: 0}\njoin: {window: \"\xff\"}\n", 1, 2 },
+        { "batch: {size: 3\n", 1, 2 },
+        { "a\n: b: c\n", 1, 2 },
+    };
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        struct config_problems problems;
+        assert_null(config_parse("m.yaml", broken[i].text, strlen(broken[i].text), CONFIG_FOR_TRAIN, &problems));
+        char *listed = config_problems_text(&problems);
+        if (problems.count != broken[i].count || problems.problem[problems.count - 1].line != broken[i].last)
+            fail_msg("%s\nexpected %zu problems, the last in line %d, found\n%s", broken[i].text, broken[i].count,
+                     broken[i].last, listed);
+        free(listed);
+        config_problems_release(&problems);
+    }
+}
+
 /* A file of the given bytes; its problems, as they are printed. */
 static char *problems_of(const char *path)
 {
@@ -464,6 +494,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_is_refused_where_it_is_and_says_what_to_do),
         cmocka_unit_test(one_mistake_is_one_problem),
+        cmocka_unit_test(syntax_hides_nothing_above_it),
         cmocka_unit_test(any_setting_may_hold_any_shape),
         cmocka_unit_test(what_is_no_file_of_settings),
         cmocka_unit_test(a_pipe_without_a_writer),
