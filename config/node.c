@@ -137,7 +137,11 @@ static const char *syntax_remedy(const char *problem, const char *context)
           "entries of one section begin in one column, and no bracket is closed that was not opened" },
         { "expected key", "entries of one section begin in one column, and no bracket is closed that was not opened" },
         { "could not find expected ':'", "write `key: value`, with a blank behind the colon" },
-        { "expected the node content", "a value is missing; ~ stands for none" },
+        { "expected node content",
+          "a value is missing, or a comma is too many; ~ stands for none; quote texts that hold : # { } [ ] , & *" },
+        { "expected '-' indicator",
+          "each element of a list begins with - in one column, and what belongs to it stands in the column of its "
+          "first word" },
         { "block sequence entries are not allowed", "begin a list in a line of its own, or write [a, b]" },
         { "unexpected end of stream", "close the quote" },
         { "document indicator", "close the quote; --- begins another document" },

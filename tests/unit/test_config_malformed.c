@@ -39,6 +39,8 @@ static const struct malformed cases[] = {
     { FEATURES "http: {listen: \"127.0.0.1:1}\n", 3, 1, "close the quote" },
     { FEATURES "http: {listen: 'a}\n", 3, 1, "close the quote" },
     { FEATURES "snapshot: {directory: \"C:\\data\"}\n", 2, 26, "take single quotes" },
+    { FEATURES "batch: {size: 10,, max_delay: 1s}\n", 2, 18, "a value is missing, or a comma is too many" },
+    { "features:\n  user:\n    - name: age\n     kind: dense\n", 4, 6, "stands in the column of its first word" },
     { FEATURES "batch: - 3\n", 2, 8, "begin a list in a line of its own" },
     { FEATURES "%YAML 1.1\n", 3, 1, "a configuration is one document" },
     { FEATURES "batch: {size: 3}}\n", 2, 17, "no bracket is closed that was not opened" },
