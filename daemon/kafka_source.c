@@ -638,8 +638,7 @@ static void note(struct kafka_partition *partition, const rd_kafka_message_t *me
     switch (message->err) {
     case RD_KAFKA_RESP_ERR__PARTITION_EOF:
         atomic_store(&partition->end, message->offset);
-        atomic_store(&partition->at_end, true);
-        atomic_store(&partition->source->connected, true);
+        atomic_store(&partition->at_end, true);     /* said when it was read ahead: nothing of the brokers now */
         partition->came = clock_monotonic();
         return;
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:

@@ -209,6 +209,23 @@ def long_absence_is_waited_out(tests):
     assert daemon.export() == whole.export(), "the same bytes as without the absence"
 
 
+def broker_goes_in_a_pause(tests):
+    """the broker gone while reading is paused: noticed then, and still known when what was read ahead is taken"""
+    names = topics(tests, "pause")
+    produce(tests, names, 0, 100)
+    daemon = tests.daemon("pause", *names).start().drained(2)
+    ctl("pause", "--control", daemon.socket)
+    produce(tests, names, 100, 200)
+    until(lambda: daemon.status()["lag"] == 133, lambda: f"it is read ahead: {daemon.status()['sources']}")
+    tests.broker.kill()
+    until(lambda: "brokers" in str(daemon.ready()), "not ready while the broker is away")
+    ctl("resume", "--control", daemon.socket)
+    until(lambda: daemon.sum("events_total", result="ok") == 267, "what was read ahead is taken")
+    assert "brokers" in str(daemon.ready()), daemon.ready()
+    assert daemon.stop() == 0, daemon.log_text()[-2000:]
+    tests.broker.restart()
+
+
 def poison(partition):
     head = b'{"event":"impression","impression_id":"p%d","ts":1700000001000,"user_id":"u","item_id":"i"' % partition
     return [
@@ -466,6 +483,6 @@ def wrong_delta_topic_is_told(tests):
 
 if __name__ == "__main__":
     Tests().run(topic_made_anew_is_noticed, shorter_topic_is_noticed, deleted_last_record_is_a_warning, topic_made_anew_while_running,
-                aborted_transactions_are_not_learned, grown_topics_are_read_whole, long_absence_is_waited_out, poison_hurts_nobody,
-                standby_takes_over, owner_that_stops_hands_over, flood_is_bounded, wall_clock_may_jump,
+                aborted_transactions_are_not_learned, grown_topics_are_read_whole, long_absence_is_waited_out, broker_goes_in_a_pause,
+                poison_hurts_nobody, standby_takes_over, owner_that_stops_hands_over, flood_is_bounded, wall_clock_may_jump,
                 delta_topic_made_anew_is_followed, wrong_delta_topic_is_told)
