@@ -533,7 +533,8 @@ static bool not_connected(const char *path, int number, struct cs_error *err)
 {
     const char *remedy = number == EACCES ? "only its group may ask: try sudo, or have yourself added to it"
                          : number == ENOENT || number == ECONNREFUSED
-                             ? "is coldstreamd running, and is this the control.socket of its configuration?"
+                             ? "is coldstreamd running, and is this the control.socket of its configuration? A standby "
+                               "has none: /readyz and `systemctl status` say whom it waits for"
                              : "";
     return cs_fail(err, CS_FAILED, "no daemon answers on %s: %s%s%s", path, strerrordesc_np(number),
                    *remedy ? "; " : "", remedy);

@@ -147,6 +147,7 @@ static void errors_keep_their_code_and_text(void **state)
     assert_null(control_request("/nowhere/control.sock", "status", NULL, &err));
     assert_int_equal(err.code, CS_FAILED);
     assert_non_null(strstr(err.message, "no daemon answers on /nowhere/control.sock"));
+    assert_non_null(strstr(err.message, "A standby has none"));
     assert_null(control_request(place->path, "bad\xff", NULL, &err));
     assert_int_equal(err.code, CS_USAGE);
 }
