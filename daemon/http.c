@@ -210,8 +210,7 @@ static int bind_socket(const char *listen_text, int *port, struct cs_error *err)
         return -1;
     }
     http_guard_warn_exposed("http.listen", (const struct sockaddr *)&address);
-    *port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
-                                                : ((struct sockaddr_in *)&address)->sin_port);
+    *port = http_guard_port((const struct sockaddr *)&address);
     return handle;
 }
 

@@ -221,6 +221,12 @@ struct http_guard_counts http_guard_counts(struct http_guard *guard)
     return counts;
 }
 
+int http_guard_port(const struct sockaddr *bound)
+{
+    if (bound->sa_family == AF_INET6) return ntohs(((const struct sockaddr_in6 *)bound)->sin6_port);
+    return bound->sa_family == AF_INET ? ntohs(((const struct sockaddr_in *)bound)->sin_port) : 0;
+}
+
 void http_guard_close_waiting(struct http_guard *guard)
 {
     pthread_mutex_lock(&guard->mutex);

@@ -48,6 +48,8 @@ bool http_guard_is_ambiguous(struct MHD_Connection *connection);
 bool http_guard_not_bound(const char *setting, const char *address, int number, struct cs_error *err);
 /* Warns where others than this machine may connect: these pages know no users. */
 void http_guard_warn_exposed(const char *setting, const struct sockaddr *bound);
+/* Of an address that is bound; 0: it is a path. */
+int http_guard_port(const struct sockaddr *bound);
 /* Closes those that wait for a request. */
 void http_guard_close_waiting(struct http_guard *guard);
 

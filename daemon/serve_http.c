@@ -356,8 +356,7 @@ static int bind_socket(const char *address, int *port, struct cs_error *err)
         fd = -1;
     } else {
         http_guard_warn_exposed("--listen", (const struct sockaddr *)&bound);
-        *port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                                                  : ((struct sockaddr_in *)&bound)->sin_port);
+        *port = http_guard_port((const struct sockaddr *)&bound);
     }
     freeaddrinfo(found);
     return fd;
@@ -369,8 +368,7 @@ static int port_of(int socket)
     struct sockaddr_storage bound = { 0 };
     socklen_t size = sizeof bound;
     if (getsockname(socket, (struct sockaddr *)&bound, &size)) return 0;
-    if (bound.ss_family == AF_INET6) return ntohs(((struct sockaddr_in6 *)&bound)->sin6_port);
-    return bound.ss_family == AF_INET ? ntohs(((struct sockaddr_in *)&bound)->sin_port) : 0;
+    return http_guard_port((const struct sockaddr *)&bound);
 }
 
 struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_options *options,
