@@ -88,7 +88,7 @@ struct config_problems { char *file; struct config_problem *problem; size_t coun
  * The daemon's asks librdkafka itself, which config/ does not know. */
 typedef bool config_property_check(const char *key, const char *value, char *message, size_t size);
 /* May it have them all together? property: the one that the text is about, NULL: no single one. Called only where each
- * is right by itself. */
+ * is right by itself; NULL: they are not asked about. */
 typedef void config_said(void *self, const char *property, const char *text);
 typedef void config_properties_check(const struct cs_config *config, config_said *say, void *self);
 struct config_source_checks { config_property_check *property; config_properties_check *properties; };

@@ -237,6 +237,7 @@ static void say_problem(void *self, const char *property, const char *text)
 
 void config_check_properties(struct loader *loader)
 {
-    if (!loader->checks || loader->use != CONFIG_FOR_DAEMON || loader->wrong_properties) return;
+    if (!loader->checks || !loader->checks->properties) return;
+    if (loader->use != CONFIG_FOR_DAEMON || loader->wrong_properties) return;
     if (loader->config->source.configured) loader->checks->properties(loader->config, say_problem, loader);
 }

@@ -9,9 +9,10 @@
 
 /* True where librdkafka takes the property. Otherwise its own words, into text. For the configuration's check. */
 bool kafka_property_check(const char *name, const char *value, char *text, size_t size);
-/* What it refuses of all of them together, by making a consumer and a producer that know no broker: milliseconds. */
-void kafka_properties_check(const struct cs_config *config, config_said *say, void *self);
-extern const struct config_source_checks kafka_checks;      /* both, for config_load_checked */
+/* For config_load_checked: each property by itself, and all of them together, by making a consumer and a producer that
+ * know no broker (milliseconds); and each by itself alone, for the daemon as it starts and reloads. Where no thread can
+ * start, librdkafka ends the process that makes a client: a running one makes none to try things out. */
+extern const struct config_source_checks kafka_checks, kafka_checks_each;
 
 /* What to do about an error of librdkafka's that an operator mends (who we are, TLS, ACLs); NULL: nothing is known.
  * reason: its own words; NULL is fine. */

@@ -14,8 +14,6 @@
 
 #include "config/config_load.h"
 
-const struct config_source_checks kafka_checks = { kafka_property_check, kafka_properties_check };
-
 /* ---- one ---- */
 
 /* librdkafka's own table, Markdown: | name | C/P | range | default | ... Called for each row until it returns false;
@@ -199,7 +197,7 @@ static void say_once(void *self, const char *property, const char *text)
     once->said = true;
 }
 
-void kafka_properties_check(const struct cs_config *config, config_said *say, void *self)
+static void check_together(const struct cs_config *config, config_said *say, void *self)
 {
     if (!files_are_there(config, say, self) || !kerberos_is_fine(config, say, self)) return;
     /* What both clients are refused for is told of the first. */
@@ -207,3 +205,6 @@ void kafka_properties_check(const struct cs_config *config, config_said *say, vo
     try_client(config, RD_KAFKA_CONSUMER, say_once, &once);
     if (!once.said) try_client(config, RD_KAFKA_PRODUCER, say, self);
 }
+
+const struct config_source_checks kafka_checks = { kafka_property_check, check_together },
+                                  kafka_checks_each = { kafka_property_check, NULL };

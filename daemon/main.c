@@ -85,7 +85,8 @@ static void tell_problems(const struct config_problems *problems, bool check)
 static struct cs_config *load_config(const struct arguments *arguments)
 {
     struct config_problems problems = { 0 };
-    struct cs_config *config = config_load_checked(arguments->config, CONFIG_FOR_DAEMON, &kafka_checks, &problems);
+    const struct config_source_checks *checks = arguments->check ? &kafka_checks : &kafka_checks_each;
+    struct cs_config *config = config_load_checked(arguments->config, CONFIG_FOR_DAEMON, checks, &problems);
     if (!config) tell_problems(&problems, arguments->check);
     config_problems_release(&problems);
     return config;

@@ -482,7 +482,7 @@ static json_t *lines_of(const struct config_problems *problems)
 static json_t *reload(struct operator *operator, json_t **reasons, struct cs_error *err)
 {
     struct config_problems wrong = { 0 };
-    struct cs_config *config = config_load_checked(operator->file, CONFIG_FOR_DAEMON, &kafka_checks, &wrong);
+    struct cs_config *config = config_load_checked(operator->file, CONFIG_FOR_DAEMON, &kafka_checks_each, &wrong);
     if (!config) {
         *reasons = lines_of(&wrong);
         cs_fail(err, CS_CONFIG, "the running configuration stays: %zu problem%s in the file; the first: %.300s",
