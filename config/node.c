@@ -31,7 +31,7 @@ static char *without_controls(char *text)
     for (const unsigned char *at = (const unsigned char *)text; *at; at++) {
         bool control = *at < 0x20 || *at == 0x7f;
         if (control) *end++ = '\\', *end++ = 'x', *end++ = digit[*at >> 4];
-        *end++ = control ? digit[*at & 15] : (char)*at;
+        *end++ = (char)(control ? digit[*at & 15] : *at);
     }
     *end = 0;
     free(text);

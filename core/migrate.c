@@ -148,16 +148,12 @@ static bool keep_put(struct state_writer *writer, const char *section, uint64_t 
                      struct cs_error *err)
 {
     struct migration *m = (struct migration *)((char *)writer - offsetof(struct migration, writer));
-    struct fresh *grown = realloc(m->fresh, (m->fresh_count + 1) * sizeof *grown);
-    void *copy = malloc(size);
+    (void)err;
     assert(slot == 0);                  /* all that an empty table puts */
-    if (grown) m->fresh = grown;
-    if (!grown || !copy) {
-        free(copy);
-        return cs_fail(err, CS_FAILED, "out of memory: migration");
-    }
+    m->fresh = need(realloc(m->fresh, (m->fresh_count + 1) * sizeof *m->fresh));
     struct fresh *fresh = &m->fresh[m->fresh_count];
-    *fresh = (struct fresh){ .bytes = memcpy(copy, bytes, size), .size = size };
+    *fresh = (struct fresh){ .bytes = need(malloc(size)), .size = size };
+    memcpy(fresh->bytes, bytes, size);
     snprintf(fresh->section, sizeof fresh->section, "%s", section);
     m->fresh_count++;
     return true;

@@ -181,11 +181,11 @@ static bool leaf_node(struct walk *walk, uint64_t page, const unsigned char *nod
 
 static bool walk_page(struct walk *walk, uint64_t number, unsigned depth, bool main_tree)
 {
-    struct page_header header;
+    struct page_header header = { 0 };
     if (!use(walk, number, 1)) return false;
     unsigned char *page = need(malloc(walk->page_size));
     bool ok = read_page(walk, number, page, walk->page_size);
-    memcpy(&header, page, sizeof header);
+    if (ok) memcpy(&header, page, sizeof header);
     if (ok && (header.number != number || header.flags != (depth > 1 ? BRANCH : LEAF)))
         ok = bad(walk, number, "is not the one that is named");
     if (ok && (header.lower < PAGE_HEADER || header.lower > header.upper || header.upper > walk->page_size ||
