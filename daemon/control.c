@@ -610,7 +610,7 @@ json_t *control_ask(const char *path, const char *verb, const char *argument, js
         result = json_object_get(reply, "result");
         if (result) json_incref(result);
         else cs_fail(err, CS_FAILED, "the daemon's answer has no result");
-    } else if (json_is_false(json_object_get(reply, "ok")) && json_is_string(json_object_get(reply, "error"))) {
+    } else if (json_is_false(json_object_get(reply, "ok")) && json_string_length(json_object_get(reply, "error"))) {
         cs_fail(err, code_of_exit(json_integer_value(json_object_get(reply, "code"))), "%s",
                 json_string_value(json_object_get(reply, "error")));
         if (reasons) *reasons = json_incref(json_object_get(reply, "reasons"));
