@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-enum { TOPIC_MAX = 249 };       /* bytes of a topic's name */
-
 static void problem_near(struct loader *loader, const char *key, const char *text)
 {
     const struct node *node = loader_near(loader, key);

@@ -28,7 +28,9 @@ void config_check(struct loader *loader);
 void config_check_property(struct loader *loader, const struct node *node, const char *value, bool referenced);
 /* All of them together. */
 void config_check_properties(struct loader *loader);
-/* Takes note of what is in the file that it names, where TLS reads it. */
+/* Whether TLS reads the file that the property's value names. */
+bool config_names_file(const char *property);
+/* Takes note of what is in that file. */
 void config_note_content(struct config_pair *property);
 
 /* The nearest of count names to text, or NULL where none is near enough for a typing error. */

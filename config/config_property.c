@@ -83,16 +83,20 @@ bool config_property_is_live(const struct cs_config *config, const char *name)
     return strcmp(mechanism, "PLAIN") == 0 || strncmp(mechanism, "SCRAM-", 6) == 0;
 }
 
+bool config_names_file(const char *property)
+{
+    static const char end[] = ".location";
+    size_t length = strlen(property);
+    return strncmp(property, "ssl.", 4) == 0 && length >= sizeof end &&
+           strcmp(property + length - (sizeof end - 1), end) == 0;
+}
+
 /* The private key among them: no byte of it stays here. */
 void config_note_content(struct config_pair *property)
 {
     enum { MOST = 16 << 20 };
     struct stat status;
-    size_t length = strlen(property->name);
-    static const char end[] = ".location";
-    if (strncmp(property->name, "ssl.", 4) != 0 || length < sizeof end ||
-        strcmp(property->name + length - (sizeof end - 1), end) != 0)
-        return;
+    if (!config_names_file(property->name)) return;
     int file = open(property->value, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0) return;
     if (fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0 && status.st_size <= MOST) {

@@ -32,7 +32,7 @@ static bool consists_of(const char *text, size_t most, const char *others)
 
 static bool is_topic(const char *text)
 {
-    return consists_of(text, 249, "._-") && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
+    return consists_of(text, TOPIC_MAX, "._-") && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
 }
 
 static bool is_table(const char *text)

@@ -8,6 +8,8 @@
 #include "config/config.h"
 #include "config/pool.h"
 
+enum { TOPIC_MAX = 249 };   /* bytes of a topic's name */
+
 enum setting_type {
     SETTING_TEXT,           /* char *; ~ where optional: NULL */
     SETTING_NAME,           /* char [NAME_SIZE] */

@@ -107,12 +107,6 @@ static void say_nothing(const rd_kafka_t *rk, int level, const char *facility, c
     (void)rk, (void)level, (void)facility, (void)text;
 }
 
-static bool is_location(const char *name)
-{
-    size_t length = strlen(name);
-    return strncmp(name, "ssl.", 4) == 0 && length > 9 && strcmp(name + length - 9, ".location") == 0;
-}
-
 /* Better than what OpenSSL says of it. */
 static bool files_are_there(const struct cs_config *config, config_said *say, void *self)
 {
@@ -122,7 +116,7 @@ static bool files_are_there(const struct cs_config *config, config_said *say, vo
     for (size_t i = 0; i < config->source.property_count; i++) {
         const struct config_pair *property = &config->source.property[i];
         char text[256];
-        if (!is_location(property->name) || strcmp(property->value, "probe") == 0) continue;
+        if (!config_names_file(property->name) || strcmp(property->value, "probe") == 0) continue;
         if (access(property->value, R_OK) == 0) continue;
         snprintf(text, sizeof text, "what it names can't be read: %s", strerror(errno));
         say(self, property->name, text);
