@@ -19,11 +19,6 @@ struct delta_reader {
     size_t parts_room, tensors_room;
 };
 
-static void *grown(void *array, size_t size)
-{
-    return need(realloc(array, size));
-}
-
 static void *copied(const void *from, size_t size)
 {
     void *copy = need(malloc(size ? size : 1));
@@ -131,7 +126,7 @@ static bool take_keys(struct delta_reader *reader, const struct delta_record *re
     if (!add_bytes(reader, record, keys + rows + sizeof *delta->part, err)) return false;
     if (delta->parts == reader->parts_room) {
         reader->parts_room = 2 * delta->parts + 16;
-        delta->part = grown(delta->part, reader->parts_room * sizeof *delta->part);
+        delta->part = need(realloc(delta->part, reader->parts_room * sizeof *delta->part));
     }
     delta->part[delta->parts++] = (struct delta_part){ .table = copied(record->table, strlen(record->table) + 1),
                                                        .dimension = record->dimension,
@@ -151,7 +146,7 @@ static bool new_tensor(struct delta_reader *reader, const struct delta_record *r
     if (!add_bytes(reader, record, tensor_bytes(&record->tensor) + sizeof *delta->tensor, err)) return false;
     if (delta->tensors == reader->tensors_room) {
         reader->tensors_room = 2 * delta->tensors + 16;
-        delta->tensor = grown(delta->tensor, reader->tensors_room * sizeof *delta->tensor);
+        delta->tensor = need(realloc(delta->tensor, reader->tensors_room * sizeof *delta->tensor));
     }
     struct tensor *tensor = &delta->tensor[delta->tensors++];
     *tensor = record->tensor;
@@ -225,7 +220,7 @@ enum delta_fed delta_reader_feed(struct delta_reader *reader, const void *bytes,
     }
     if (reader->records == reader->room) {
         reader->room = 2 * reader->records + 64;
-        reader->checksum = grown(reader->checksum, reader->room * sizeof *reader->checksum);
+        reader->checksum = need(realloc(reader->checksum, reader->room * sizeof *reader->checksum));
     }
     reader->checksum[reader->records++] = record.checksum;
     if (record.type != DELTA_COMMIT) {
