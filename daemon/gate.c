@@ -1,7 +1,6 @@
 /* The gate's decision. What is done about it: daemon/publish.c, daemon/versions.c. */
 #include "daemon/gate.h"
 
-#include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
 #include <math.h>
@@ -10,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/metrics_json.h"
+#include "storage/checkpoint.h"
 
 void gate_reason(struct gate_reasons *reasons, const char *format, ...)
 {
@@ -67,8 +67,7 @@ struct gate_quality gate_quality_of(const char *directory, uint64_t version)
 {
     struct gate_quality quality = { 0 };
     char path[PATH_MAX];
-    if (!version || snprintf(path, sizeof path, "%s/%020" PRIu64 "/manifest.json", directory, version) >= PATH_MAX)
-        return quality;
+    if (!version || !checkpoint_path(path, directory, version, "manifest.json", NULL)) return quality;
     json_t *manifest = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
     const json_t *metrics = json_object_get(manifest, "metrics"), *examples = json_object_get(manifest, "examples");
     quality.known = json_is_integer(examples);

@@ -268,8 +268,8 @@ bool versions_accept(struct versions *versions, struct checkpoint_writer *candid
 static bool check_target(const struct versions *versions, uint64_t version, struct cs_error *err)
 {
     char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/%020" PRIu64, versions->directory, version);
-    struct checkpoint *checkpoint = checkpoint_open(path, true, err);
+    struct checkpoint *checkpoint =
+        checkpoint_path(path, versions->directory, version, "", err) ? checkpoint_open(path, true, err) : NULL;
     if (!checkpoint) return cs_error_prefix(err, "no rollback to version %" PRIu64, version);
     checkpoint_close(checkpoint);
     return true;

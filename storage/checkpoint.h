@@ -9,8 +9,14 @@
 #ifndef STORAGE_CHECKPOINT_H
 #define STORAGE_CHECKPOINT_H
 
+#include <limits.h>
+
 #include "core/state.h"
 #include "storage/watch.h"
+
+/* <directory>/<version>/<file>, or the version's own path where file is "". CS_FAILED: longer than PATH_MAX. */
+bool checkpoint_path(char path[PATH_MAX], const char *directory, uint64_t version, const char *file,
+                     struct cs_error *err);
 
 struct checkpoint_writer;
 struct checkpoint_writer *checkpoint_begin(const char *directory, struct cs_error *err);

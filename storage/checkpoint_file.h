@@ -3,20 +3,15 @@
 #define STORAGE_CHECKPOINT_FILE_H
 
 #include <jansson.h>
-#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/error.h"
 #include "storage/watch.h"
 
 enum { CHECKPOINT_DIGITS = 20, CHECKPOINT_DATABASES_MAX = 1024 };
 
 /* A version's directory name: twenty decimal digits, more than zero. */
 bool checkpoint_version_parse(const char *name, uint64_t *version);
-/* <directory>/<version>/<file>, or the version's own path where file is "". CS_FAILED: longer than PATH_MAX. */
-bool checkpoint_path(char path[PATH_MAX], const char *directory, uint64_t version, const char *file,
-                     struct cs_error *err);
 /* Of the whole file from its beginning; text: 64 hexadecimal digits. False with errno. */
 bool checkpoint_sha256(int fd, const struct storage_watch *watch, uint64_t *size, char text[65]);
 /* XXH3-64 of what a manifest says, but for the members "checksum" and "version" (which the directory's name guards): as

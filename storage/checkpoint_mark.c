@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "storage/checkpoint.h"
-#include "storage/checkpoint_file.h"
 #include "storage/environment.h"
 #include "storage/file.h"
 
