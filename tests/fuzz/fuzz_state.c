@@ -141,7 +141,7 @@ static void start(void)
 
 static void change(struct memory_state *state, const uint8_t *bytes, size_t size)
 {
-    for (size_t at = 0; at + 5 < size && state->count;) {
+    for (size_t at = 0; at + 5 <= size && state->count;) {
         size_t which = (bytes[at] | (size_t)bytes[at + 1] << 8) % state->count;
         struct memory_block *block = &state->block[which], is = *block;
         size_t place = bytes[at + 2] | (size_t)bytes[at + 3] << 8, count = bytes[at + 4] % 8 + 1u;
