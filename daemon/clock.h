@@ -19,5 +19,15 @@ static inline double clock_seconds(void)                                        
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
+/* So many milliseconds from now on the monotonic clock: for pthread_cond_clockwait(..., CLOCK_MONOTONIC, ...). */
+static inline struct timespec clock_in(int64_t milliseconds)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    time.tv_nsec += (long)(milliseconds % 1000) * 1000000;
+    time.tv_sec += (time_t)(milliseconds / 1000) + time.tv_nsec / 1000000000;
+    time.tv_nsec %= 1000000000;
+    return time;
+}
 
 #endif

@@ -27,6 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/clock.h"
 #include "daemon/coldstream_internal.h"
 #include "daemon/delta_follow.h"
 #include "daemon/scoring.h"
@@ -363,8 +364,7 @@ static void advance(struct coldstream *cs, struct version *opened)
 
 static bool is_past(const struct timespec *until)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    const struct timespec now = clock_in(0);
     return now.tv_sec > until->tv_sec || (now.tv_sec == until->tv_sec && now.tv_nsec >= until->tv_nsec);
 }
 
@@ -378,7 +378,7 @@ static void *follow(void *argument)
     for (struct timespec until = { 0 };;) {
         pthread_mutex_lock(&cs->mutex);
         while (!cs->stop && !cs->fed && !cs->opened &&
-               pthread_cond_timedwait(&cs->wake, &cs->mutex, &until) != ETIMEDOUT)
+               pthread_cond_clockwait(&cs->wake, &cs->mutex, CLOCK_MONOTONIC, &until) != ETIMEDOUT)
             continue;
         bool stop = cs->stop, is_open = cs->opened;
         cs->fed = cs->opened = false;
@@ -392,10 +392,7 @@ static void *follow(void *argument)
         said = cs->held_by && (said || delta_follow_waits(cs->deltas));
         advance(cs, opened);
         if (!polls) continue;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += cs->options.poll_milliseconds / 1000;
-        until.tv_nsec += (long)(cs->options.poll_milliseconds % 1000) * 1000000;
-        if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+        until = clock_in(cs->options.poll_milliseconds);
     }
     if (cs->opening) version_close(open_end(cs));
     return NULL;
@@ -406,7 +403,6 @@ static void *follow(void *argument)
 static struct coldstream *handle_create(const char *directory, const struct coldstream_options *options)
 {
     struct coldstream *cs = aligned_alloc(64, (sizeof *cs + 63) / 64 * 64);
-    pthread_condattr_t attribute;
 
     if (!cs) abort();
     memset(cs, 0, sizeof *cs);
@@ -419,10 +415,7 @@ static struct coldstream *handle_create(const char *directory, const struct cold
     if (!cs->options.delta_bytes) cs->options.delta_bytes = DELTA_BYTES;
     cs->directory = strdup(directory);
     pthread_mutex_init(&cs->mutex, NULL);
-    pthread_condattr_init(&attribute);
-    pthread_condattr_setclock(&attribute, CLOCK_MONOTONIC);
-    pthread_cond_init(&cs->wake, &attribute);
-    pthread_condattr_destroy(&attribute);
+    pthread_cond_init(&cs->wake, NULL);
     return cs;
 }
 

@@ -11,7 +11,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
@@ -97,12 +96,8 @@ static void *watch(void *argument)
     if (pause < 5) pause = 5;
     pthread_mutex_lock(&guard->mutex);
     while (!guard->stop) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += (long)(pause % 1000) * 1000000;
-        until.tv_sec += pause / 1000 + until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        pthread_cond_timedwait(&guard->wake, &guard->mutex, &until);
+        const struct timespec until = clock_in(pause);
+        pthread_cond_clockwait(&guard->wake, &guard->mutex, CLOCK_MONOTONIC, &until);
         end_late(guard);
     }
     pthread_mutex_unlock(&guard->mutex);
@@ -112,15 +107,11 @@ static void *watch(void *argument)
 struct http_guard *http_guard_create(const struct http_guard_limits *limits, struct cs_error *err)
 {
     struct http_guard *guard = calloc(1, sizeof *guard);
-    pthread_condattr_t attribute;
     if (!guard) abort();
     guard->limits = *limits;
     guard->head.before = guard->head.after = &guard->head;
     pthread_mutex_init(&guard->mutex, NULL);
-    pthread_condattr_init(&attribute);
-    pthread_condattr_setclock(&attribute, CLOCK_MONOTONIC);
-    pthread_cond_init(&guard->wake, &attribute);
-    pthread_condattr_destroy(&attribute);
+    pthread_cond_init(&guard->wake, NULL);
     if (pthread_create(&guard->thread, NULL, watch, guard) == 0) return guard;
     pthread_cond_destroy(&guard->wake);
     pthread_mutex_destroy(&guard->mutex);

@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
+#include "daemon/clock.h"
 #include "daemon/log.h"
+
+enum { CLOSING = 5000 };        /* ms that a consumer's end may take */
 
 /* librdkafka says "error" of a lost connection, which it goes on to mend: an operator's warning. */
 static enum log_level level_of(int syslog, const char *facility)
@@ -201,11 +203,10 @@ void kafka_close_bounded(rd_kafka_t *rk)
     pthread_cond_init(&closing->done, NULL);
     pthread_t thread;
     if (pthread_create(&thread, NULL, close_consumer, closing)) return;
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 5;
+    const struct timespec until = clock_in(CLOSING);
     pthread_mutex_lock(&closing->lock);
-    while (!closing->closed && pthread_cond_timedwait(&closing->done, &closing->lock, &until) == 0) {}
+    while (!closing->closed &&
+           pthread_cond_clockwait(&closing->done, &closing->lock, CLOCK_MONOTONIC, &until) == 0) {}
     bool closed = closing->closed;
     pthread_mutex_unlock(&closing->lock);
     if (!closed) {

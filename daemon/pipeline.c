@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/merge.h"
 #include "daemon/clock.h"
@@ -109,15 +108,10 @@ static void wake(void *self)
 
 static void nap(struct pipeline *pipeline)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += NAP * 1000000L;
-    if (until.tv_nsec >= 1000000000L) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000L;
-    }
+    const struct timespec until = clock_in(NAP);
     pthread_mutex_lock(&pipeline->wake_lock);
-    while (!pipeline->woken && pthread_cond_timedwait(&pipeline->wake, &pipeline->wake_lock, &until) == 0) {}
+    while (!pipeline->woken &&
+           pthread_cond_clockwait(&pipeline->wake, &pipeline->wake_lock, CLOCK_MONOTONIC, &until) == 0) {}
     pipeline->woken = false;
     pthread_mutex_unlock(&pipeline->wake_lock);
 }
@@ -646,11 +640,7 @@ struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct
     pipeline->unjudged = pipeline->untold = true;
     pthread_mutex_init(&pipeline->lock, NULL);
     pthread_mutex_init(&pipeline->wake_lock, NULL);
-    pthread_condattr_t attribute;
-    pthread_condattr_init(&attribute);
-    pthread_condattr_setclock(&attribute, CLOCK_MONOTONIC);
-    pthread_cond_init(&pipeline->wake, &attribute);
-    pthread_condattr_destroy(&attribute);
+    pthread_cond_init(&pipeline->wake, NULL);
     atomic_store(&pipeline->join_moved, clock_monotonic());
     atomic_store(&pipeline->learn_moved, clock_monotonic());
     pipeline->merge = merge_create();

@@ -5,11 +5,12 @@
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "daemon/clock.h"
 
 struct queue {
     pthread_mutex_t lock;
-    pthread_cond_t room, item;      /* on the monotonic clock */
+    pthread_cond_t room, item;
     bool closed;
     size_t head, length, capacity;
     void *ring[];
@@ -21,13 +22,9 @@ struct queue *queue_create(size_t capacity)
     struct queue *queue = calloc(1, sizeof *queue + capacity * sizeof queue->ring[0]);
     if (!queue) return NULL;
     queue->capacity = capacity;
-    pthread_condattr_t attribute;
-    pthread_condattr_init(&attribute);
-    pthread_condattr_setclock(&attribute, CLOCK_MONOTONIC);
     pthread_mutex_init(&queue->lock, NULL);
-    pthread_cond_init(&queue->room, &attribute);
-    pthread_cond_init(&queue->item, &attribute);
-    pthread_condattr_destroy(&attribute);
+    pthread_cond_init(&queue->room, NULL);
+    pthread_cond_init(&queue->item, NULL);
     return queue;
 }
 
@@ -56,21 +53,12 @@ bool queue_push(struct queue *queue, void *item)
 
 void *queue_pop(struct queue *queue, int64_t wait_milliseconds)
 {
-    struct timespec until;
-    if (wait_milliseconds > 0) {
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += wait_milliseconds / 1000;
-        until.tv_nsec += wait_milliseconds % 1000 * 1000000;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_sec++;
-            until.tv_nsec -= 1000000000;
-        }
-    }
+    const struct timespec until = clock_in(wait_milliseconds > 0 ? wait_milliseconds : 0);
     void *item = NULL;
     pthread_mutex_lock(&queue->lock);
     while (!queue->length && !queue->closed && wait_milliseconds != 0) {
         if (wait_milliseconds < 0) pthread_cond_wait(&queue->item, &queue->lock);
-        else if (pthread_cond_timedwait(&queue->item, &queue->lock, &until)) break;
+        else if (pthread_cond_clockwait(&queue->item, &queue->lock, CLOCK_MONOTONIC, &until)) break;
     }
     if (queue->length) {
         item = queue->ring[queue->head];

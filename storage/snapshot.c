@@ -231,16 +231,6 @@ static bool remove_stillborn(const struct snapshot_store *store, struct cs_error
     return !stillborn || !unlink(path) || cs_fail_errno(err, errno, "removing the unfinished %s", path);
 }
 
-static void lock_init(struct snapshot_store *store)
-{
-    pthread_condattr_t clock;
-    pthread_mutex_init(&store->mutex, NULL);
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&store->pace_changed, &clock);
-    pthread_condattr_destroy(&clock);
-}
-
 struct snapshot_store *snapshot_open(const char *directory, const struct snapshot_options *options,
                                      struct cs_error *damage, struct cs_error *err)
 {
@@ -250,7 +240,8 @@ struct snapshot_store *snapshot_open(const char *directory, const struct snapsho
     if (damage) *damage = (struct cs_error){ 0 };
     store->lock = -1;
     store->pace = 1;
-    lock_init(store);
+    pthread_mutex_init(&store->mutex, NULL);
+    pthread_cond_init(&store->pace_changed, NULL);
     store->directory = need(strdup(directory));
     if (snprintf(segments, sizeof segments, "%s/segments", directory) >= (int)sizeof segments - 32) {
         cs_fail(err, CS_FAILED, "the path of %s is too long", directory);

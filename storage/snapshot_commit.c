@@ -52,7 +52,7 @@ static void rest(void *self)
         uint64_t until = began + (uint64_t)((double)worked * (1 / store->pace - 1));
         if (clock_ns(CLOCK_MONOTONIC) >= until) break;
         struct timespec at = { .tv_sec = (time_t)(until / 1000000000u), .tv_nsec = (long)(until % 1000000000u) };
-        pthread_cond_timedwait(&store->pace_changed, &store->mutex, &at);
+        pthread_cond_clockwait(&store->pace_changed, &store->mutex, CLOCK_MONOTONIC, &at);
     }
     pthread_mutex_unlock(&store->mutex);
     writing->work_began = clock_ns(CLOCK_THREAD_CPUTIME_ID);
