@@ -27,7 +27,7 @@ struct series {
 
 struct telemetry {
     pthread_mutex_t lock;
-    struct series *first[METRICS];
+    struct series *first[METRICS], *found[METRICS];     /* found: last, or NULL */
     double started;                             /* seconds since the epoch */
 };
 
@@ -38,24 +38,34 @@ static size_t label_count(enum telemetry_metric metric)
     return count;
 }
 
-/* The series of these labels; made where there is none, unless `make` is false. The lock is held. */
+/* From a series up to `end`, which is not looked at. */
+static struct series *look(struct series *series, const struct series *end, const char *const *label, size_t count)
+{
+    for (; series != end; series = series->next) {
+        size_t same = 0;
+        while (same < count && strcmp(series->label[same], label[same]) == 0) same++;
+        if (same == count) return series;
+    }
+    return NULL;
+}
+
+/* The series of these labels; made where there is none, unless `make` is false. The lock is held. Told of in the same
+ * order again and again, as a thousand partitions are, each stands behind the one found before it. */
 static struct series *find(struct telemetry *telemetry, enum telemetry_metric metric, const char *const *label,
                            bool make)
 {
     size_t count = label_count(metric);
-    struct series **at = &telemetry->first[metric];
     assert(metric < METRICS && (count == 0 || label));
-    for (; *at; at = &(*at)->next) {
-        bool same = true;
-        for (size_t i = 0; i < count && same; i++) same = strcmp((*at)->label[i], label[i]) == 0;
-        if (same) return *at;
-    }
+    struct series *begin = telemetry->found[metric] ? telemetry->found[metric]->next : NULL,
+                  *series = look(begin, NULL, label, count), **end = &telemetry->first[metric];
+    if (!series) series = look(telemetry->first[metric], begin, label, count);
+    if (series) return telemetry->found[metric] = series;
     if (!make) return NULL;
-    struct series *series = calloc(1, sizeof *series);
-    if (!series) abort();
+    if (!(series = calloc(1, sizeof *series))) abort();
     for (size_t i = 0; i < count; i++)
         if (!(series->label[i] = strdup(label[i]))) abort();
-    return *at = series;
+    while (*end) end = &(*end)->next;
+    return telemetry->found[metric] = *end = series;
 }
 
 /* What the program's start was by the wall clock: from the kernel's own record of it, so that it is the same however

@@ -143,6 +143,31 @@ static void the_text_is_clean(void **state)
     telemetry_destroy(telemetry);
 }
 
+static void series_are_found_in_whatever_order(void **state)
+{
+    (void)state;
+    static const char *const order[] = { "0123", "0123", "3210", "2013", "1133", "4012" };
+    struct telemetry *telemetry = telemetry_create();
+    double told[5] = { 0 };
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        for (const char *at = order[i]; *at; at++) {
+            const char label[] = { *at, 0 };
+            telemetry_set(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS("clicks", label), ++told[*at - '0']);
+        }
+    for (char number = '0'; number < '5'; number++) {
+        const char label[] = { number, 0 };
+        assert_true(telemetry_get(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS("clicks", label)) ==
+                    told[number - '0']);
+    }
+    assert_true(isnan(telemetry_get(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS("clicks", "5"))));
+    char *text = telemetry_text(telemetry);
+    size_t lines = 0;
+    for (const char *at = text; (at = strstr(at, "coldstream_consumer_lag{")); at++) lines++;
+    assert_int_equal(lines, 5);
+    free(text);
+    telemetry_destroy(telemetry);
+}
+
 static void *count(void *argument)
 {
     for (int i = 0; i < 10000; i++) {
@@ -167,7 +192,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_and_labels), cmocka_unit_test(histograms_cumulate), cmocka_unit_test(process_and_build),
-        cmocka_unit_test(the_text_is_clean), cmocka_unit_test(threads_lose_nothing),
+        cmocka_unit_test(the_text_is_clean), cmocka_unit_test(series_are_found_in_whatever_order),
+        cmocka_unit_test(threads_lose_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
