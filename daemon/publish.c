@@ -302,6 +302,8 @@ static void end_cut(struct publisher *publisher, struct cut *cut)
         }
     }
     pthread_mutex_lock(&publisher->lock);
+    if (fine && cut->final && cut->publish)
+        cs_fail(&publisher->publish_result, CS_FAILED, "no version is made: the daemon is stopping");
     publisher->finished = cut->ticket;
     publisher->under_way = false;
     pthread_cond_broadcast(&publisher->done);
