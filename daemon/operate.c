@@ -474,7 +474,7 @@ static json_t *lines_of(const struct config_problems *problems)
     json_t *array = json_array();
     char *text = config_problems_text(problems), *rest = text;
     for (char *line; (line = strsep(&rest, "\n"));)
-        if (*line) json_array_append_new(array, json_string(line));
+        if (*line) json_array_append_new(array, text_json(line));
     free(text);
     return array;
 }
@@ -507,7 +507,7 @@ static json_t *reload(struct operator *operator, json_t **reasons, struct cs_err
     if (!kafka_clients_login(operator->clients, config, &login, err)) {
         config_destroy(config);
         json_decref(changes.live);
-        *reasons = json_pack("[s]", err->message);
+        *reasons = json_pack("[o]", text_json(err->message));
         return NULL;
     }
     take_config(operator, config);
@@ -651,8 +651,8 @@ static json_t *verb_resume(void *self, struct control_call *call, struct cs_erro
 {
     (void)call;
     struct operator *operator = self;
+    if (!versions_release(publisher_versions(operator->publisher), err)) return NULL;    /* all of it or nothing */
     pipeline_pause(operator->pipeline, false);
-    if (!versions_release(publisher_versions(operator->publisher), err)) return NULL;
     log_notice("resumed by an operator");
     return json_pack("{s:s}", "state", "running");
 }

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include <xxhash.h>
 
@@ -401,6 +403,13 @@ static void test_verbs(void **state)
     json_t *status = daemon_ask(&world->run, "status", NULL);
     assert_int_equal(status_number(status, "join.impressions"), 0);
     json_decref(status);
+    char hold[300];
+    snprintf(hold, sizeof hold, "%s/held.json", world->run.checkpoints);
+    assert_int_equal(mkdir(hold, 0700), 0);
+    assert_null(daemon_ask(&world->run, "resume", NULL));           /* publishing can't go on, so nothing does */
+    for (int i = 0; i < 2; i++) json_decref(daemon_ask(&world->run, "snapshot", NULL));
+    assert_true(daemon_until(&world->run, paused, 0));
+    assert_int_equal(rmdir(hold), 0);
     json_decref(daemon_ask(&world->run, "resume", NULL));
     assert_true(daemon_until(&world->run, learned, IMPRESSIONS));
     json_t *second = daemon_ask(&world->run, "publish", NULL);
