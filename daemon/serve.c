@@ -326,9 +326,11 @@ static int serve(const struct arguments *arguments, const sigset_t *set)
         drain(server, arguments, set);
     }
 out:
-    if (err.code)
+    if (err.code) {
         log_error("coldstream-serve can't serve", LOG_S("error", err.message),
                   LOG_S("remedy", log_remedy_of_scorer(err.code)));
+        notify_status("%s", err.message);
+    }
     serve_http_stop(server, DRAIN_MILLISECONDS);
     serve_deltas_destroy(serving.deltas);
     serve_shadow_destroy(serving.shadow);
