@@ -189,10 +189,10 @@ static void look_at_directory(struct look *look, const char *what, const char *p
     struct stat status;
     struct statfs system;
     char remedy[512];
-    if (stat(path, &status) != 0 || !S_ISDIR(status.st_mode)) {
+    int number = stat(path, &status) != 0 ? errno : S_ISDIR(status.st_mode) ? 0 : ENOTDIR;
+    if (number) {
         snprintf(remedy, sizeof remedy, "sudo install -d -o coldstream -g coldstream -m 0750 %.300s", path);
-        tell(look, FAILED, what, remedy, "%s: %s", path,
-             errno == ENOENT ? "is not there" : strerror(errno ? errno : ENOTDIR));
+        tell(look, FAILED, what, remedy, "%s: %s", path, number == ENOENT ? "is not there" : strerror(number));
         return;
     }
     if (access(path, R_OK | W_OK | X_OK) != 0) {

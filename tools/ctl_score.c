@@ -128,6 +128,7 @@ int ctl_score(const struct ctl_arguments *arguments)
             ctl_progress_update(&progress, s.scored, NULL);
         }
     }
+    int broken = ferror(file) ? errno : 0;
     score_all(&s);
     ctl_progress_end(&progress);
     free(line);
@@ -137,6 +138,10 @@ int ctl_score(const struct ctl_arguments *arguments)
         ctl_say(arguments, "%llu scored, %llu refused", (unsigned long long)s.scored, (unsigned long long)s.refused);
     if (fflush(stdout) != 0) {
         cs_fail_errno(&err, errno, "cannot write scores");
+        return ctl_fail(arguments, &err);
+    }
+    if (broken) {
+        cs_fail_errno(&err, broken, "cannot read %s", s.name);
         return ctl_fail(arguments, &err);
     }
     return s.scored == 0 && s.refused ? 1 : 0;

@@ -191,6 +191,8 @@ def results_and_messages_apart(folder):
     for key in ("0x", "0xzz", "0x1g", "0x11223344556677889", "0x-1", "0x0x1"):
         done = run(CTL, "inspect", f"{folder}/checkpoints", "--table", "item", "--key", key)
         assert done.returncode == 2 and "1 to 16 hex digits" in done.stderr, (key, done)
+    done = run(CTL, "score", "-k", f"{folder}/checkpoints", "-e", folder)
+    assert done.returncode == 1 and f"cannot read {folder}: Is a directory" in done.stderr and done.stdout == "", done
 
 
 def pipes_and_full_disks(folder):
@@ -348,6 +350,10 @@ def doctor_looks(folder):
     assert rows["brokers"]["result"] == "failed" and "bootstrap.servers" in rows["brokers"]["remedy"], rows
     assert {"processor", "memory", "open files", "clock", "control.socket", "user"} <= set(rows)
     assert all((row["result"] == "ok") == (row["remedy"] == "") and row["found"] for row in found["checks"]), rows
+    with open(f"{folder}/nowhere", "x", encoding="utf-8"):      # where it looks for a directory
+        rows = {row["check"]: row for row in json.loads(run(CTL, "doctor", "-c", f"{folder}/d.yaml", "--json").stdout)["checks"]}
+        assert rows["checkpoint.directory"]["found"].endswith("/nowhere: Not a directory"), rows
+    os.remove(f"{folder}/nowhere")
     done = run(CTL, "doctor", "-c", f"{folder}/d.yaml")
     assert done.returncode == 1 and re.search(r"(?m)^failed  checkpoint.directory .*\n(.*\n)*? +-> sudo install", done.stdout), done
     assert max(map(len, done.stdout.splitlines())) <= 80 or folder in done.stdout
