@@ -380,9 +380,21 @@ def minimal_sample_starts_a_daemon(world):
     subprocess.run(["umount", "/var/lib"], check=True)
 
 
+def a_large_cluster_fits_in_the_unit(world):
+    """as many threads as compute.threads and a cluster of 200 brokers take are within the unit's TasksMax"""
+    brokers, computing = 40, 256
+    world.configure(properties=f'{LOGIN}, test.mock.num.brokers: "{brokers}"')
+    world.start()
+    tasks = until(lambda: (count := len(os.listdir(f"/proc/{world.process.pid}/task"))) > 3 * brokers and count, "a thread for each broker")
+    world.stop()
+    unit = open(f"{ROOT}/systemd/coldstream.service.in", encoding="utf-8").read()
+    most = int(re.search(r"(?m)^TasksMax=(\d+)$", unit).group(1))
+    assert tasks * 4 / 3 * 200 / brokers + computing < most, (tasks, most)      # with deltas there are four clients
+
+
 def main():
     tests = [systemd_is_told, nobody_reads_what_systemd_is_told, reload_tells_and_refuses, reload_takes_a_rotated_password, counts_begin_at_nothing,
-             status_at_a_glance, journal_gets_fields, instances_by_name, minimal_sample_starts_a_daemon]
+             a_large_cluster_fits_in_the_unit, status_at_a_glance, journal_gets_fields, instances_by_name, minimal_sample_starts_a_daemon]
     in_private = journal_gets_fields, instances_by_name, minimal_sample_starts_a_daemon
     private = os.environ.get("PRIVATE_RUN") == "yes"
 
