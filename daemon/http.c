@@ -2,17 +2,15 @@
  * give, so one thread is enough; a slow client holds a connection, not the thread. */
 #include "daemon/http.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <microhttpd.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "daemon/clock.h"
+#include "daemon/http_bind.h"
 #include "daemon/http_guard.h"
 #include "daemon/http_page.h"
 
@@ -161,59 +159,6 @@ static void on_completed(void *self, struct MHD_Connection *connection, void **s
     *seen = NULL;
 }
 
-/* "127.0.0.1:9464", "[::1]:9464", "localhost:9464". Returns the address' length, 0 where it is none of them. */
-static socklen_t read_address(const char *listen_text, struct sockaddr_storage *address)
-{
-    const char *colon = strrchr(listen_text, ':');
-    char host[64], *end;
-    if (!colon || (size_t)(colon - listen_text) >= sizeof host) return 0;
-    unsigned long port = strtoul(colon + 1, &end, 10);
-    if (end == colon + 1 || *end || port > 65535) return 0;
-    memcpy(host, listen_text, (size_t)(colon - listen_text));
-    host[colon - listen_text] = 0;
-    memset(address, 0, sizeof *address);
-    struct sockaddr_in *four = (struct sockaddr_in *)address;
-    struct sockaddr_in6 *six = (struct sockaddr_in6 *)address;
-    size_t length = strlen(host);
-    if (length > 2 && host[0] == '[' && host[length - 1] == ']') {
-        host[length - 1] = 0;
-        six->sin6_family = AF_INET6;
-        six->sin6_port = htons((uint16_t)port);
-        return inet_pton(AF_INET6, host + 1, &six->sin6_addr) == 1 ? sizeof *six : 0;
-    }
-    four->sin_family = AF_INET;
-    four->sin_port = htons((uint16_t)port);
-    return inet_pton(AF_INET, strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, &four->sin_addr) == 1 ? sizeof *four
-                                                                                                         : 0;
-}
-
-/* We bind ourselves rather than let libmicrohttpd do it: its failure has no reason. -1 with err. */
-static int bind_socket(const char *listen_text, int *port, struct cs_error *err)
-{
-    struct sockaddr_storage address;
-    socklen_t size = read_address(listen_text, &address);
-    if (!size) {
-        cs_fail(err, CS_CONFIG, "http.listen: \"%s\" is no address:port as 127.0.0.1:9464 or [::1]:9464", listen_text);
-        return -1;
-    }
-    int yes = 1, handle = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (handle < 0) {
-        cs_fail_errno(err, errno, "http.listen: no socket for %s", listen_text);
-        return -1;
-    }
-    setsockopt(handle, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    if (address.ss_family == AF_INET6) setsockopt(handle, IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof yes);
-    if (bind(handle, (struct sockaddr *)&address, size) != 0 || listen(handle, CONNECTIONS) != 0 ||
-        getsockname(handle, (struct sockaddr *)&address, &size) != 0) {
-        http_guard_not_bound("http.listen", listen_text, errno, err);
-        close(handle);
-        return -1;
-    }
-    http_guard_warn_exposed("http.listen", (const struct sockaddr *)&address);
-    *port = http_guard_port((const struct sockaddr *)&address);
-    return handle;
-}
-
 struct http_server *http_start(const char *listen_text, struct telemetry *telemetry, const struct http_pages *callbacks,
                                struct cs_error *err)
 {
@@ -227,8 +172,9 @@ struct http_server *http_start(const char *listen_text, struct telemetry *teleme
     if (!*listen_text) return server;
     struct http_guard_limits limits = { CONNECTIONS, TIMEOUT, TIMEOUT, IDLE };
     server->guard = http_guard_create(&limits, err);
-    int handle = server->guard ? bind_socket(listen_text, &server->port, err) : -1;
+    int handle = server->guard ? http_bind("http.listen", listen_text, CS_CONFIG, err) : -1;
     if (handle >= 0) {
+        server->port = http_bind_port(handle);
         server->daemon = MHD_start_daemon(
             MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, 0, NULL, NULL, answer_request, server,
             MHD_OPTION_LISTEN_SOCKET, handle, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,

@@ -3,9 +3,6 @@
  * socket, so under the lock a socket's number is always this connection's own. */
 #include "daemon/http_guard.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +10,6 @@
 #include <sys/socket.h>
 
 #include "daemon/clock.h"
-#include "daemon/log.h"
 
 enum { RESERVE = 32 };
 
@@ -212,12 +208,6 @@ struct http_guard_counts http_guard_counts(struct http_guard *guard)
     return counts;
 }
 
-int http_guard_port(const struct sockaddr *bound)
-{
-    if (bound->sa_family == AF_INET6) return ntohs(((const struct sockaddr_in6 *)bound)->sin6_port);
-    return bound->sa_family == AF_INET ? ntohs(((const struct sockaddr_in *)bound)->sin_port) : 0;
-}
-
 void http_guard_close_waiting(struct http_guard *guard)
 {
     pthread_mutex_lock(&guard->mutex);
@@ -239,34 +229,4 @@ bool http_guard_is_ambiguous(struct MHD_Connection *connection)
     int count = 0;
     MHD_get_connection_values(connection, MHD_HEADER_KIND, count_framing, &count);
     return count > 1;
-}
-
-bool http_guard_not_bound(const char *setting, const char *address, int number, struct cs_error *err)
-{
-    const char *remedy = number == EADDRINUSE ? "; another program has the port (`ss -ltnp` says which): a second "
-                                                "instance needs one of its own, else stop the other"
-                         : number == EADDRNOTAVAIL ? "; no interface of this machine has that address (`ip address`)"
-                         : number == EACCES        ? "; ports below 1024 are root's: take a higher one"
-                                                   : "";
-    return cs_fail(err, CS_FAILED, "%s: can't listen on %s: %s%s", setting, address, strerrordesc_np(number), remedy);
-}
-
-void http_guard_warn_exposed(const char *setting, const struct sockaddr *bound)
-{
-    bool local = true;
-    char text[INET6_ADDRSTRLEN] = "";
-    if (bound->sa_family == AF_INET) {
-        const struct sockaddr_in *four = (const void *)bound;
-        local = ntohl(four->sin_addr.s_addr) >> 24 == 127;
-        inet_ntop(AF_INET, &four->sin_addr, text, sizeof text);
-    } else if (bound->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *six = (const void *)bound;
-        local = IN6_IS_ADDR_LOOPBACK(&six->sin6_addr);
-        inet_ntop(AF_INET6, &six->sin6_addr, text, sizeof text);
-    }
-    if (!local)
-        log_warning("HTTP is answered to other machines, without TLS or users", LOG_S("setting", setting),
-                    LOG_S("address", text),
-                    LOG_S("remedy", "let a proxy or a firewall say who may ask, or listen on 127.0.0.1: "
-                                    "docs/security.md"));
 }

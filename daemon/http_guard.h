@@ -44,12 +44,6 @@ struct http_guard_counts http_guard_counts(struct http_guard *guard);
 /* A request of which two readers may see different ends: more than one length, or a length and chunks. A proxy and we
  * must not disagree on where the next one begins: it is answered 400, and its connection closed. */
 bool http_guard_is_ambiguous(struct MHD_Connection *connection);
-/* Why nothing can listen there, and what to do about it: `setting` is what names the address. Returns false. */
-bool http_guard_not_bound(const char *setting, const char *address, int number, struct cs_error *err);
-/* Warns where others than this machine may connect: these pages know no users. */
-void http_guard_warn_exposed(const char *setting, const struct sockaddr *bound);
-/* Of an address that is bound; 0: it is a path. */
-int http_guard_port(const struct sockaddr *bound);
 /* Closes those that wait for a request. */
 void http_guard_close_waiting(struct http_guard *guard);
 

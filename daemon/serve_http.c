@@ -5,18 +5,16 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <microhttpd.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "daemon/clock.h"
 #include "daemon/coldstream_internal.h"
+#include "daemon/http_bind.h"
 #include "daemon/http_guard.h"
 
 enum { CONNECTIONS = 1024, TIMEOUT = 30000, IDLE = 75000, CONNECTION_MEMORY = 64 * 1024, BODY_START = 16 * 1024 };
@@ -324,53 +322,6 @@ static void on_completed(void *self, struct MHD_Connection *connection, void **s
     atomic_fetch_sub(&server->running, 1);
 }
 
-/* Bound by us: libmicrohttpd's failure to bind has no reason. -1 with err. */
-static int bind_socket(const char *address, int *port, struct cs_error *err)
-{
-    char host[256];
-    const char *colon = strrchr(address, ':'), *begin = address;
-    size_t length = colon ? (size_t)(colon - address) : 0;
-    if (length > 1 && *address == '[' && colon[-1] == ']') begin++, length -= 2;
-    bool numeric = colon && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1) &&
-                   strtoul(colon + 1, NULL, 10) <= UINT16_MAX;
-    if (!numeric || length >= sizeof host) {
-        cs_fail(err, CS_USAGE, "--listen: \"%s\" is no address:port, like 127.0.0.1:9465 or [::1]:9465", address);
-        return -1;
-    }
-    memcpy(host, begin, length);
-    host[length] = 0;
-    struct addrinfo hint = { .ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM }, *found;
-    int code = getaddrinfo(length ? host : NULL, colon + 1, &hint, &found);
-    if (code) {
-        cs_fail(err, CS_USAGE, "--listen: \"%s\": %s", address, gai_strerror(code));
-        return -1;
-    }
-    struct sockaddr_storage bound = { 0 };
-    socklen_t size = sizeof bound;
-    int one = 1, fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) ||
-        bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, 512) ||
-        getsockname(fd, (struct sockaddr *)&bound, &size)) {
-        http_guard_not_bound("--listen", address, errno, err);
-        if (fd >= 0) close(fd);
-        fd = -1;
-    } else {
-        http_guard_warn_exposed("--listen", (const struct sockaddr *)&bound);
-        *port = http_guard_port((const struct sockaddr *)&bound);
-    }
-    freeaddrinfo(found);
-    return fd;
-}
-
-/* 0: it listens at a path. */
-static int port_of(int socket)
-{
-    struct sockaddr_storage bound = { 0 };
-    socklen_t size = sizeof bound;
-    if (getsockname(socket, (struct sockaddr *)&bound, &size)) return 0;
-    return http_guard_port((const struct sockaddr *)&bound);
-}
-
 struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_options *options,
                                     struct telemetry *telemetry, struct cs_error *err)
 {
@@ -387,9 +338,9 @@ struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_op
     telemetry_add(telemetry, METRIC_REQUESTS, TELEMETRY_LABELS("503"), 0);
     telemetry_add(telemetry, METRIC_SCORES, NULL, 0);
     telemetry_expect(telemetry, METRIC_REQUEST_SECONDS);
-    int fd = options->socket ? options->socket : bind_socket(options->listen, &server->port, err);
+    int fd = options->socket ? options->socket : http_bind("--listen", options->listen, CS_USAGE, err);
     if (fd < 0) goto fail;
-    if (options->socket) server->port = port_of(fd);
+    server->port = http_bind_port(fd);
     struct http_guard_limits limits = { server->options.connections, server->options.timeout, server->options.timeout,
                                         server->options.idle };
     if (!(server->guard = http_guard_create(&limits, err))) goto fail_closing;
