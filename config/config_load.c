@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "config/value.h"
+#include "core/need.h"
 
 enum { FILE_MAX = 1 << 20, GROUP_FEATURES_MAX = 250, PIPE_WAIT = 5000 /* ms */ };
 
@@ -511,8 +512,7 @@ struct cs_config *config_load_checked(const char *file, enum config_use use, con
         problem_add(problems, 0, 0, "can be changed by everyone (mode %04o): chmod o-w it", status.st_mode & 07777);
         goto out;
     }
-    text = malloc(FILE_MAX + 1);        /* read to its end rather than by its size: it may be a pipe */
-    if (!text) abort();
+    text = need(malloc(FILE_MAX + 1));  /* read to its end rather than by its size: it may be a pipe */
     for (bool more = true; more && length <= FILE_MAX;) {
         if (S_ISFIFO(status.st_mode) && poll(&(struct pollfd){ handle, POLLIN, 0 }, 1, PIPE_WAIT) == 0) {
             problems_begin(problems, file);

@@ -5,6 +5,7 @@
 
 #include "config/config_format.h"
 #include "config/roff.h"
+#include "core/need.h"
 
 enum { COMMENT_WIDTH = 96 };
 
@@ -38,8 +39,7 @@ char *config_sample(bool minimal)
     struct pool *pool = pool_create();
     char *text = NULL;
     size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    if (!out) abort();
+    FILE *out = need(open_memstream(&text, &size));
     fputs(minimal ? "# Coldstream: what every installation says itself. All else has a default: `coldstreamctl sample` "
                     "prints it.\n"
                     "# `coldstreamctl check-config` checks a file, `coldstreamctl doctor` the machine for it.\n"
@@ -117,8 +117,7 @@ char *config_manual(void)
     struct pool *pool = pool_create();
     char *text = NULL;
     size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    if (!out) abort();
+    FILE *out = need(open_memstream(&text, &size));
     fputs("# Settings\n\nWritten from the table of settings by `coldstreamctl manual`. Durations are written `500ms` "
           "`10s` `5m` `1h` `30d`,\n"
           "sizes `64MiB` or in bytes. `${VARIABLE}` anywhere in a value is taken from the environment; under\n"
@@ -161,8 +160,7 @@ char *config_man(const char *version)
     struct pool *pool = pool_create();
     char *text = NULL;
     size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    if (!out) abort();
+    FILE *out = need(open_memstream(&text, &size));
     roff_begin(out, "coldstream.yaml", 5, version, "configuration of coldstreamd");
     fputs(".SH SYNOPSIS\n.I /etc/coldstream/coldstream.yaml\n.SH DESCRIPTION\n", out);
     roff_line(out,

@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "config/config_format.h"
+#include "core/need.h"
 
 /* Not every row of the model has a meaning for every kind of it. */
 static bool part_of_model(const struct setting *row, const struct cs_config *config)
@@ -20,8 +21,7 @@ char *config_model_text(const struct cs_config *config)
     struct pool *pool = pool_create();
     char *text = NULL;
     size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    if (!out) abort();
+    FILE *out = need(open_memstream(&text, &size));
     const char *previous = NULL;
     for (size_t i = 0; i < setting_count; i++) {
         if (!part_of_model(&settings[i], config)) continue;

@@ -12,6 +12,7 @@
 #include <xxhash.h>
 
 #include "config/value.h"
+#include "core/need.h"
 
 /* key: a whole name, or the beginning of names where it ends in "." or "*". */
 static const struct { const char *key, *why;
@@ -100,8 +101,7 @@ void config_note_content(struct config_pair *property)
     int file = open(property->value, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0) return;
     if (fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0 && status.st_size <= MOST) {
-        char *bytes = malloc((size_t)status.st_size);
-        if (!bytes) abort();
+        char *bytes = need(malloc((size_t)status.st_size));
         size_t got = value_read(file, bytes, (size_t)status.st_size);
         XXH128_hash_t hash = XXH3_128bits(bytes, got);
         property->content[0] = hash.high64;
@@ -128,7 +128,7 @@ char *config_property_value(const char *key, const char *text, char *why, size_t
     else if (*value && !referenced && is_secret(key))
         snprintf(why, size, "a secret does not stand here, where `ps` shows it to all; allowed: file:/PATH (mode "
                             "0400), credential:NAME, or ${VARIABLE}");
-    else if (!(copy = strdup(value))) abort();
+    else copy = need(strdup(value));
     pool_destroy(pool);         /* wipes */
     return copy;
 }

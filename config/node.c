@@ -8,6 +8,8 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "core/need.h"
+
 enum { DEPTH_MAX = 16, NODES_MAX = 20000, FOUND_MAX = 60 };
 
 struct reader {
@@ -26,8 +28,7 @@ static char *without_controls(char *text)
     size_t controls = 0;
     for (const unsigned char *at = (const unsigned char *)text; *at; at++) controls += *at < 0x20 || *at == 0x7f;
     if (!controls) return text;
-    char *shown = malloc(strlen(text) + 3 * controls + 1), *end = shown;
-    if (!shown) abort();
+    char *shown = need(malloc(strlen(text) + 3 * controls + 1)), *end = shown;
     for (const unsigned char *at = (const unsigned char *)text; *at; at++) {
         bool control = *at < 0x20 || *at == 0x7f;
         if (control) *end++ = '\\', *end++ = 'x', *end++ = digit[*at >> 4];
@@ -40,12 +41,10 @@ static char *without_controls(char *text)
 
 static void problem_list(struct config_problems *problems, int line, int column, const char *format, va_list arguments)
 {
-    struct config_problem *grown = realloc(problems->problem, (problems->count + 1) * sizeof *grown);
     char *text;
-    if (!grown) abort();
-    problems->problem = grown;
-    if (vasprintf(&text, format, arguments) < 0) abort();
-    grown[problems->count++] = (struct config_problem){ without_controls(text), line, column };
+    problems->problem = need(realloc(problems->problem, (problems->count + 1) * sizeof *problems->problem));
+    if (vasprintf(&text, format, arguments) < 0) need(NULL);
+    problems->problem[problems->count++] = (struct config_problem){ without_controls(text), line, column };
 }
 
 void problem_add(struct config_problems *problems, int line, int column, const char *format, ...)
@@ -58,8 +57,7 @@ void problem_add(struct config_problems *problems, int line, int column, const c
 
 void problems_begin(struct config_problems *problems, const char *file)
 {
-    *problems = (struct config_problems){ .file = strdup(file) };
-    if (!problems->file) abort();
+    *problems = (struct config_problems){ .file = need(strdup(file)) };
 }
 
 void problems_drop(struct config_problems *problems, size_t from, int line)
@@ -98,8 +96,7 @@ char *config_problems_text(const struct config_problems *problems)
 {
     char *text = NULL;
     size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    if (!out) abort();
+    FILE *out = need(open_memstream(&text, &size));
     for (size_t i = 0; i < problems->count; i++) {
         const struct config_problem *problem = &problems->problem[i];
         fputs(problems->file, out);
@@ -314,7 +311,7 @@ struct node *node_parse(struct pool *pool, const char *text, size_t length, stru
     struct reader reader = { .pool = pool, .problems = problems, .text = text, .length = length };
     struct node *root = NULL;
     yaml_event_t event;
-    if (!yaml_parser_initialize(&reader.parser)) abort();
+    if (!yaml_parser_initialize(&reader.parser)) need(NULL);
     yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, length);
     for (bool more = true; more;) {
         if (!next_event(&reader, &event)) {

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 enum { BLOCK_SIZE = 8192 };
 
 struct block {
@@ -17,15 +19,9 @@ struct block {
 
 struct pool { struct block *block; };
 
-static void *must(void *memory)
-{
-    if (!memory) abort();
-    return memory;
-}
-
 struct pool *pool_create(void)
 {
-    return must(calloc(1, sizeof(struct pool)));
+    return need(calloc(1, sizeof(struct pool)));
 }
 
 void pool_destroy(struct pool *pool)
@@ -44,7 +40,7 @@ void *pool_take(struct pool *pool, size_t size)
     size = (size + alignof(max_align_t) - 1) / alignof(max_align_t) * alignof(max_align_t);
     if (!pool->block || pool->block->size - pool->block->used < size) {
         size_t room = size > BLOCK_SIZE ? size : BLOCK_SIZE;
-        struct block *block = must(calloc(1, sizeof *block + room));
+        struct block *block = need(calloc(1, sizeof *block + room));
         block->size = room;
         block->next = pool->block;
         pool->block = block;

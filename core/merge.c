@@ -19,7 +19,7 @@ struct merge {
     size_t count, capacity;
 };
 
-struct merge *merge_create(void) { return calloc(1, sizeof(struct merge)); }
+struct merge *merge_create(void) { return need(calloc(1, sizeof(struct merge))); }
 
 void merge_destroy(struct merge *merge)
 {

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/queue.h"
@@ -113,16 +114,15 @@ static void put_example(FILE *out, const struct features *features, const struct
 static struct text *text_of(const struct features *features, const struct batch *batch, const float *score,
                             uint64_t steps)
 {
-    struct text *text = calloc(1, sizeof *text);
-    FILE *out = text ? open_memstream(&text->bytes, &text->size) : NULL;
+    struct text *text = need(calloc(1, sizeof *text));
+    FILE *out = need(open_memstream(&text->bytes, &text->size));
     XXH64_hash_t hash = 0;
-    if (!out) abort();
     for (size_t i = 0; i < batch->size; i++) {
         hash = XXH3_64bits_withSeed(batch->id[i], strlen(batch->id[i]), hash);
         if (ftell(out) < FILE_BYTES) put_example(out, features, batch, i, score[i]);
         else if (i == batch->size - 1) fprintf(out, "{\"left_out\":true,\"examples\":%zu}\n", batch->size);
     }
-    if (fclose(out)) abort();
+    if (fclose(out)) need(NULL);
     snprintf(text->name, sizeof text->name, "%020" PRIu64 "-%016" PRIx64 ".jsonl", steps, (uint64_t)hash);
     return text;
 }
@@ -186,8 +186,7 @@ static void prune(const struct aside *aside)
         struct stat stat;
         if (is_unfinished(entry->d_name)) unlinkat(dirfd(folder), entry->d_name, 0);
         if (!is_ours(entry->d_name) || fstatat(dirfd(folder), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW)) continue;
-        kept = realloc(kept, (count + 1) * sizeof *kept);
-        if (!kept) abort();
+        kept = need(realloc(kept, (count + 1) * sizeof *kept));
         kept[count] = (struct kept){ .time = stat.st_mtim, .bytes = (uint64_t)stat.st_size };
         snprintf(kept[count++].name, sizeof kept->name, "%s", entry->d_name);
     }
@@ -217,12 +216,11 @@ static void *write_loop(void *argument)
 
 struct aside *aside_create(const char *directory, uint64_t keep, struct cs_error *err)
 {
-    struct aside *aside = calloc(1, sizeof *aside);
-    if (!aside || asprintf(&aside->directory, "%s/aside", directory) < 0) abort();
+    struct aside *aside = need(calloc(1, sizeof *aside));
+    if (asprintf(&aside->directory, "%s/aside", directory) < 0) need(NULL);
     aside->keep = keep;
     if (!keep) return aside;
     aside->queue = queue_create(WAITING);
-    if (!aside->queue) abort();
     int error = pthread_create(&aside->thread, NULL, write_loop, aside);
     if (!error) return aside;
     cs_fail_errno(err, error, "starting the thread that keeps skipped batches");

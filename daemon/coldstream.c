@@ -27,6 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/coldstream_internal.h"
 #include "daemon/delta_follow.h"
@@ -123,8 +124,7 @@ static struct version *version_open(const char *path, bool verify, struct cs_err
 {
     struct checkpoint *checkpoint = checkpoint_open(path, verify, err);
     if (!checkpoint) return NULL;
-    struct version *version = calloc(1, sizeof *version);
-    if (!version) abort();
+    struct version *version = need(calloc(1, sizeof *version));
     version->scorer = scorer_create(checkpoint, err);
     if (!version->scorer) {
         checkpoint_close(checkpoint);
@@ -142,8 +142,7 @@ static struct version *version_open(const char *path, bool verify, struct cs_err
 /* The checkpoint of `under` with what deltas brought since. */
 static struct version *version_over(const struct version *under, const struct delta_state *state, struct cs_error *err)
 {
-    struct version *version = calloc(1, sizeof *version);
-    if (!version) abort();
+    struct version *version = need(calloc(1, sizeof *version));
     version->scorer = scorer_create_over(under->scorer, &state->overlay, state->newest, err);
     if (!version->scorer) {
         free(version);
@@ -256,8 +255,7 @@ static void *open_aside(void *argument)
 
 static void open_begin(struct coldstream *cs, uint64_t wanted)
 {
-    struct opening *opening = calloc(1, sizeof *opening);
-    if (!opening) abort();
+    struct opening *opening = need(calloc(1, sizeof *opening));
     *opening = (struct opening){ .cs = cs, .wanted = wanted };
     if (pthread_create(&opening->thread, NULL, open_aside, opening) == 0) cs->opening = opening;
     else free(opening);         /* tried again at the next look */
@@ -402,9 +400,7 @@ static void *follow(void *argument)
 
 static struct coldstream *handle_create(const char *directory, const struct coldstream_options *options)
 {
-    struct coldstream *cs = aligned_alloc(64, (sizeof *cs + 63) / 64 * 64);
-
-    if (!cs) abort();
+    struct coldstream *cs = need(aligned_alloc(64, (sizeof *cs + 63) / 64 * 64));
     memset(cs, 0, sizeof *cs);
     cs->options = (struct coldstream_options){ .follow = 1, .verify = 1 };
     if (options) {          /* a caller of an older header knows fewer fields: the others keep what they start with */
@@ -413,7 +409,7 @@ static struct coldstream *handle_create(const char *directory, const struct cold
     }
     if (!cs->options.poll_milliseconds) cs->options.poll_milliseconds = 1000;
     if (!cs->options.delta_bytes) cs->options.delta_bytes = DELTA_BYTES;
-    cs->directory = strdup(directory);
+    cs->directory = need(strdup(directory));
     pthread_mutex_init(&cs->mutex, NULL);
     pthread_cond_init(&cs->wake, NULL);
     return cs;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
 #include "core/vector_math.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
@@ -483,8 +484,7 @@ struct deltas_view deltas_view(struct deltas *deltas)
 struct deltas *deltas_create(const struct deltas_options *options, const struct delta_sink *sink,
                              struct telemetry *telemetry, struct cs_error *err)
 {
-    struct deltas *deltas = calloc(1, sizeof *deltas);
-    if (!deltas) abort();
+    struct deltas *deltas = need(calloc(1, sizeof *deltas));
     deltas->options = *options;
     deltas->sink = *sink;
     deltas->telemetry = telemetry;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 /* Whole deltas in the order they came. */
 struct run { struct delta *first, **end; size_t count, bytes; };
 
@@ -134,8 +136,7 @@ struct delta_follow *delta_follow_create(size_t bytes_max,
                                          void (*report)(void *argument, const struct coldstream_delta_report *report),
                                          void *argument)
 {
-    struct delta_follow *follow = calloc(1, sizeof *follow);
-    if (!follow) abort();
+    struct delta_follow *follow = need(calloc(1, sizeof *follow));
     follow->bytes_max = bytes_max;
     follow->report = report;
     follow->argument = argument;

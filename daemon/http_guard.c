@@ -9,6 +9,7 @@
 #include <strings.h>
 #include <sys/socket.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 
 enum { RESERVE = 32 };
@@ -102,8 +103,7 @@ static void *watch(void *argument)
 
 struct http_guard *http_guard_create(const struct http_guard_limits *limits, struct cs_error *err)
 {
-    struct http_guard *guard = calloc(1, sizeof *guard);
-    if (!guard) abort();
+    struct http_guard *guard = need(calloc(1, sizeof *guard));
     guard->limits = *limits;
     guard->head.before = guard->head.after = &guard->head;
     pthread_mutex_init(&guard->mutex, NULL);
@@ -148,8 +148,8 @@ static struct place *longest(struct http_guard *guard, const struct place *newco
 static void come(struct http_guard *guard, struct MHD_Connection *connection, void **context)
 {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct place *place = calloc(1, sizeof *place);
-    if (!place || !info) abort();
+    struct place *place = need(calloc(1, sizeof *place));
+    if (!info) abort();
     place->socket = info->connect_fd;
     place->since = clock_monotonic();
     place->first = true;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
 
@@ -196,8 +197,7 @@ static void *close_consumer(void *argument)
 
 void kafka_close_bounded(rd_kafka_t *rk)
 {
-    struct closing *closing = calloc(1, sizeof *closing);
-    if (!closing) abort();
+    struct closing *closing = need(calloc(1, sizeof *closing));
     closing->rk = rk;
     pthread_mutex_init(&closing->lock, NULL);
     pthread_cond_init(&closing->done, NULL);

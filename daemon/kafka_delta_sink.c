@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
 #include "daemon/kafka_probe.h"
@@ -153,8 +154,7 @@ struct delta_sink kafka_delta_sink_of(struct kafka_delta_sink *sink)
 struct kafka_delta_sink *kafka_delta_sink_create(const struct cs_config *config, struct kafka_clients *clients,
                                                  struct cs_error *err)
 {
-    struct kafka_delta_sink *sink = calloc(1, sizeof *sink);
-    if (!sink) abort();
+    struct kafka_delta_sink *sink = need(calloc(1, sizeof *sink));
     sink->config = config;
     sink->clients = clients;
     atomic_init(&sink->until, INT64_MAX);

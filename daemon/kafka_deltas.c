@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
 #include "daemon/kafka_clients.h"
 #include "daemon/kafka_config.h"
 #include "daemon/kafka_probe.h"
@@ -134,9 +135,8 @@ struct kafka_deltas *kafka_deltas_start(const char *topic, const struct kafka_de
     static const struct kafka_preset preset[] = {
         { "queued.max.messages.kbytes", "65536" }, { "fetch.wait.max.ms", "100" }, { NULL, NULL },
     };
-    struct config_pair *given = calloc(count + 1, sizeof *given);
+    struct config_pair *given = need(calloc(count + 1, sizeof *given));
     char group[] = "coldstream-serve";
-    if (!given) abort();
     for (size_t i = 0; i < count; i++)
         given[i] = (struct config_pair){ .name = (char *)(uintptr_t)property[i].name,
                                          .value = (char *)(uintptr_t)property[i].value };
@@ -144,8 +144,8 @@ struct kafka_deltas *kafka_deltas_start(const char *topic, const struct kafka_de
     rd_kafka_conf_t *conf = kafka_consumer_conf(&config, preset, err);
     free(given);
     if (!conf) return NULL;
-    struct kafka_deltas *deltas = calloc(1, sizeof *deltas);
-    if (!deltas || !(deltas->topic = strdup(topic))) abort();
+    struct kafka_deltas *deltas = need(calloc(1, sizeof *deltas));
+    deltas->topic = need(strdup(topic));
     deltas->take = take;
     deltas->self = self;
     deltas->next = RD_KAFKA_OFFSET_BEGINNING;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
 
@@ -36,8 +37,7 @@ struct kafka_probe *kafka_probe_create(const struct cs_config *config, struct ka
             rd_kafka_conf_destroy(conf);
             return NULL;
         }
-    struct kafka_probe *probe = calloc(1, sizeof *probe);
-    if (!probe) abort();
+    struct kafka_probe *probe = need(calloc(1, sizeof *probe));
     *probe = (struct kafka_probe){ .clients = clients, .trouble = trouble, .self = self };
     rd_kafka_conf_set_opaque(conf, probe);
     rd_kafka_conf_set_error_cb(conf, on_error);

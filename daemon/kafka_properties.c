@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "config/config_load.h"
+#include "core/need.h"
 
 /* ---- one ---- */
 
@@ -22,8 +23,7 @@ static void each_property(bool (*seen)(void *self, char *name, char *range), voi
 {
     char *table = NULL, *rest = NULL;
     size_t size = 0;
-    FILE *out = open_memstream(&table, &size);
-    if (!out) abort();
+    FILE *out = need(open_memstream(&table, &size));
     rd_kafka_conf_properties_show(out);
     fclose(out);
     for (char *line = strtok_r(table, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
@@ -47,7 +47,7 @@ static bool add_name(void *self, char *name, char *range)
     struct names *names = self;
     (void)range;
     if (names->count == sizeof names->name / sizeof *names->name) return false;
-    if (!(names->name[names->count++] = strdup(name))) abort();
+    names->name[names->count++] = need(strdup(name));
     return true;
 }
 

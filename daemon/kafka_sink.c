@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
 #include "daemon/log.h"
@@ -148,8 +149,7 @@ static void mend(struct kafka_sink *sink)
 struct kafka_sink *kafka_sink_create(const struct cs_config *config, struct kafka_clients *clients,
                                      struct cs_error *err)
 {
-    struct kafka_sink *sink = calloc(1, sizeof *sink);
-    if (!sink) abort();
+    struct kafka_sink *sink = need(calloc(1, sizeof *sink));
     sink->config = config;
     sink->clients = clients;
     sink->letters = letters_create(LIMIT);
@@ -194,9 +194,8 @@ void kafka_sink_dead_letter(struct kafka_sink *sink, void *record, const char *r
         { "coldstream.reason", reason },
     };
     enum { OURS = sizeof ours / sizeof *ours };
-    struct letter_header *header = calloc((own ? rd_kafka_header_cnt(own) : 0) + OURS, sizeof *header);
+    struct letter_header *header = need(calloc((own ? rd_kafka_header_cnt(own) : 0) + OURS, sizeof *header));
     size_t headers = 0;
-    if (!header) abort();
     while (own && !rd_kafka_header_get_all(own, headers, &header[headers].name, &header[headers].value,
                                            &header[headers].size))
         headers++;

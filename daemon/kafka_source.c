@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "core/decode.h"
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
 #include "daemon/kafka_probe.h"
@@ -223,10 +224,8 @@ static bool start_offset(struct kafka_source *source, const char *topic, int32_t
 
 static struct kafka_partition *add_partition(struct kafka_source *source, size_t topic, int32_t number, int64_t offset)
 {
-    struct kafka_partition *partition = calloc(1, sizeof *partition);
-    struct kafka_partition **all = realloc(source->partition, (source->partition_count + 1) * sizeof *all);
-    if (!partition || !all) abort();    /* a few bytes: nothing could go on without them */
-    source->partition = all;
+    struct kafka_partition *partition = need(calloc(1, sizeof *partition));
+    source->partition = need(realloc(source->partition, (source->partition_count + 1) * sizeof *source->partition));
     *partition = (struct kafka_partition){ .source = source,
                                            .topic = source->topic[topic].name,
                                            .topic_index = topic,
@@ -388,9 +387,8 @@ static bool judge(struct kafka_source *source, const struct kafka_look *look, co
 /* Before anything is read. False: ask again later, or failed. */
 static bool verify_positions(struct kafka_source *source, const struct plan *plan, size_t count)
 {
-    struct kafka_look *look = calloc(count, sizeof *look);
-    struct kafka_fingerprint *expected = calloc(count, sizeof *expected);
-    if (!look || !expected) abort();
+    struct kafka_look *look = need(calloc(count, sizeof *look));
+    struct kafka_fingerprint *expected = need(calloc(count, sizeof *expected));
     size_t looks = 0;
     for (size_t i = 0; i < count; i++) {
         const char *topic = source->topic[plan[i].topic].name;
@@ -411,9 +409,8 @@ static bool verify_positions(struct kafka_source *source, const struct plan *pla
 /* While reading: the record taken last of each partition. What can't be answered now is asked the next time. */
 static bool verify_taken(struct kafka_source *source)
 {
-    struct kafka_look *look = calloc(source->partition_count + 1, sizeof *look);
-    struct kafka_fingerprint *expected = calloc(source->partition_count + 1, sizeof *expected);
-    if (!look || !expected) abort();
+    struct kafka_look *look = need(calloc(source->partition_count + 1, sizeof *look));
+    struct kafka_fingerprint *expected = need(calloc(source->partition_count + 1, sizeof *expected));
     size_t looks = 0;
     pthread_mutex_lock(&source->lock);
     for (size_t i = 0; i < source->partition_count; i++) {
@@ -472,8 +469,7 @@ static bool discover(struct kafka_source *source)
     for (size_t i = 0; i < source->topic_count; i++)
         if (count[i] > source->topic[i].partitions) new_count += (size_t)(count[i] - source->topic[i].partitions);
     if (!new_count) return true;
-    struct plan *plan = calloc(new_count, sizeof *plan);
-    if (!plan) abort();
+    struct plan *plan = need(calloc(new_count, sizeof *plan));
     bool fine = true;
     for (size_t i = 0; i < source->topic_count && fine; i++)
         for (int32_t number = source->topic[i].partitions; number < count[i] && fine; number++) {
@@ -532,7 +528,8 @@ static void add_topic(struct kafka_source *source, const char *name, int kind)
         if (order > 0) break;
     }
     memmove(&source->topic[at + 1], &source->topic[at], (source->topic_count - at) * sizeof source->topic[0]);
-    source->topic[at] = (struct topic){ .name = strdup(name), .kind = kind, .is_optional = kind == EVENT_CONVERSION };
+    source->topic[at] =
+        (struct topic){ .name = need(strdup(name)), .kind = kind, .is_optional = kind == EVENT_CONVERSION };
     source->topic_count++;
 }
 
@@ -550,8 +547,7 @@ struct kafka_source *kafka_source_create(const struct cs_config *config, struct 
                                          const struct kafka_positions *positions, kafka_wake *wake, void *wake_self,
                                          struct cs_error *err)
 {
-    struct kafka_source *source = calloc(1, sizeof *source);
-    if (!source) abort();
+    struct kafka_source *source = need(calloc(1, sizeof *source));
     source->config = config;
     source->clients = clients;
     source->start = config->source.start;

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 enum { MINUTE = 60000, VERSION = 1, PARTS_MAX = 1 << 16 };
 
 static const char section[] = "dead_letters";
@@ -103,9 +105,8 @@ static size_t header_sizes(const struct letter *letter, struct head_header *size
 /* Room for a slot of size bytes, and for the pointers to its headers. */
 static struct kept *kept_create(size_t size, size_t headers)
 {
-    struct kept *kept = malloc(sizeof *kept + size);
-    struct letter_header *header = calloc(headers + 1, sizeof *header);
-    if (!kept || !header) abort();
+    struct kept *kept = need(malloc(sizeof *kept + size));
+    struct letter_header *header = need(calloc(headers + 1, sizeof *header));
     *kept = (struct kept){ .letter = { .header = header, .headers = headers }, .size = size };
     return kept;
 }
@@ -124,8 +125,7 @@ static struct kept *encode(const struct letter *letter)
                          .topic = strlen(letter->topic) + 1,
                          .key = letter->key ? letter->key_size : NONE,
                          .value = letter->value ? letter->value_size : NONE };
-    struct head_header *sizes = calloc(letter->headers + 1, sizeof *sizes);
-    if (!sizes) abort();
+    struct head_header *sizes = need(calloc(letter->headers + 1, sizeof *sizes));
     size_t size = sizeof head + letter->headers * sizeof *sizes + header_sizes(letter, sizes);
     size = add_size(add_size(add_size(size, head.topic), head.key), head.value);
     struct kept *kept = kept_create(size, letter->headers);
@@ -204,7 +204,7 @@ static struct outlet *outlet_of(struct letters *letters, const char *topic)
     assert(topic);
     for (; (outlet = *end); end = &outlet->after)
         if (strcmp(outlet->topic, topic) == 0) return outlet;
-    if (!(outlet = calloc(1, sizeof *outlet + strlen(topic) + 1))) abort();
+    outlet = need(calloc(1, sizeof *outlet + strlen(topic) + 1));
     memcpy(outlet->topic, topic, strlen(topic));
     return *end = outlet;
 }
@@ -213,8 +213,7 @@ static struct slot *slot_at(struct letters *letters, size_t index)
 {
     if (index >= letters->slots) {
         size_t slots = 2 * index + 16;
-        letters->slot = realloc(letters->slot, slots * sizeof *letters->slot);
-        if (!letters->slot) abort();
+        letters->slot = need(realloc(letters->slot, slots * sizeof *letters->slot));
         memset(letters->slot + letters->slots, 0, (slots - letters->slots) * sizeof *letters->slot);
         letters->slots = slots;
     }
@@ -240,8 +239,7 @@ static struct kept *kept_of(const struct letter *letter)
 
 struct letters *letters_create(size_t limit)
 {
-    struct letters *letters = calloc(1, sizeof *letters);
-    if (!letters) abort();
+    struct letters *letters = need(calloc(1, sizeof *letters));
     letters->limit = limit;
     pthread_mutex_init(&letters->lock, NULL);
     return letters;

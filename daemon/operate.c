@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
 #include "daemon/log.h"
@@ -52,8 +53,7 @@ struct operator* operator_create(const char *config_file, const struct cs_config
                                  struct publisher *publisher, struct kafka_clients *clients,
                                  struct telemetry *telemetry, int given_level)
 {
-    struct operator *operator = calloc(1, sizeof *operator);
-    if (!operator) abort();
+    struct operator *operator = need(calloc(1, sizeof *operator));
     *operator=(struct operator){ .file = config_file,
                                  .config = config,
                                  .pipeline = pipeline,

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/merge.h"
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
@@ -124,8 +125,7 @@ static void add_partitions(struct pipeline *pipeline)
     while ((partition = kafka_source_next_partition(pipeline->kafka))) {
         size_t index = merge_add_source(pipeline->merge, kafka_partition_rank(partition));
         assert(index == pipeline->source_count);
-        struct source *source = realloc(pipeline->source, (index + 1) * sizeof *source);
-        if (!source) abort();
+        struct source *source = need(realloc(pipeline->source, (index + 1) * sizeof *source));
         source[index] = (struct source){ .partition = partition,
                                          .next = kafka_partition_start(partition),
                                          .last = kafka_partition_last(partition) };
@@ -138,8 +138,7 @@ static void add_partitions(struct pipeline *pipeline)
 
 static struct bad_record *bad_record(void *message, enum decode_result result, const char *text)
 {
-    struct bad_record *bad = malloc(sizeof *bad);
-    if (!bad) abort();
+    struct bad_record *bad = need(malloc(sizeof *bad));
     *bad = (struct bad_record){ .message = message, .result = result };
     snprintf(bad->text, sizeof bad->text, "%s", text);
     return bad;
@@ -320,8 +319,7 @@ static void put_positions(struct pipeline *pipeline, struct cut *cut)
         if (!source_of(pipeline, position)) json_array_append_new(array, position_json(position));
     }
     cut->source = pipeline->kafka;
-    cut->commit = calloc(pipeline->source_count + 1, sizeof cut->commit[0]);
-    if (!cut->commit) abort();
+    cut->commit = need(calloc(pipeline->source_count + 1, sizeof cut->commit[0]));
     for (size_t i = 0; i < pipeline->source_count; i++) {
         const struct source *source = &pipeline->source[i];
         struct kafka_position position = { .topic = kafka_partition_topic(source->partition),
@@ -340,8 +338,7 @@ static void put_positions(struct pipeline *pipeline, struct cut *cut)
 static void send_cut(struct pipeline *pipeline, struct cut *cut)
 {
     double begin = clock_seconds();
-    struct work *work = calloc(1, sizeof *work);
-    if (!work) abort();
+    struct work *work = need(calloc(1, sizeof *work));
     put_positions(pipeline, cut);
     report_accounts(ingest_counts(pipeline->parts.ingest), ingest_held(pipeline->parts.ingest));
     cut->watermark = ingest_clock(pipeline->parts.ingest);
@@ -357,8 +354,7 @@ static void send_cut(struct pipeline *pipeline, struct cut *cut)
 static void take_requests(struct pipeline *pipeline)
 {
     if (atomic_exchange(&pipeline->live_due, false)) {
-        struct work *work = calloc(1, sizeof *work);
-        if (!work) abort();
+        struct work *work = need(calloc(1, sizeof *work));
         pthread_mutex_lock(&pipeline->lock);
         *work = (struct work){ .kind = WORK_RATES, .live = pipeline->live };
         pthread_mutex_unlock(&pipeline->lock);
@@ -414,8 +410,7 @@ static void tell(struct pipeline *pipeline, bool now)
     struct join_counts join = ingest_counts(pipeline->parts.ingest);
     tell_telemetry(pipeline, &join);
     warn_of_forced(pipeline, join.forced, time);
-    struct source_view *source = calloc(pipeline->source_count + 1, sizeof *source);
-    if (!source) abort();
+    struct source_view *source = need(calloc(pipeline->source_count + 1, sizeof *source));
     for (size_t i = 0; i < pipeline->source_count; i++) {
         const struct kafka_partition *partition = pipeline->source[i].partition;
         source[i] = (struct source_view){ .partition = kafka_partition_number(partition),
@@ -631,8 +626,7 @@ static void *learn_loop(void *argument)
 struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct kafka_positions *positions,
                                 struct cs_error *err)
 {
-    struct pipeline *pipeline = calloc(1, sizeof *pipeline);
-    if (!pipeline) abort();
+    struct pipeline *pipeline = need(calloc(1, sizeof *pipeline));
     pipeline->parts = *parts;
     pipeline->end.kind = WORK_END;
     pipeline->view.clock = ingest_clock(parts->ingest);
@@ -648,8 +642,7 @@ struct pipeline *pipeline_start(const struct pipeline_parts *parts, const struct
     pipeline->batches = queue_create(BATCHES + 4);
     pipeline->spare = queue_create(BATCHES);
     for (int i = 0; i < BATCHES; i++) {
-        pipeline->work[i] = (struct work){ .kind = WORK_BATCH, .arena = arena_create(1 << 20) };
-        if (!pipeline->work[i].arena) abort();
+        pipeline->work[i] = (struct work){ .kind = WORK_BATCH, .arena = need(arena_create(1 << 20)) };
         queue_push(pipeline->spare, &pipeline->work[i]);
     }
     pipeline->resumed = positions_copy(positions);
@@ -746,9 +739,8 @@ struct pipeline_view pipeline_view(struct pipeline *pipeline)
 {
     pthread_mutex_lock(&pipeline->lock);
     struct pipeline_view view = pipeline->view;
-    view.source = calloc(view.source_count + 1, sizeof view.source[0]);
-    view.table = calloc(view.table_count + 1, sizeof view.table[0]);
-    if (!view.source || !view.table) abort();
+    view.source = need(calloc(view.source_count + 1, sizeof view.source[0]));
+    view.table = need(calloc(view.table_count + 1, sizeof view.table[0]));
     if (view.source_count) memcpy(view.source, pipeline->view.source, view.source_count * sizeof view.source[0]);
     if (view.table_count) memcpy(view.table, pipeline->view.table, view.table_count * sizeof view.table[0]);
     pthread_mutex_unlock(&pipeline->lock);

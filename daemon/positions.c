@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 json_t *position_json(const struct kafka_position *position)
 {
     json_t *json = json_pack("{s:s, s:i, s:I}", "topic", position->topic, "partition", (int)position->partition, "next",
@@ -37,8 +39,7 @@ bool positions_parse(const char *text, struct kafka_positions *positions, struct
     json_t *array = json_loads(text, 0, &json_error), *entry;
     size_t i;
     bool ok = json_is_array(array);
-    *positions = (struct kafka_positions){ calloc(json_array_size(array) + 1, sizeof positions->position[0]), 0 };
-    if (!positions->position) abort();
+    *positions = (struct kafka_positions){ need(calloc(json_array_size(array) + 1, sizeof positions->position[0])), 0 };
     json_array_foreach(array, i, entry) {
         const char *topic;
         json_int_t partition, next;
@@ -50,7 +51,7 @@ bool positions_parse(const char *text, struct kafka_positions *positions, struct
             ok = false;
             break;
         }
-        position->topic = strdup(topic);
+        position->topic = need(strdup(topic));
         position->partition = (int32_t)partition;
         position->next = next;
         positions->count++;
@@ -61,11 +62,10 @@ bool positions_parse(const char *text, struct kafka_positions *positions, struct
 
 struct kafka_positions positions_copy(const struct kafka_positions *from)
 {
-    struct kafka_positions copy = { calloc(from->count + 1, sizeof copy.position[0]), from->count };
-    if (!copy.position) abort();
+    struct kafka_positions copy = { need(calloc(from->count + 1, sizeof copy.position[0])), from->count };
     for (size_t i = 0; i < from->count; i++) {
         copy.position[i] = from->position[i];
-        if (!(copy.position[i].topic = strdup(from->position[i].topic))) abort();
+        copy.position[i].topic = need(strdup(from->position[i].topic));
     }
     return copy;
 }

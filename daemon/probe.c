@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "core/need.h"
+
 enum { FROM_A_BATCH = 8 };
 
 struct probe {
@@ -15,10 +17,9 @@ struct probe {
 
 struct probe *probe_create(const struct features *features)
 {
-    struct probe *probe = calloc(1, sizeof *probe);
-    if (!probe) abort();
+    struct probe *probe = need(calloc(1, sizeof *probe));
     probe->features = features;
-    if (!(probe->arena = arena_create(1 << 16))) abort();
+    probe->arena = need(arena_create(1 << 16));
     return probe;
 }
 
@@ -42,8 +43,7 @@ void probe_observe(struct probe *probe, const struct batch *batch)
 
 struct probe_scores *probe_scores(const struct probe *probe, struct learner *learner)
 {
-    struct probe_scores *scores = calloc(1, sizeof *scores);
-    if (!scores) abort();
+    struct probe_scores *scores = need(calloc(1, sizeof *scores));
     for (size_t i = 0; i < PROBE_EXAMPLES; i++)
         if (probe->example[i]) scores->example[scores->count++] = example_copy(probe->example[i]);
     if (!scores->count) return scores;

@@ -12,6 +12,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/manifest.h"
@@ -324,8 +325,7 @@ static void *serve(void *argument)
 
 static struct cut *begin(struct publisher *publisher)      /* under the lock */
 {
-    struct cut *cut = calloc(1, sizeof *cut);
-    if (!cut) abort();
+    struct cut *cut = need(calloc(1, sizeof *cut));
     cut->ticket = publisher->asked;
     cut->publish = publisher->publish_asked;
     publisher->publish_asked = false;
@@ -501,8 +501,7 @@ struct publisher *publisher_create(const struct cs_config *config, struct snapsh
                                    struct kafka_sink *sink, struct telemetry *telemetry, size_t threads,
                                    struct cs_error *err)
 {
-    struct publisher *publisher = calloc(1, sizeof *publisher);
-    if (!publisher) abort();
+    struct publisher *publisher = need(calloc(1, sizeof *publisher));
     publisher->config = config;
     publisher->store = store;
     publisher->sink = sink;

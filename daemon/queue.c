@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 
 struct queue {
@@ -19,8 +20,7 @@ struct queue {
 struct queue *queue_create(size_t capacity)
 {
     assert(capacity > 0);
-    struct queue *queue = calloc(1, sizeof *queue + capacity * sizeof queue->ring[0]);
-    if (!queue) return NULL;
+    struct queue *queue = need(calloc(1, sizeof *queue + capacity * sizeof queue->ring[0]));
     queue->capacity = capacity;
     pthread_mutex_init(&queue->lock, NULL);
     pthread_cond_init(&queue->room, NULL);

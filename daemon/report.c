@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/decode.h"
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
 
@@ -127,8 +128,7 @@ void report_accounts(struct join_counts counts, struct join_held held)
 
 struct table_view *report_tables(struct telemetry *telemetry, struct learner *learner, size_t count)
 {
-    struct table_view *table = calloc(count + 1, sizeof *table);
-    if (!table) abort();
+    struct table_view *table = need(calloc(count + 1, sizeof *table));
     for (size_t i = 0; i < count; i++) {
         const struct embedding_table *from = learner_table(learner, i);
         table[i] = (struct table_view){ embedding_name(from), embedding_rows(from), embedding_admitted(from),

@@ -12,6 +12,7 @@
 
 #include "config/config.h"
 #include "core/model.h"
+#include "core/need.h"
 #include "daemon/scoring_internal.h"
 #include "storage/format.h"
 
@@ -59,9 +60,8 @@ struct scoring {
 static bool find_tables(struct scored *over, struct cs_error *err)
 {
     const struct features *features = over->features;
-    over->handle = calloc(features->table_count, sizeof *over->handle);
-    over->table = calloc(features->categorical_count + 1, sizeof *over->table);
-    if (!over->handle || !over->table) abort();
+    over->handle = need(calloc(features->table_count, sizeof *over->handle));
+    over->table = need(calloc(features->categorical_count + 1, sizeof *over->table));
     for (size_t i = 0; i < features->table_count; i++) {
         int handle = checkpoint_table(over->checkpoint, features->table[i]);   /* none: no row was ever made */
         size_t dimension = checkpoint_dimension(over->checkpoint, handle);
@@ -115,9 +115,8 @@ static bool make_model(struct scorer *scorer, const struct delta *delta, struct 
 
 struct scorer *scorer_create(struct checkpoint *checkpoint, struct cs_error *err)
 {
-    struct scorer *scorer = calloc(1, sizeof *scorer);
-    struct scored *over = calloc(1, sizeof *over);
-    if (!scorer || !over) abort();
+    struct scorer *scorer = need(calloc(1, sizeof *scorer));
+    struct scored *over = need(calloc(1, sizeof *over));
     atomic_init(&over->holders, 1);
     scorer->over = over;
     scorer->version = checkpoint_version(checkpoint);
@@ -137,8 +136,7 @@ fail:
 struct scorer *scorer_create_over(const struct scorer *scorer, const struct overlay *overlay,
                                   const struct delta *delta, struct cs_error *err)
 {
-    struct scorer *newer = calloc(1, sizeof *newer);
-    if (!newer) abort();
+    struct scorer *newer = need(calloc(1, sizeof *newer));
     newer->over = scorer->over;
     atomic_fetch_add(&newer->over->holders, 1);
     newer->version = delta->place.version;
@@ -159,9 +157,8 @@ struct overlay_level *scorer_level(const struct scorer *scorer, const struct del
 {
     const struct features *features = scorer->features;
     size_t dimension = scorer->over->dimension, keys = 0;
-    struct overlay_room *room = calloc(features->table_count, sizeof *room);
+    struct overlay_room *room = need(calloc(features->table_count, sizeof *room));
     struct overlay_level *level = NULL;
-    if (!room) abort();
     for (size_t i = 0; i < delta->parts; i++) {
         const struct delta_part *part = &delta->part[i];
         size_t table = table_named(features, part->table);
@@ -221,19 +218,17 @@ static bool make_fields(struct scoring *scoring, struct cs_error *err)
 {
     struct decode_options options = { .format = DECODE_JSON };
     free(scoring->guess);
-    if (!(scoring->guess = calloc(GROUPS * VALUES_MAX, sizeof *scoring->guess))) abort();
+    scoring->guess = need(calloc(GROUPS * VALUES_MAX, sizeof *scoring->guess));
     return fields_create(&scoring->fields, scoring->scorer->features, &options, err);
 }
 
 struct scoring *scoring_create(struct scorer *scorer, struct cs_error *err)
 {
-    struct scoring *scoring = calloc(1, sizeof *scoring);
-    if (!scoring) abort();
+    struct scoring *scoring = need(calloc(1, sizeof *scoring));
     scoring->scorer = scorer;
-    scoring->scratch = arena_create(1 << 20);
-    scoring->shared = calloc(SCORING_BATCH, sizeof *scoring->shared);
-    scoring->own = calloc(SCORING_BATCH, sizeof *scoring->own);
-    if (!scoring->scratch || !scoring->shared || !scoring->own) abort();
+    scoring->scratch = need(arena_create(1 << 20));
+    scoring->shared = need(calloc(SCORING_BATCH, sizeof *scoring->shared));
+    scoring->own = need(calloc(SCORING_BATCH, sizeof *scoring->own));
     if (make_fields(scoring, err)) return scoring;
     scoring_destroy(scoring);
     return NULL;
@@ -276,7 +271,7 @@ void scoring_destroy(struct scoring *scoring)
 
 static void *grown(void *array, size_t size)
 {
-    if (!(array = realloc(array, size))) abort();
+    array = need(realloc(array, size));
     return array;
 }
 

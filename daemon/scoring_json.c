@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 #include "daemon/scoring_internal.h"
 
 /* A JSON scalar as the decoder sees it. text: >= 32 bytes, holds a number's digits, which no locale changes. */
@@ -141,7 +143,7 @@ static void say(struct answer *answer, const char *format, ...)
     va_list arguments;
     if (answer->size - answer->used < 128) {        /* nothing said at once is longer */
         answer->size = answer->size * 2 + 1024;
-        if (!(answer->text = realloc(answer->text, answer->size))) abort();
+        answer->text = need(realloc(answer->text, answer->size));
     }
     va_start(arguments, format);
     answer->used += (size_t)vsnprintf(answer->text + answer->used, answer->size - answer->used, format, arguments);
@@ -300,8 +302,7 @@ struct scoring_call *scoring_call_read(const char *request, size_t length, const
                                        bool *too_large, struct cs_error *err)
 {
     json_error_t where;
-    struct scoring_call *call = calloc(1, sizeof *call);
-    if (!call) abort();
+    struct scoring_call *call = need(calloc(1, sizeof *call));
     *too_large = false;
     if (!(call->root = json_loadb(request, length, JSON_REJECT_DUPLICATES, &where))) {
         cs_fail(err, CS_USAGE, "not JSON: %s (byte %d)", where.text, where.position);
@@ -347,9 +348,8 @@ bool scoring_call_score(struct scoring *scoring, const struct scoring_call *call
         return cs_fail(err, CS_USAGE, "version: %" PRIu64 " is asked for, and this is %" PRIu64, call->version,
                        scoring_version(scoring));
     work.count = json_array_size(work.requests);
-    work.score = calloc(work.count + 1, sizeof *work.score);
-    work.is_new = calloc(work.count + 1, sizeof *work.is_new);
-    if (!work.score || !work.is_new) abort();
+    work.score = need(calloc(work.count + 1, sizeof *work.score));
+    work.is_new = need(calloc(work.count + 1, sizeof *work.is_new));
     bool ok = score_all(&work, err);
     if (ok) *response = work.answer.text;
     else free(work.answer.text);

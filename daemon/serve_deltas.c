@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
 #include "daemon/kafka_deltas.h"
@@ -20,8 +21,7 @@ struct serve_deltas {
 
 struct serve_deltas *serve_deltas_create(void)
 {
-    struct serve_deltas *deltas = calloc(1, sizeof *deltas);
-    if (!deltas) abort();
+    struct serve_deltas *deltas = need(calloc(1, sizeof *deltas));
     return deltas;
 }
 
@@ -55,8 +55,7 @@ bool serve_deltas_property(struct serve_deltas *deltas, const char *text, struct
     if (deltas->properties == SERVE_DELTAS_PROPERTIES)
         return cs_fail(err, CS_USAGE, "--kafka-property: more than %d", SERVE_DELTAS_PROPERTIES);
     /* A copy: the program may still run itself again with these arguments (daemon/start_alone.h). */
-    char *name = strndup(text, (size_t)(value++ - text)), *resolved;
-    if (!name) abort();
+    char *name = need(strndup(text, (size_t)(value++ - text))), *resolved;
     resolved = config_property_value(name, value, said, sizeof said);
     if (resolved && kafka_property_check(name, resolved, said, sizeof said)) {
         deltas->property[deltas->properties++] = (struct kafka_deltas_property){ name, resolved };

@@ -12,6 +12,7 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/coldstream_internal.h"
 #include "daemon/http_bind.h"
@@ -126,7 +127,7 @@ static struct answer answer_named(struct serve_http *server, struct coldstream *
         result = "unknown";
         if (asprintf(&text, "version: %" PRIu64 " is not loaded; there is current %" PRIu64 ", in memory %s", wanted,
                      coldstream_version(cs), there ? there : "none else") < 0)
-            abort();
+            need(NULL);
         answer = failure(MHD_HTTP_NOT_FOUND, text);
     }
     telemetry_add(server->telemetry, METRIC_NAMED_VERSIONS, TELEMETRY_LABELS(result), 1);
@@ -172,7 +173,7 @@ static struct answer page_ready(struct serve_http *server)
     const char *reason = stopping ? "\"stopping\"" : cs ? "" : "\"no checkpoint yet\"";
     if (asprintf(&text, "{\"ready\":%s,\"reasons\":[%s],\"version\":%llu}\n", ready ? "true" : "false", reason,
                  cs ? (unsigned long long)coldstream_version(cs) : 0) < 0)
-        abort();
+        need(NULL);
     return (struct answer){ ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, text, "application/json", NULL, false,
                             false };
 }
@@ -247,7 +248,7 @@ static void take_body(struct serve_http *server, struct request *request, const 
             request->full = true;
             return;
         }
-        if (!(request->body = realloc(request->body, request->size))) abort();
+        request->body = need(realloc(request->body, request->size));
     }
     memcpy(request->body + request->used, bytes, size);
     request->used += size;
@@ -291,7 +292,7 @@ static enum MHD_Result on_request(void *self, struct MHD_Connection *connection,
     (void)version;
 
     if (!request) {
-        if (!(*state = request = calloc(1, sizeof *request))) abort();
+        *state = need(request = calloc(1, sizeof *request));
         request->begun = clock_seconds();
         atomic_fetch_add(&server->running, 1);
         request->answered = refuse_at_once(server, connection, request);
@@ -325,8 +326,7 @@ static void on_completed(void *self, struct MHD_Connection *connection, void **s
 struct serve_http *serve_http_start(struct coldstream *cs, const struct serve_options *options,
                                     struct telemetry *telemetry, struct cs_error *err)
 {
-    struct serve_http *server = calloc(1, sizeof *server);
-    if (!server) abort();
+    struct serve_http *server = need(calloc(1, sizeof *server));
     atomic_init(&server->cs, cs);
     server->options = *options;
     if (!server->options.connections) server->options.connections = CONNECTIONS;

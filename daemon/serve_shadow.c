@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
 #include "daemon/coldstream_internal.h"
 #include "daemon/log.h"
 
@@ -105,8 +106,7 @@ static void *score_along(void *argument)
 struct serve_shadow *serve_shadow_create(struct coldstream *cs, double share, struct telemetry *telemetry,
                                          struct cs_error *err)
 {
-    struct serve_shadow *shadow = calloc(1, sizeof *shadow);
-    if (!shadow) abort();
+    struct serve_shadow *shadow = need(calloc(1, sizeof *shadow));
     shadow->cs = cs;
     shadow->share = share;
     shadow->telemetry = telemetry;
@@ -158,8 +158,7 @@ void serve_shadow_offer(struct serve_shadow *shadow, const char *request, size_t
     pthread_mutex_lock(&shadow->mutex);
     bool room = shadow->count < WAITING && shadow->bytes + length <= WAITING_BYTES;
     if (room) {
-        struct offer offer = { malloc(length + 1), strdup(response), length };
-        if (!offer.request || !offer.response) abort();
+        struct offer offer = { need(malloc(length + 1)), need(strdup(response)), length };
         memcpy(offer.request, request, length);
         shadow->offer[(shadow->first + shadow->count++) % WAITING] = offer;
         shadow->bytes += length;

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/need.h"
+
 struct serve_version {
     struct serve_version *next;
     struct coldstream *handle;
@@ -18,8 +20,7 @@ struct serve_versions { pthread_mutex_t mutex; struct serve_version *newest; siz
 
 struct serve_versions *serve_versions_create(size_t keep)
 {
-    struct serve_versions *versions = calloc(1, sizeof *versions);
-    if (!versions) abort();
+    struct serve_versions *versions = need(calloc(1, sizeof *versions));
     pthread_mutex_init(&versions->mutex, NULL);
     versions->keep = keep;
     return versions;
@@ -52,8 +53,7 @@ static struct serve_version *find(const struct serve_versions *versions, uint64_
 /* Takes the handle. Returns what is to be closed, a list. */
 static struct serve_version *insert(struct serve_versions *versions, struct coldstream *handle, bool asked)
 {
-    struct serve_version *closed = NULL, *version = calloc(1, sizeof *version);
-    if (!version) abort();
+    struct serve_version *closed = NULL, *version = need(calloc(1, sizeof *version));
     *version = (struct serve_version){ .handle = handle, .number = coldstream_version(handle), .asked = asked };
     pthread_mutex_lock(&versions->mutex);
     struct serve_version *there = find(versions, version->number);
@@ -115,12 +115,11 @@ static char *list(const struct serve_versions *versions)
 {
     char *text = NULL;
     size_t size;
-    FILE *out = open_memstream(&text, &size);
-    if (!out) abort();
+    FILE *out = need(open_memstream(&text, &size));
     for (const struct serve_version *version = versions->newest; version; version = version->next)
         fprintf(out, "%s%" PRIu64, version == versions->newest ? "" : ", ", version->number);
     if (!versions->newest) fputs("none", out);
-    if (fclose(out)) abort();
+    if (fclose(out)) need(NULL);
     return text;
 }
 

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 
 struct stall_hold {
@@ -59,8 +60,7 @@ static void settle(struct state_hold *self)
 static struct state_hold *hold(struct state_writer *writer)
 {
     struct stall_writer *stall = (struct stall_writer *)writer;
-    struct stall_hold *made = calloc(1, sizeof *made);
-    if (!made) abort();
+    struct stall_hold *made = need(calloc(1, sizeof *made));
     *made = (struct stall_hold){ .hold = { settle }, .inner = stall->inner->hold(stall->inner), .found = stall->hold,
                                  .waited = stall->waited, .self = stall->self };
     *stall->hold = made;

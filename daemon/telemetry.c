@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "daemon/telemetry_table.h"
 #include "daemon/version.h"
 
@@ -61,9 +62,9 @@ static struct series *find(struct telemetry *telemetry, enum telemetry_metric me
     if (!series) series = look(telemetry->first[metric], begin, label, count);
     if (series) return telemetry->found[metric] = series;
     if (!make) return NULL;
-    if (!(series = calloc(1, sizeof *series))) abort();
+    series = need(calloc(1, sizeof *series));
     for (size_t i = 0; i < count; i++)
-        if (!(series->label[i] = strdup(label[i]))) abort();
+        series->label[i] = need(strdup(label[i]));
     while (*end) end = &(*end)->next;
     return telemetry->found[metric] = *end = series;
 }
@@ -92,8 +93,7 @@ static double start_time(void)
 
 struct telemetry *telemetry_create(void)
 {
-    struct telemetry *telemetry = calloc(1, sizeof *telemetry);
-    if (!telemetry) abort();
+    struct telemetry *telemetry = need(calloc(1, sizeof *telemetry));
     pthread_mutex_init(&telemetry->lock, NULL);
     telemetry->started = start_time();
     telemetry_set(telemetry, METRIC_START_TIME, NULL, telemetry->started);
@@ -245,8 +245,7 @@ char *telemetry_text(struct telemetry *telemetry)
 {
     char *text = NULL;
     size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    if (!out) abort();
+    FILE *out = need(open_memstream(&text, &size));
     pthread_mutex_lock(&telemetry->lock);
     for (size_t metric = 0; metric < METRICS; metric++) {
         const struct telemetry_row *row = &telemetry_table[metric];

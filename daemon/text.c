@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
+
 size_t text_character(const char *text)
 {
     const unsigned char *byte = (const unsigned char *)text;
@@ -60,8 +62,7 @@ json_t *text_json(const char *text)
     static const char unknown[] = "\xef\xbf\xbd";
     json_t *json = json_string(text);
     if (json) return json;
-    char *copy = malloc(3 * strlen(text) + 1), *to = copy;
-    if (!copy) abort();
+    char *copy = need(malloc(3 * strlen(text) + 1)), *to = copy;
     while (*text) {
         size_t count = text_character(text), taken = count ? count : 1, written = count ? count : strlen(unknown);
         memcpy(to, count ? text : unknown, written);
@@ -69,7 +70,7 @@ json_t *text_json(const char *text)
         to += written;
     }
     *to = 0;
-    if (!(json = json_string(copy))) abort();
+    json = need(json_string(copy));
     free(copy);
     return json;
 }
@@ -79,7 +80,7 @@ json_t *text_json_of(const char *format, ...)
     char *text;
     va_list list;
     va_start(list, format);
-    if (vasprintf(&text, format, list) < 0) abort();
+    if (vasprintf(&text, format, list) < 0) need(NULL);
     va_end(list);
     json_t *json = text_json(text);
     free(text);

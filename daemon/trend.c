@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/need.h"
 #include "daemon/metrics_json.h"
 #include "daemon/text.h"
 
@@ -205,8 +206,7 @@ char *trend_json(struct trend *trend, const char *name, int64_t from, int64_t no
     while (name && which < SPANS_KEPT && strcmp(name, span_of[which].name) != 0) which++;
     if (which == SPANS_KEPT) return NULL;
     char *text = NULL;
-    FILE *out = open_memstream(&text, &size);
-    if (!out) abort();
+    FILE *out = need(open_memstream(&text, &size));
     pthread_mutex_lock(&trend->lock);
     fprintf(out, "{\"span\":\"%s\",\"step\":%lld,\"points\":%d,\"now\":%lld", span_of[which].name,
             (long long)span_of[which].step, POINTS, (long long)now);
@@ -214,6 +214,6 @@ char *trend_json(struct trend *trend, const char *name, int64_t from, int64_t no
     write_happenings(out, trend);
     pthread_mutex_unlock(&trend->lock);
     fputs("}\n", out);
-    if (fclose(out) != 0) abort();
+    if (fclose(out) != 0) need(NULL);
     return text;
 }

@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "core/need.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/text.h"
@@ -360,8 +361,7 @@ static bool resume_hold(struct versions *versions, struct cs_error *err)
 struct versions *versions_open(const struct cs_config *config, struct kafka_sink *sink, struct telemetry *telemetry,
                                struct cs_error *err)
 {
-    struct versions *versions = calloc(1, sizeof *versions);
-    if (!versions) abort();
+    struct versions *versions = need(calloc(1, sizeof *versions));
     versions->directory = config->checkpoint.directory;
     versions->topic = sink ? config->checkpoint.announce_topic : NULL;
     versions->sink = sink;

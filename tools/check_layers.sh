@@ -19,7 +19,7 @@ allowed() {     # FILE HEADER: whether this file may include this header
         *.h) [[ " $core_libc " == *" ${header%.h} "* ]]; return ;;
         esac ;;
     config)
-        case $header in config/*|core/error.h|core/options.h|yaml.h|xxhash.h) return 0 ;; esac ;;
+        case $header in config/*|core/error.h|core/need.h|core/options.h|yaml.h|xxhash.h) return 0 ;; esac ;;
     storage)
         case $header in
         storage/*|core/error.h|core/need.h|core/state.h|core/tensor.h|lmdb.h|xxhash.h|jansson.h) return 0 ;;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "config/value.h"
+#include "core/need.h"
 #include "daemon/text.h"
 
 const char *ctl_value(const struct ctl_arguments *arguments, const char *option)
@@ -110,7 +111,7 @@ void ctl_say(const struct ctl_arguments *arguments, const char *format, ...)
 
     if (arguments->quiet) return;
     va_start(list, format);
-    if (vasprintf(&text, format, list) < 0) abort();
+    if (vasprintf(&text, format, list) < 0) need(NULL);
     va_end(list);
     text_show(stderr, text);
     fputc('\n', stderr);

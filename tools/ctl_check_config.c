@@ -50,7 +50,7 @@ int ctl_check_config(const struct ctl_arguments *arguments)
         return 0;
     }
     text = config_problems_text(&problems);
-    fputs(text ? text : "out of memory\n", stderr);
+    fputs(text, stderr);
     free(text);
     config_problems_release(&problems);
     return cs_exit_code(CS_CONFIG);

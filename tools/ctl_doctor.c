@@ -15,6 +15,7 @@
 #include <dirent.h>
 #include <jansson.h>
 
+#include "core/need.h"
 #include "daemon/control.h"
 #include "daemon/kafka_config.h"
 #include "daemon/kafka_probe.h"
@@ -47,10 +48,9 @@ static void print_wrapped(const char *text)
 {
     char *shown = NULL;
     size_t size;
-    FILE *out = open_memstream(&shown, &size);
-    if (!out) abort();
+    FILE *out = need(open_memstream(&shown, &size));
     text_show(out, text);
-    if (fclose(out)) abort();
+    if (fclose(out)) need(NULL);
     program_wrap(stdout, 31, 31, shown);
     free(shown);
 }

@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "core/features.h"
+#include "core/need.h"
 #include "daemon/metrics_json.h"
 #include "daemon/text.h"
 #include "tools/ctl_answer.h"
@@ -101,8 +102,7 @@ static void print_indented(const char *text)
     for (const char *line = text; *line; ) {
         size_t length = strcspn(line, "\n");
         printf("    ");
-        char *one = strndup(line, length);
-        if (!one) abort();
+        char *one = need(strndup(line, length));
         text_show(stdout, one);
         free(one);
         putchar('\n');

@@ -20,7 +20,7 @@ struct cs_config *ctl_config_load(const char *file, enum config_use use)
 
     if (!config) {
         char *text = config_problems_text(&problems);
-        fputs(text ? text : "out of memory\n", stderr);
+        fputs(text, stderr);
         free(text);
     }
     config_problems_release(&problems);
