@@ -25,7 +25,7 @@ static bool has_loopback6(void)
 static void assert_listens(const char *address, const char *expected)
 {
     struct cs_error err = { 0 };
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = { 0 };
     socklen_t size = sizeof bound;
     char text[INET6_ADDRSTRLEN];
     int handle = http_bind("http.listen", address, CS_CONFIG, &err);

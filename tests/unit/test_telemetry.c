@@ -154,10 +154,9 @@ static void series_are_found_in_whatever_order(void **state)
             const char label[] = { *at, 0 };
             telemetry_set(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS("clicks", label), ++told[*at - '0']);
         }
-    for (char number = '0'; number < '5'; number++) {
-        const char label[] = { number, 0 };
-        assert_true(telemetry_get(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS("clicks", label)) ==
-                    told[number - '0']);
+    for (int i = 0; i < 5; i++) {
+        const char label[] = { (char)('0' + i), 0 };
+        assert_true(telemetry_get(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS("clicks", label)) == told[i]);
     }
     assert_true(isnan(telemetry_get(telemetry, METRIC_CONSUMER_LAG, TELEMETRY_LABELS("clicks", "5"))));
     char *text = telemetry_text(telemetry);
