@@ -3,6 +3,7 @@
 
 #include "daemon/kafka_probe.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,15 @@
 #include "daemon/clock.h"
 #include "daemon/kafka_config.h"
 
-struct kafka_probe { rd_kafka_t *rk; struct kafka_clients *clients; kafka_trouble *trouble; void *self; };
+enum { FIRST = 250, POLL = 100 };       /* ms: of a question, before it is looked whether it is still wanted */
+
+struct kafka_probe {
+    rd_kafka_t *rk;
+    struct kafka_clients *clients;
+    kafka_trouble *trouble;
+    void *self;
+    atomic_bool cancelled;
+};
 
 static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 {
@@ -58,6 +67,11 @@ void kafka_probe_destroy(struct kafka_probe *probe)
     free(probe);
 }
 
+void kafka_probe_cancel(struct kafka_probe *probe)
+{
+    atomic_store(&probe->cancelled, true);
+}
+
 void kafka_probe_poll(struct kafka_probe *probe, int milliseconds)
 {
     rd_kafka_message_t *message = rd_kafka_consumer_poll(probe->rk, milliseconds);
@@ -85,7 +99,15 @@ enum kafka_answer kafka_probe_partitions(struct kafka_probe *probe, const char *
                                          size_t size)
 {
     rd_kafka_resp_err_t error;
-    enum kafka_answer answer = kafka_partitions(probe->rk, topic, KAFKA_PROBE_TIMEOUT, count, &error);
+    enum kafka_answer answer;
+    int part = FIRST, left = KAFKA_PROBE_TIMEOUT;
+    /* Asked again and again, for longer each time: a slow broker gets its time, and who stops waits for none. */
+    do {
+        if (part > left) part = left;
+        answer = kafka_partitions(probe->rk, topic, part, count, &error);
+        left -= part;
+        part *= 2;
+    } while (answer == KAFKA_SILENT && left > 0 && !atomic_load(&probe->cancelled));
     snprintf(text, size, "%s", rd_kafka_err2str(error));
     return answer;
 }
@@ -145,8 +167,9 @@ bool kafka_probe_look(struct kafka_probe *probe, struct kafka_look *look, size_t
     rd_kafka_assign(probe->rk, list);
     rd_kafka_topic_partition_list_destroy(list);
     size_t missing = count;
-    for (int64_t now, end = clock_monotonic() + KAFKA_PROBE_TIMEOUT; missing && (now = clock_monotonic()) < end;) {
-        rd_kafka_message_t *message = rd_kafka_consumer_poll(probe->rk, (int)(end - now));
+    int64_t end = clock_monotonic() + KAFKA_PROBE_TIMEOUT;
+    while (missing && clock_monotonic() < end && !atomic_load(&probe->cancelled)) {
+        rd_kafka_message_t *message = rd_kafka_consumer_poll(probe->rk, POLL);
         if (!message) continue;
         struct kafka_look *one = find_look(look, count, message);
         if (one && !one->answered) missing -= take_answer(one, message);

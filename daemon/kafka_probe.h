@@ -20,6 +20,8 @@ struct kafka_probe *kafka_probe_create(const struct cs_config *config, struct ka
                                        kafka_trouble *trouble, void *self, struct cs_error *err);
 void kafka_probe_destroy(struct kafka_probe *probe);
 void kafka_probe_poll(struct kafka_probe *probe, int milliseconds);
+/* Any thread, before the end: what is asked, now or later, ends soon and unanswered. */
+void kafka_probe_cancel(struct kafka_probe *probe);
 
 enum kafka_answer {
     KAFKA_ANSWERED,

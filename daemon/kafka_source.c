@@ -575,6 +575,7 @@ void kafka_source_destroy(struct kafka_source *source)
 {
     if (!source) return;
     atomic_store(&source->stopping, true);
+    if (source->probe) kafka_probe_cancel(source->probe);
     if (source->started) pthread_join(source->thread, NULL);
     uint64_t repeated = atomic_load(&source->repeated);
     if (repeated) log_notice("records delivered twice were dropped", LOG_U("records", repeated));
