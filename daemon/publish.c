@@ -47,7 +47,6 @@ struct publisher {
     pthread_mutex_t lock;           /* over what follows */
     pthread_cond_t done;
     int64_t snapshot_interval, checkpoint_interval;
-    uint64_t keep;
     struct config_gate gate;
     double pace;
     bool hurry;                     /* the last cut is waited for */
@@ -86,11 +85,10 @@ abandon:
     return false;
 }
 
-static struct config_gate gate_of(struct publisher *publisher, uint64_t *keep)
+static struct config_gate gate_of(struct publisher *publisher)
 {
     pthread_mutex_lock(&publisher->lock);
     struct config_gate gate = publisher->gate;
-    *keep = publisher->keep;
     pthread_mutex_unlock(&publisher->lock);
     return gate;
 }
@@ -110,8 +108,8 @@ static bool judge(struct publisher *publisher, const struct config_gate *gate, c
 static enum outcome publish(struct publisher *publisher, struct cut *cut, uint64_t *version,
                             struct gate_reasons *reasons, struct cs_error *err)
 {
-    uint64_t keep;
-    struct config_gate gate = gate_of(publisher, &keep);
+    uint64_t keep = publisher->config->checkpoint.keep;
+    struct config_gate gate = gate_of(publisher);
     struct checkpoint_writer *candidate =
         manifest_candidate(publisher->config, publisher->store, publisher->fingerprint, cut, err);
     if (!candidate) return PUBLISH_FAILED;
@@ -135,8 +133,8 @@ static enum outcome publish(struct publisher *publisher, struct cut *cut, uint64
  * then, by the gate's bounds. */
 static void watch(struct publisher *publisher)
 {
-    uint64_t keep, version = versions_watched(publisher->versions);
-    struct config_gate gate = gate_of(publisher, &keep);
+    uint64_t version = versions_watched(publisher->versions);
+    struct config_gate gate = gate_of(publisher);
     if (gate.rollback != ROLLBACK_AUTOMATIC || !version || version == publisher->hopeless) return;
     struct gate_quality was = gate_quality_of(publisher->config->checkpoint.directory, version), since;
     struct gate_reasons reasons = { 0 };
@@ -487,7 +485,6 @@ void publisher_set_live(struct publisher *publisher, const struct cs_config *con
     pthread_mutex_lock(&publisher->lock);
     publisher->snapshot_interval = config->snapshot.interval;
     publisher->checkpoint_interval = config->checkpoint.interval;
-    publisher->keep = config->checkpoint.keep;
     if (publisher->outcome == PUBLISH_REFUSED) publisher->judged_steps = UINT64_MAX;    /* it may pass now */
     publisher->gate = config->checkpoint.gate;
     publisher->pace = config->snapshot.pace;
