@@ -78,7 +78,7 @@ def units_are_there():
 
 
 def settings_are_there():
-    """each `section.key` of the configuration"""
+    """each `section.key` of the configuration, and whether a reload changes it"""
     manual = run(os.path.join(BUILD, "coldstreamctl"), "manual").stdout.decode()
     there = re.findall(r"(?m)^### `(.+)`$", manual)
     there = [re.sub(r"<\w+>", r"\\w+", key.replace("[]", "").replace(".", r"\.")) for key in there]
@@ -92,6 +92,14 @@ def settings_are_there():
             if not any(re.fullmatch(entry, key) for entry in whole):
                 wrong.append(f"{page}: {key}")
     assert seen > 50 and not wrong, (seen, wrong)
+    changed_by = {}
+    for entry in re.split(r"(?m)^### ", manual)[1:]:
+        found = re.search(r"(?m)^- changed by a (reload|restart)", entry)
+        changed_by[entry.split("`")[1]] = found and found.group(1)
+    remedies = ("the remedies", open(f"{ROOT}/daemon/log_remedy.c", encoding="utf-8").read())
+    told = [(page, *claim) for page, text in [*pages(), remedies] for claim in re.findall(rf"((?:{SECTIONS})\.[a-z_.]+)`? \((reload|restart)\b", text)]
+    wrong = [claim for claim in told if changed_by[claim[1]] != claim[2]]
+    assert len(told) >= 6 and not wrong, (told, wrong)
 
 
 def files_are_there():
