@@ -269,28 +269,22 @@ void scoring_destroy(struct scoring *scoring)
 
 /* -- a batch ------------------------------------------------------------------------------------------------------ */
 
-static void *grown(void *array, size_t size)
-{
-    array = need(realloc(array, size));
-    return array;
-}
-
 static void reserve(struct scoring *scoring, size_t counts, size_t denses, size_t keys)
 {
     if (scoring->counts + counts > scoring->counts_room) {
         scoring->counts_room = 2 * (scoring->counts + counts) + 1024;
-        scoring->count = grown(scoring->count, scoring->counts_room);
+        scoring->count = need(realloc(scoring->count, scoring->counts_room));
     }
     if (scoring->denses + denses > scoring->denses_room) {
         scoring->denses_room = 2 * (scoring->denses + denses) + 1024;
-        scoring->dense = grown(scoring->dense, scoring->denses_room * sizeof *scoring->dense);
+        scoring->dense = need(realloc(scoring->dense, scoring->denses_room * sizeof *scoring->dense));
     }
     if (scoring->keys + keys > scoring->keys_room) {
         scoring->keys_room = 2 * (scoring->keys + keys) + 1024;
-        scoring->key = grown(scoring->key, scoring->keys_room * sizeof *scoring->key);
-        scoring->table = grown(scoring->table, scoring->keys_room * sizeof *scoring->table);
-        scoring->handle = grown(scoring->handle, scoring->keys_room * sizeof *scoring->handle);
-        scoring->row = grown(scoring->row, scoring->keys_room * sizeof *scoring->row);
+        scoring->key = need(realloc(scoring->key, scoring->keys_room * sizeof *scoring->key));
+        scoring->table = need(realloc(scoring->table, scoring->keys_room * sizeof *scoring->table));
+        scoring->handle = need(realloc(scoring->handle, scoring->keys_room * sizeof *scoring->handle));
+        scoring->row = need(realloc(scoring->row, scoring->keys_room * sizeof *scoring->row));
     }
 }
 

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "core/need.h"
-
 #include "daemon/scoring_internal.h"
 
 /* A JSON scalar as the decoder sees it. text: >= 32 bytes, holds a number's digits, which no locale changes. */

@@ -21,8 +21,7 @@ struct serve_deltas {
 
 struct serve_deltas *serve_deltas_create(void)
 {
-    struct serve_deltas *deltas = need(calloc(1, sizeof *deltas));
-    return deltas;
+    return need(calloc(1, sizeof(struct serve_deltas)));
 }
 
 static void forget(struct serve_deltas *deltas)

@@ -292,7 +292,7 @@ static enum MHD_Result on_request(void *self, struct MHD_Connection *connection,
     (void)version;
 
     if (!request) {
-        *state = need(request = calloc(1, sizeof *request));
+        *state = request = need(calloc(1, sizeof *request));
         request->begun = clock_seconds();
         atomic_fetch_add(&server->running, 1);
         request->answered = refuse_at_once(server, connection, request);
